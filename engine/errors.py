@@ -1,0 +1,36 @@
+"""The exceptions that a caller may catch; the message of each is one sentence for a person."""
+
+
+class UserError(Exception):
+    """The user's mistake, in a sentence that names the option or file and what is allowed; exit status 2."""
+
+
+class ConfigError(UserError, ValueError):
+    """A setting has a value that is not allowed, or settings contradict each other."""
+
+
+class ManifestError(UserError):
+    """The manifest or the file of classes cannot be used."""
+
+
+class StorageError(UserError):
+    """A file or folder that the user named cannot be read or written."""
+
+
+class WeightsError(UserError):
+    """A file of weights does not exist, is damaged, or belongs to another network."""
+
+
+class OutputError(UserError):
+    """The output folder holds something that this run must not touch."""
+
+
+class ImageError(Exception):
+    """One image cannot be labeled; its row carries ``stage: reason`` and the run goes on."""
+
+    def __init__(self, stage: str, reason: str) -> None:
+        super().__init__(f"{stage}: {reason}")
+
+
+class TooManyErrors(Exception):
+    """More images ended in an error than the run allows; what was written stays; exit status 1."""

@@ -1,0 +1,1 @@
+"""The three networks, over any timm backbone that offers features."""

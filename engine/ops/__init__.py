@@ -1,0 +1,1 @@
+"""The method's mathematics: pure functions from tensors and plain numbers to tensors."""

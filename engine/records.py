@@ -1,0 +1,190 @@
+"""The row between stages and on disk: columns, dtypes, encoding.
+
+A batch is a dict of columns, a column a list with one plain value a row. A row that carries an ``error`` passes every
+later stage as it is. Maps travel as float16 on the grid, pictures and masks as encoded files.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from PIL import Image
+
+IGNORE = 255
+"""Value of a pixel or cell that does not count, in 8-bit masks and seeds."""
+IGNORE_16 = 65535
+"""The same in 16-bit masks."""
+MAX_CLASSES_8_BIT = 254
+"""Most classes (background not counted) of an 8-bit mask."""
+
+Batch = dict[str, list[Any]]
+
+COLUMN_TYPES: dict[str, pa.DataType] = {
+    "shard": pa.int64(),  # number of the shard that the row belongs to
+    "image_id": pa.string(),  # unique over the manifest
+    "image": pa.string(),  # path or URI as in the manifest
+    "uri": pa.string(),  # where the image is read from
+    "tags": pa.list_(pa.string()),
+    "class_ids": pa.list_(pa.int32()),  # (K,) 1..C, in the order of the tags
+    "error": pa.string(),  # null, or "stage: reason"
+    "encoded": pa.large_binary(),  # the image's file
+    "height": pa.int32(),  # pixels, after EXIF orientation
+    "width": pa.int32(),
+    "cam": pa.large_binary(),  # encode_map of (K, h, w) in [0, 1], maximum 1 a class
+    "refined_cam": pa.large_binary(),  # encode_map of (K+1, h, w), background first, after the walk
+    "mask": pa.large_binary(),  # PNG (H, W) of class ids
+    "mask_cam": pa.large_binary(),  # the same from the CAM alone, with --keep-stages
+    "mask_walk": pa.large_binary(),  # the same after the walk, before the dCRF
+    "areas": pa.list_(pa.float32()),  # fraction of the pixels: background, then each tag
+    "confidence": pa.float32(),  # [0, 1]
+    "seed": pa.large_binary(),  # PNG (h, w) of class ids, IGNORE where not sure
+}
+"""Every column that a stage may read or add."""
+
+_IMAGE_STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def mask_schema(*, keep_stages: bool, metadata: dict[str, str]) -> pa.Schema:
+    """The schema of a mask shard.
+
+    Args:
+        keep_stages: with the columns ``mask_cam`` and ``mask_walk``.
+        metadata: name to text, written into the file beside the ``huggingface`` entry.
+    """
+    pictures = ["mask", "mask_cam", "mask_walk"] if keep_stages else ["mask"]
+    fields = [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("image", pa.string(), nullable=False),
+        pa.field("height", pa.int32()),
+        pa.field("width", pa.int32()),
+        pa.field("tags", pa.list_(pa.string())),
+        *[pa.field(name, _IMAGE_STRUCT) for name in pictures],
+        pa.field("areas", pa.list_(pa.float32())),
+        pa.field("confidence", pa.float32()),
+        pa.field("error", pa.string()),
+    ]
+    return _with_metadata(pa.schema(fields), pictures, metadata)
+
+
+def seed_schema(*, metadata: dict[str, str]) -> pa.Schema:
+    """The schema of a shard of affinity labels: like a mask shard with ``seed`` (h, w) in the place of ``mask``."""
+    fields = [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("image", pa.string(), nullable=False),
+        pa.field("height", pa.int32()),
+        pa.field("width", pa.int32()),
+        pa.field("tags", pa.list_(pa.string())),
+        pa.field("seed", _IMAGE_STRUCT),
+        pa.field("areas", pa.list_(pa.float32())),
+        pa.field("error", pa.string()),
+    ]
+    return _with_metadata(pa.schema(fields), ["seed"], metadata)
+
+
+def _with_metadata(schema: pa.Schema, pictures: Sequence[str], metadata: dict[str, str]) -> pa.Schema:
+    features: dict[str, Any] = {}
+    for item in schema:
+        if item.name in pictures:
+            features[item.name] = {"_type": "Image"}
+        elif pa.types.is_list(item.type):
+            features[item.name] = {
+                "_type": "List",
+                "feature": {"dtype": _hf_name(item.type.value_type), "_type": "Value"},
+            }
+        else:
+            features[item.name] = {"dtype": _hf_name(item.type), "_type": "Value"}
+    return schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}}), **metadata})
+
+
+def _hf_name(kind: pa.DataType) -> str:
+    return {"float": "float32"}.get(str(kind), str(kind))
+
+
+def shard_table(batch: Batch, schema: pa.Schema) -> pa.Table:
+    """The rows of one shard as a table of ``schema``, in the batch's order.
+
+    Args:
+        batch: columns of ``schema``; picture columns hold PNG bytes or None.
+    """
+    columns: list[pa.Array] = []
+    for item in schema:
+        values = batch[item.name]
+        if item.type == _IMAGE_STRUCT:
+            values = [None if png is None else {"bytes": png, "path": None} for png in values]
+        columns.append(pa.array(values, item.type))
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def to_table(batch: Batch) -> pa.Table:
+    """A batch between two stages as Arrow, every column with its type of :data:`COLUMN_TYPES`."""
+    return pa.table({name: pa.array(values, COLUMN_TYPES[name]) for name, values in batch.items()})
+
+
+def to_batch(table: pa.Table) -> Batch:
+    """The reverse of :func:`to_table`."""
+    return {name: table.column(name).to_pylist() for name in table.column_names}
+
+
+def encode_map(values: NDArray[np.floating[Any]]) -> bytes:
+    """A map (K, h, w) as bytes: float16 in NumPy's own format, without pickle."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(values, dtype=np.float16), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def decode_map(encoded: bytes) -> NDArray[np.float32]:
+    """The reverse of :func:`encode_map`: (K, h, w) float32."""
+    values: NDArray[np.float32] = np.load(io.BytesIO(encoded), allow_pickle=False).astype(np.float32)
+    return values
+
+
+def voc_palette() -> bytes:
+    """VOC's colours: 768 bytes, red, green and blue of each of 256 ids."""
+    palette = bytearray()
+    for class_id in range(256):
+        color, bits = [0, 0, 0], class_id
+        for shift in range(7, -1, -1):
+            for channel in range(3):
+                color[channel] |= ((bits >> channel) & 1) << shift
+            bits >>= 3
+        palette += bytes(color)
+    return bytes(palette)
+
+
+_PALETTE = voc_palette()
+
+
+def encode_mask(mask: NDArray[np.integer[Any]]) -> bytes:
+    """A mask (H, W) of class ids as PNG: uint8 with VOC's palette, uint16 as 16-bit grey."""
+    if mask.dtype == np.uint16:
+        image = Image.fromarray(mask)
+    else:
+        assert mask.dtype == np.uint8, mask.dtype
+        image = Image.fromarray(mask)
+        image.putpalette(_PALETTE)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", compress_level=4)
+    return buffer.getvalue()
+
+
+def decode_mask(png: bytes) -> NDArray[np.integer[Any]]:
+    """The reverse of :func:`encode_mask`: (H, W) uint8 or uint16."""
+    with Image.open(io.BytesIO(png)) as image:
+        values = np.asarray(image)
+    return values.astype(np.uint8 if values.dtype == np.uint8 else np.uint16)
+
+
+def mask_dtype(num_classes: int) -> type[np.uint8] | type[np.uint16]:
+    """The dtype of a mask of ``num_classes`` classes, background not counted."""
+    return np.uint8 if num_classes <= MAX_CLASSES_8_BIT else np.uint16
+
+
+def ignore_value(num_classes: int) -> int:
+    """The value of a pixel that does not count in a mask of ``num_classes`` classes."""
+    return IGNORE if num_classes <= MAX_CLASSES_8_BIT else IGNORE_16

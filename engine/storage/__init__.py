@@ -1,0 +1,1 @@
+"""Bytes and tables at a path or URI: files, manifests, images, shards, weights."""
