@@ -1,0 +1,243 @@
+"""Affinities between nearby cells, their labels and their loss (paper, sections 3.2 and 3.3, equations 4 to 7).
+
+The paper writes ``W_ij = exp(-||f_i - f_j||_1)``; the authors' code (jiwoon-ahn/psa) takes the mean over the D features
+in the place of the sum, and beta of the random walk depends on it: this module follows the code. The authors drop every
+pair whose first cell lies in the grid's margin; here every pair inside the grid counts, on a grid of any size.
+
+A pair has two forms. In *planes* a pair is (offset, first cell): one shifted copy of the grid an offset, no index
+arrays, the form to compute with. In *pairs* it is a column of a (2, P) array, the form to read and to test against.
+
+Letters: B batch, D features, (h, w) grid cells, N = h * w, O offsets of the half plane (34 at radius 5), P pairs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+LOSS_EPSILON = 1e-5
+"""Added inside the loss's logarithms, as the authors do, so that affinities of 0 and 1 have a finite loss and slope."""
+
+_CACHE_ELEMENTS = 1 << 20
+"""Numbers that :func:`affinity_planes` compares at once on a processor."""
+
+_CHUNK_ELEMENTS = 1 << 24
+"""Most numbers that :func:`pair_affinity` holds at once."""
+
+
+class PairSets(NamedTuple):
+    """The three sets of labelled pairs, each (B, O, h, w) bool in the form of planes."""
+
+    foreground: Tensor
+    """Both cells surely of the same class."""
+    background: Tensor
+    """Both cells surely background."""
+    negative: Tensor
+    """Both cells sure, of different classes."""
+
+
+def half_plane_offsets(radius: int) -> list[tuple[int, int]]:
+    """The offsets (dy, dx) from a pair's first cell to its second, which is the later one in reading order.
+
+    Args:
+        radius: cells; pairs strictly closer than this belong together (gamma of the paper).
+
+    Returns:
+        O offsets, sorted by dy, then dx; none of them is the reverse of another.
+
+    Raises:
+        ValueError: ``radius`` is below 1.
+    """
+    if radius < 1:
+        raise ValueError(f"radius is {radius!r}; allowed: 1 or more cells")
+    return [
+        (dy, dx)
+        for dy in range(radius)
+        for dx in range(1 - radius, radius)
+        if (dy, dx) > (0, 0) and dy * dy + dx * dx < radius * radius
+    ]
+
+
+def grid_pairs(h: int, w: int, radius: int) -> Tensor:
+    """Every pair of cells closer than ``radius``, each once.
+
+    Returns:
+        (2, P) int64 flat cells, the first before the second; sorted by offset, then by first cell.
+    """
+    cells = torch.arange(h * w).view(h, w)
+    pairs = [torch.empty((2, 0), dtype=torch.int64)]
+    for dy, dx in half_plane_offsets(radius):
+        if dy < h and abs(dx) < w:
+            first = cells[: h - dy, max(0, -dx) : w - max(0, dx)]
+            pairs.append(torch.stack([first.flatten(), first.flatten() + dy * w + dx]))
+    return torch.cat(pairs, dim=1)
+
+
+def affinity_planes(features: Tensor, radius: int) -> Tensor:
+    """The affinity of every cell to its neighbour at every offset: ``exp(-mean_D |f_i - f_j|)``.
+
+    The backward pass computes the differences again, so memory grows with B * D * N and not with O times that.
+
+    Args:
+        features: (B, D, h, w) float; half precision is taken to float32 first.
+        radius: cells; pairs strictly closer than this are compared.
+
+    Returns:
+        (B, O, h, w) float32 (float64 of float64) in [0, 1]: plane o at cell i is the affinity of i and i + offset o,
+        and 0 where that cell is outside the grid.
+    """
+    if features.dtype != torch.float64:
+        features = features.float()
+    return cast(Tensor, _AffinityPlanes.apply(features, radius))
+
+
+class _AffinityPlanes(torch.autograd.Function):
+    # In the flattened grid the neighbour at an offset is a constant shift away, so the pairs of an offset are two plain
+    # slices. The slices also hold pairs that wrap around the grid's edge; these get affinity 0, and so no gradient.
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, radius: int) -> Tensor:
+        b, _, h, w = features.shape
+        offsets = half_plane_offsets(radius)
+        cells = features.flatten(2).contiguous()
+        planes = features.new_zeros((b, len(offsets), h, w))
+        for images, image_planes in _image_groups(cells, planes):
+            buffer = torch.empty_like(images).flatten()
+            for o, dx, shift in _shifts(offsets, h, w):
+                first, second = images[..., : h * w - shift], images[..., shift:]
+                difference = torch.sub(first, second, out=buffer[: first.numel()].view(first.shape))
+                plane = image_planes[:, o]
+                plane.flatten(1)[:, : h * w - shift] = difference.abs_().mean(dim=1).neg_().exp_()
+                plane[:, :, w - max(0, dx) :] = 0
+                plane[:, :, : max(0, -dx)] = 0
+        ctx.save_for_backward(cells, planes)
+        ctx.offsets = offsets
+        return planes
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_planes: Tensor) -> tuple[Tensor, None]:
+        cells, planes = ctx.saved_tensors
+        h, w = planes.shape[2:]
+        # d exp(-m) = -exp(-m) dm, and the mean of D differences has the slope sign / D in each of them.
+        slopes = (grad_planes * planes).flatten(2).div_(-cells.shape[1])
+        grad = torch.zeros_like(cells)
+        for images, image_slopes, image_grad in _image_groups(cells, slopes, grad):
+            buffer = torch.empty_like(images).flatten()
+            for o, _, shift in _shifts(ctx.offsets, h, w):
+                first, second = images[..., : h * w - shift], images[..., shift:]
+                sign = torch.sub(first, second, out=buffer[: first.numel()].view(first.shape)).sign_()
+                slope = image_slopes[:, o, None, : h * w - shift]
+                image_grad[..., : h * w - shift].addcmul_(sign, slope)
+                image_grad[..., shift:].addcmul_(sign, slope, value=-1)
+        return grad.view(*grad.shape[:2], h, w), None
+
+
+def _image_groups(*tensors: Tensor) -> zip[tuple[Tensor, ...]]:
+    # A few images at a time keep the buffer in a processor's cache; a GPU wants few large kernels.
+    b, d, num_cells = tensors[0].shape
+    num_images = _CACHE_ELEMENTS // max(1, d * num_cells) if tensors[0].device.type == "cpu" else b
+    return zip(*(torch.split(tensor, max(1, num_images)) for tensor in tensors), strict=True)
+
+
+def _shifts(offsets: list[tuple[int, int]], h: int, w: int) -> list[tuple[int, int, int]]:
+    # Plane, dx and flat shift of the offsets that fit into the grid.
+    return [(o, dx, dy * w + dx) for o, (dy, dx) in enumerate(offsets) if dy < h and abs(dx) < w]
+
+
+def pair_affinity(features: Tensor, pairs: Tensor) -> Tensor:
+    """The affinity of each pair, as the definition reads: ``exp(-mean_D |f_i - f_j|)``.
+
+    Args:
+        features: (D, h, w) float.
+        pairs: (2, P) int64 flat cells.
+
+    Returns:
+        (P,) float in (0, 1].
+    """
+    cells = features.flatten(1)
+    chunk = max(1, _CHUNK_ELEMENTS // max(1, cells.shape[0]))
+    parts = [
+        (cells[:, i] - cells[:, j]).abs().mean(dim=0) for i, j in torch.split(pairs.to(cells.device), chunk, dim=1)
+    ]
+    return torch.cat(parts).neg().exp()
+
+
+def label_planes(seed: Tensor, radius: int, ignore: int) -> PairSets:
+    """Which pairs are positive, negative or neither, from the sure cells (paper, section 3.2).
+
+    Args:
+        seed: (B, h, w) integer class ids, 0 background, ``ignore`` where not sure.
+        radius: as in :func:`affinity_planes`.
+        ignore: value of a cell that is not sure.
+
+    Returns:
+        Three disjoint sets, (B, O, h, w) bool each; a pair with a cell outside the grid or not sure is in none.
+    """
+    h, w = seed.shape[1:]
+    first = seed.long()
+    margin = radius - 1
+    padded = functional.pad(first, (margin, margin, 0, margin), value=ignore)
+    offsets = half_plane_offsets(radius)
+    second = first.new_empty((seed.shape[0], len(offsets), h, w))
+    for o, (dy, dx) in enumerate(offsets):
+        second[:, o] = padded[:, dy : dy + h, margin + dx : margin + dx + w]
+    first = first[:, None]
+    sure = (first != ignore) & (second != ignore)
+    same = sure & (first == second)
+    return PairSets(foreground=same & (first != 0), background=same & (first == 0), negative=sure & (first != second))
+
+
+def pair_labels(seed: Tensor, pairs: Tensor, ignore: int) -> Tensor:
+    """The label of each pair.
+
+    Args:
+        seed: (h, w) integer class ids, ``ignore`` where not sure.
+        pairs: (2, P) int64 flat cells.
+        ignore: value of a cell that is not sure.
+
+    Returns:
+        (P,) int8: 1 same class, 0 different classes, -1 a cell is not sure.
+    """
+    first, second = seed.flatten()[pairs.to(seed.device)].unbind()
+    labels = (first == second).to(torch.int8)
+    labels[(first == ignore) | (second == ignore)] = -1
+    return labels
+
+
+def affinity_loss_sums(planes: Tensor, sets: PairSets) -> tuple[Tensor, Tensor]:
+    """Cross entropy of each set of pairs, as sums and counts: those of several workers add up.
+
+    Args:
+        planes: (B, O, h, w) float in [0, 1] of :func:`affinity_planes`.
+        sets: the labels of :func:`label_planes`.
+
+    Returns:
+        sums: (3,) float32 (float64 of float64): foreground, background, negative.
+        counts: (3,) int64, the pairs of each set.
+    """
+    if planes.dtype != torch.float64:
+        planes = planes.float()
+    positive_loss = -(planes + LOSS_EPSILON).log()
+    negative_loss = -(1 + LOSS_EPSILON - planes).log()
+    losses = (positive_loss, positive_loss, negative_loss)
+    sums = torch.stack([loss.where(chosen, 0).sum() for loss, chosen in zip(losses, sets, strict=True)])
+    return sums, torch.stack([chosen.sum() for chosen in sets])
+
+
+def balanced_loss(sums: Tensor, counts: Tensor) -> Tensor:
+    """``L = L_fg+ / 4 + L_bg+ / 4 + L_- / 2``, each the mean over its set, 0 of an empty set (paper, eq. 5 to 7).
+
+    Args:
+        sums: (3,) float of :func:`affinity_loss_sums`.
+        counts: (3,) of the same, or their sum over all workers.
+
+    Returns:
+        () float.
+    """
+    foreground, background, negative = (sums / counts.clamp(min=1)).unbind()
+    return foreground / 4 + background / 4 + negative / 2

@@ -1,0 +1,103 @@
+"""From refined maps to the mask (paper, section 3.4, last paragraph).
+
+Letters: K classes present, (H, W) pixels, (h, w) grid cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+
+def upsample(probabilities: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bring maps to the pixels.
+
+    Args:
+        probabilities: (K, h, w) float.
+        size: (H, W).
+
+    Returns:
+        (K, H, W) float in the range of each map.
+    """
+    return functional.interpolate(probabilities[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def to_probabilities(scores: Tensor) -> Tensor:
+    """Divide each pixel's scores by their sum.
+
+    Args:
+        scores: (K+1, H, W) float >= 0, background first.
+
+    Returns:
+        (K+1, H, W) float that sums to 1 over the channels; a pixel without any score is background.
+    """
+    total = scores.sum(dim=0)
+    probabilities = scores / torch.where(total > 0, total, 1.0)
+    probabilities[0] = torch.where(total > 0, probabilities[0], 1.0)
+    return probabilities
+
+
+def pseudo_mask(
+    probabilities: NDArray[np.floating[Any]],
+    class_ids: Sequence[int],
+    dtype: type[np.uint8] | type[np.uint16] = np.uint8,
+) -> NDArray[Any]:
+    """The likeliest class of each pixel.
+
+    Args:
+        probabilities: (K+1, H, W) float, background first.
+        class_ids: (K,) ids of the classes present.
+        dtype: of the mask; must hold every id.
+
+    Returns:
+        (H, W) ``dtype`` of 0 and ``class_ids``; a tie goes to the earlier channel.
+
+    Raises:
+        ValueError: the channels are not those of the background and ``class_ids``, or an id does not fit ``dtype``.
+    """
+    if len(probabilities) != len(class_ids) + 1:
+        raise ValueError(f"probabilities has {len(probabilities)} channels; allowed: {len(class_ids) + 1}")
+    ids = np.array([0, *class_ids], dtype=np.int64)
+    if ids.min() < 0 or ids.max() > np.iinfo(dtype).max:
+        raise ValueError(f"class_ids is {list(class_ids)}; allowed: what {np.dtype(dtype)} holds")
+    mask: NDArray[Any] = ids.astype(dtype)[probabilities.argmax(axis=0)]
+    return mask
+
+
+def class_areas(mask: NDArray[np.integer[Any]], class_ids: Sequence[int]) -> NDArray[np.float32]:
+    """The fraction of the mask that is background, then each class present.
+
+    Args:
+        mask: (H, W) integer of 0 and ``class_ids``.
+        class_ids: (K,) ids of the classes present.
+
+    Returns:
+        (K+1,) float32 in [0, 1].
+    """
+    counts = np.bincount(mask.ravel(), minlength=max([0, *class_ids]) + 1)
+    return (counts[[0, *class_ids]] / mask.size).astype(np.float32)
+
+
+def mask_confidence(probabilities: NDArray[np.floating[Any]]) -> float:
+    """How clearly each pixel's class won: the mean lead of the first over the second.
+
+    Args:
+        probabilities: (K+1, H, W) float that sum to 1 over the channels.
+
+    Returns:
+        [0, 1]; 1 when no class is present.
+    """
+    first = probabilities[0]
+    second = np.zeros_like(first)
+    for channel in probabilities[1:]:
+        second = np.maximum(second, np.minimum(first, channel))
+        first = np.maximum(first, channel)
+    if len(probabilities) == 1:
+        return 1.0
+    return float(np.clip((first - second).mean(dtype=np.float64), 0.0, 1.0))

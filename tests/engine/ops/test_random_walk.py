@@ -1,0 +1,253 @@
+"""The random walk, against the dense matrix power of the paper in float64."""
+
+import itertools
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine.ops.affinity import affinity_planes, half_plane_offsets
+from engine.ops.random_walk import (
+    chebyshev_basis,
+    chebyshev_coefficients,
+    chebyshev_degree,
+    chebyshev_walk,
+    random_walk,
+    refine,
+    transition_matrix,
+    walk_from_basis,
+)
+
+GRIDS = [(1, 1), (1, 7), (3, 40), (8, 8), (13, 17)]
+
+
+def dense_transition(features: Tensor, radius: int, beta: float) -> NDArray[np.float64]:
+    """The paper's T, a loop over all pairs of cells."""
+    _, h, w = features.shape
+    cells = features.double().flatten(1).t().numpy()
+    weights = np.zeros((h * w, h * w))
+    for (i, (y, x)), (j, (v, u)) in itertools.product(enumerate(itertools.product(range(h), range(w))), repeat=2):
+        if math.hypot(y - v, x - u) < radius:
+            weights[i, j] = np.exp(-np.abs(cells[i] - cells[j]).mean()) ** beta
+    transition: NDArray[np.float64] = weights / weights.sum(axis=1, keepdims=True)
+    return transition
+
+
+def dense_walk(cam: Tensor, transition: NDArray[np.float64], num_steps: int) -> Tensor:
+    """The paper's ``T^t vec(M)``."""
+    power = np.linalg.matrix_power(transition, num_steps)
+    return torch.from_numpy((power @ cam.double().flatten(1).numpy().T).T.reshape(cam.shape))
+
+
+def scene(h: int, w: int, num_maps: int = 3, spread: float = 0.5) -> tuple[Tensor, Tensor]:
+    """Maps with a peak of 1, and features of a few regions with noise."""
+    generator = torch.Generator().manual_seed(h * 100 + w)
+    cam = torch.rand(num_maps, h, w, generator=generator) ** 4
+    cam = cam / cam.amax(dim=(1, 2), keepdim=True)
+    regions = torch.randint(0, 3, (h, w), generator=generator)
+    features = torch.randn(16, 3, generator=generator)[:, regions] + 0.3 * torch.randn(16, h, w, generator=generator)
+    return cam, features * spread
+
+
+def sparse_transition(features: Tensor, radius: int = 5, beta: float = 8.0) -> Tensor:
+    return transition_matrix(affinity_planes(features[None], radius)[0], radius=radius, beta=beta)
+
+
+@pytest.mark.parametrize("radius", [1, 2, 5])
+@pytest.mark.parametrize(("h", "w"), GRIDS)
+def test_transition_is_the_papers_matrix(h: int, w: int, radius: int) -> None:
+    _, features = scene(h, w)
+    transition = sparse_transition(features, radius)
+    expected = torch.from_numpy(dense_transition(features, radius, 8.0)).float()
+    torch.testing.assert_close(transition.to_dense(), expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("h", "w"), GRIDS)
+def test_rows_sum_to_one_and_columns_ascend(h: int, w: int) -> None:
+    transition = sparse_transition(scene(h, w)[1])
+    torch.testing.assert_close(transition.to_dense().sum(dim=1), torch.ones(h * w), atol=1e-6, rtol=0)
+    rows, columns = transition.crow_indices().tolist(), transition.col_indices().tolist()
+    for start, end in itertools.pairwise(rows):
+        assert columns[start:end] == sorted(set(columns[start:end]))
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 7, 256])
+@pytest.mark.parametrize(("h", "w"), GRIDS)
+def test_walk_is_the_papers_matrix_power(h: int, w: int, num_steps: int) -> None:
+    cam, features = scene(h, w)
+    expected = dense_walk(cam, dense_transition(features, 5, 8.0), num_steps).float()
+    for tolerance in (0.0, 1e-6):
+        walked = refine(cam, features, num_steps=num_steps, tolerance=tolerance)
+        torch.testing.assert_close(walked, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("tolerance", [0.1, 1e-2, 1e-3, 1e-4])
+@pytest.mark.parametrize("num_steps", [64, 257])
+@pytest.mark.parametrize("spread", [0.0, 0.5, 3.0])
+def test_chebyshev_keeps_within_its_tolerance(tolerance: float, num_steps: int, spread: float) -> None:
+    cam, features = scene(9, 11, spread=spread)
+    exact = dense_walk(cam, dense_transition(features, 5, 8.0), num_steps)
+    walked = refine(cam, features, num_steps=num_steps, tolerance=tolerance)
+    assert float((walked - exact).abs().max()) <= tolerance
+
+
+def test_the_bound_holds_for_the_map_and_matrix_that_strain_it_most() -> None:
+    # A chain with very unequal degrees and a map at one cell; the expansion's own polynomial in float64.
+    weights = np.eye(40) + np.diag(np.full(39, 1.0), 1) + np.diag(np.full(39, 1.0), -1)
+    weights[0, :] = weights[:, 0] = 1.0
+    transition = weights / weights.sum(axis=1, keepdims=True)
+    csr = torch.from_numpy(transition).to_sparse_csr()
+    for cell, t in itertools.product((0, 1, 39), (30, 200)):
+        cam = torch.zeros(1, 5, 8, dtype=torch.float64)
+        cam.view(-1)[cell] = 1
+        exact = dense_walk(cam, transition, t)
+        for tolerance in (1e-2, 1e-5):
+            walked = chebyshev_walk(cam, csr, num_steps=t, tolerance=tolerance)
+            assert float((walked - exact).abs().max()) <= tolerance
+
+
+def test_a_tight_tolerance_still_saves_products() -> None:
+    entries = 56 * 56 * 69
+    assert chebyshev_degree(256, 2e-4, num_entries=entries) < 90
+    assert chebyshev_degree(256, 2e-6, num_entries=entries) < 105
+
+
+def test_a_constant_map_stays_as_it_is() -> None:
+    _, features = scene(6, 9)
+    cam = torch.full((2, 6, 9), 0.3)
+    for tolerance in (0.0, 1e-2):
+        torch.testing.assert_close(refine(cam, features, tolerance=tolerance), cam, atol=1e-5, rtol=0)
+
+
+def test_walk_never_crosses_a_zero_edge() -> None:
+    cam = torch.zeros(1, 6, 9)
+    cam[0, :, :4] = 1
+    planes = torch.full((34, 6, 9), 0.7)
+    for o, (dy, dx) in enumerate(half_plane_offsets(5)):
+        for y, x in itertools.product(range(6), range(9)):
+            inside = y + dy < 6 and 0 <= x + dx < 9
+            if not inside or (x < 4) != (x + dx < 4):
+                planes[o, y, x] = 0
+    transition = transition_matrix(planes, radius=5, beta=8.0)
+    torch.testing.assert_close(random_walk(cam, transition, num_steps=256), cam, atol=1e-5, rtol=0)
+    walked = chebyshev_walk(cam, transition, num_steps=256, tolerance=1e-4)
+    torch.testing.assert_close(walked, cam, atol=1e-4, rtol=0)
+
+
+def test_features_far_apart_leave_the_map_in_its_region() -> None:
+    features = torch.zeros(4, 8, 8)
+    features[:, :, 4:] = 1e4
+    cam = torch.zeros(1, 8, 8)
+    cam[0, 3, 2] = 1
+    walked = refine(cam, features)
+    assert (walked[0, :, 4:].abs() <= 1e-4).all()
+    torch.testing.assert_close(walked[0, :, :4].mean(), torch.tensor(1 / 32), atol=1e-2, rtol=0)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 4), st.integers(0, 40), st.sampled_from([0.0, 1e-3]))
+def test_any_grid_and_number_of_maps_keeps_shape_and_range(h: int, w: int, k: int, t: int, tolerance: float) -> None:
+    cam, features = scene(h, w, num_maps=k) if k else (torch.empty(0, h, w), torch.rand(3, h, w))
+    walked = refine(cam, features, num_steps=t, tolerance=tolerance)
+    assert walked.shape == cam.shape
+    assert walked.dtype == torch.float32
+    assert ((walked >= 0) & (walked <= 1)).all()
+
+
+def test_walk_is_linear_in_the_maps() -> None:
+    cam, features = scene(7, 8)
+    together = refine(cam, features, tolerance=0)
+    torch.testing.assert_close(refine(2 * cam[:1] + cam[1:2], features, tolerance=0), 2 * together[:1] + together[1:2])
+
+
+@pytest.mark.parametrize("num_steps", [0, 1, 2, 3, 16, 33])
+def test_coefficients_are_the_binomials_and_give_the_power(num_steps: int) -> None:
+    coefficients = chebyshev_coefficients(num_steps)
+    for k in range(num_steps + 1):
+        expected = Fraction(0)
+        if (num_steps - k) % 2 == 0:
+            expected = Fraction(2 * math.comb(num_steps, (num_steps - k) // 2), 2**num_steps) / (1 if k else 2)
+        assert coefficients[k] == pytest.approx(float(expected), rel=1e-13)
+    x = np.linspace(-1, 1, 41)
+    np.testing.assert_allclose(np.polynomial.chebyshev.chebval(x, coefficients), x**num_steps, atol=1e-14)
+
+
+def test_coefficients_of_a_very_long_walk_are_finite_and_sum_to_one() -> None:
+    for num_steps in (5_000, 100_000, 100_001):
+        coefficients = chebyshev_coefficients(num_steps)
+        assert np.isfinite(coefficients).all()
+        assert math.fsum(coefficients) == pytest.approx(1, abs=1e-12)
+        # Of a binomial spread, half of it folded over: the standard deviation is sqrt(t).
+        assert math.fsum(coefficients * np.arange(num_steps + 1) ** 2) == pytest.approx(num_steps, rel=1e-9)
+        assert chebyshev_degree(num_steps, 2e-4, num_entries=10**6) < 7 * math.sqrt(num_steps)
+
+
+@pytest.mark.parametrize("num_steps", [0, 1, 8, 31, 64, 256])
+def test_one_basis_serves_every_length(num_steps: int) -> None:
+    cam, features = scene(8, 8)
+    transition = sparse_transition(features)
+    degree = chebyshev_degree(256, 2e-4, num_entries=transition.values().numel())
+    basis = chebyshev_basis(cam, transition, degree=degree)
+    assert basis.shape == (degree + 1, 3, 8, 8)
+    walked = walk_from_basis(basis, num_steps)
+    exact = dense_walk(cam, dense_transition(features, 5, 8.0), num_steps)
+    assert float((walked - exact).abs().max()) <= 1e-4
+
+
+def test_zero_steps_return_the_maps_unchanged() -> None:
+    cam, features = scene(5, 6)
+    assert torch.equal(refine(cam, features, num_steps=0), cam)
+    assert torch.equal(random_walk(cam, sparse_transition(features), num_steps=0), cam)
+    assert torch.equal(chebyshev_walk(cam, sparse_transition(features), num_steps=0, tolerance=1e-4), cam)
+
+
+def test_half_precision_maps_walk_in_float32() -> None:
+    cam, features = scene(5, 6)
+    walked = refine(cam.half(), features.half())
+    assert walked.dtype == torch.float32
+    torch.testing.assert_close(walked, refine(cam.half().float(), features.half().float()))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"radius": 0}, "radius is 0"),
+        ({"beta": 0.0}, "beta is 0.0"),
+        ({"beta": math.nan}, "beta is nan"),
+        ({"num_steps": -1}, "num_steps is -1"),
+        ({"tolerance": -1e-3}, "tolerance is -0.001"),
+    ],
+)
+def test_a_setting_that_is_not_allowed_is_named(setting: dict[str, float], message: str) -> None:
+    cam, features = scene(4, 4)
+    with pytest.raises(ValueError, match=message):
+        refine(cam, features, **setting)  # type: ignore[arg-type]
+
+
+def test_maps_and_features_of_different_grids_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"features has the shape .*allowed: \(D, 4, 4\)"):
+        refine(torch.rand(2, 4, 4), torch.rand(3, 4, 5))
+
+
+@pytest.mark.parametrize("name", ["cam", "features"])
+def test_nan_is_refused_not_spread(name: str) -> None:
+    cam, features = scene(4, 4)
+    (cam if name == "cam" else features)[0, 1, 1] = math.nan
+    with pytest.raises(ValueError, match=f"{name} holds NaN"):
+        refine(cam, features)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("tolerance", [0.0, 1e-4])
+def test_walk_on_a_gpu_is_the_walk_on_a_processor(tolerance: float) -> None:
+    cam, features = scene(13, 17)
+    walked = refine(cam.cuda(), features.cuda(), tolerance=tolerance)
+    assert walked.is_cuda
+    torch.testing.assert_close(walked.cpu(), refine(cam, features, tolerance=tolerance), atol=1e-5, rtol=0)
