@@ -22,7 +22,7 @@ from torch.nn import functional
 LOSS_EPSILON = 1e-5
 """Added inside the loss's logarithms, as the authors do, so that affinities of 0 and 1 have a finite loss and slope."""
 
-_CACHE_ELEMENTS = 1 << 20
+_CACHE_ELEMENTS = 1 << 21
 """Numbers that :func:`affinity_planes` compares at once on a processor."""
 
 _CHUNK_ELEMENTS = 1 << 24
@@ -101,19 +101,20 @@ class _AffinityPlanes(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, radius: int) -> Tensor:
-        b, _, h, w = features.shape
+        b, d, h, w = features.shape
         offsets = half_plane_offsets(radius)
         cells = features.flatten(2).contiguous()
-        planes = features.new_zeros((b, len(offsets), h, w))
-        for images, image_planes in _image_groups(cells, planes):
-            buffer = torch.empty_like(images).flatten()
-            for o, dx, shift in _shifts(offsets, h, w):
-                first, second = images[..., : h * w - shift], images[..., shift:]
-                difference = torch.sub(first, second, out=buffer[: first.numel()].view(first.shape))
-                plane = image_planes[:, o]
-                plane.flatten(1)[:, : h * w - shift] = difference.abs_().mean(dim=1).neg_().exp_()
-                plane[:, :, w - max(0, dx) :] = 0
-                plane[:, :, : max(0, -dx)] = 0
+        distances = features.new_zeros((b, len(offsets), h * w))
+        for images, channels in _blocks(cells):
+            block, buffer = cells[images, channels], torch.empty_like(cells[images, channels])
+            for o, shift in _shifts(offsets, h, w):
+                difference = _differences(block, shift, buffer)
+                distances[images, o, : h * w - shift] += difference.abs_().sum(dim=1)
+        planes = distances.div_(-d).exp_().view(b, len(offsets), h, w)
+        for o, (dy, dx) in enumerate(offsets):
+            planes[:, o, max(0, h - dy) :] = 0
+            planes[:, o, :, max(0, w - max(0, dx)) :] = 0
+            planes[:, o, :, : max(0, -dx)] = 0
         ctx.save_for_backward(cells, planes)
         ctx.offsets = offsets
         return planes
@@ -123,30 +124,40 @@ class _AffinityPlanes(torch.autograd.Function):
     def backward(ctx: Any, grad_planes: Tensor) -> tuple[Tensor, None]:
         cells, planes = ctx.saved_tensors
         h, w = planes.shape[2:]
-        # d exp(-m) = -exp(-m) dm, and the mean of D differences has the slope sign / D in each of them.
+        # d exp(-m) = -exp(-m) dm, and the mean m of D absolute differences has the slope sign / D in each of them.
         slopes = (grad_planes * planes).flatten(2).div_(-cells.shape[1])
         grad = torch.zeros_like(cells)
-        for images, image_slopes, image_grad in _image_groups(cells, slopes, grad):
-            buffer = torch.empty_like(images).flatten()
-            for o, _, shift in _shifts(ctx.offsets, h, w):
-                first, second = images[..., : h * w - shift], images[..., shift:]
-                sign = torch.sub(first, second, out=buffer[: first.numel()].view(first.shape)).sign_()
-                slope = image_slopes[:, o, None, : h * w - shift]
-                image_grad[..., : h * w - shift].addcmul_(sign, slope)
-                image_grad[..., shift:].addcmul_(sign, slope, value=-1)
+        for images, channels in _blocks(cells):
+            block, buffer = cells[images, channels], torch.empty_like(cells[images, channels])
+            for o, shift in _shifts(ctx.offsets, h, w):
+                sign = _differences(block, shift, buffer).sign_()
+                slope = slopes[images, o, None, : h * w - shift]
+                grad[images, channels, : h * w - shift].addcmul_(sign, slope)
+                grad[images, channels, shift:].addcmul_(sign, slope, value=-1)
         return grad.view(*grad.shape[:2], h, w), None
 
 
-def _image_groups(*tensors: Tensor) -> zip[tuple[Tensor, ...]]:
-    # A few images at a time keep the buffer in a processor's cache; a GPU wants few large kernels.
-    b, d, num_cells = tensors[0].shape
-    num_images = _CACHE_ELEMENTS // max(1, d * num_cells) if tensors[0].device.type == "cpu" else b
-    return zip(*(torch.split(tensor, max(1, num_images)) for tensor in tensors), strict=True)
+def _blocks(cells: Tensor) -> list[tuple[slice, slice]]:
+    # Images and channels to compare at once: what a processor's cache holds; a GPU wants few large kernels.
+    b, d, num_cells = cells.shape
+    most = _CACHE_ELEMENTS if cells.device.type == "cpu" else cells.numel()
+    num_channels = min(max(1, most // max(1, num_cells)), max(1, d))
+    num_images = max(1, most // max(1, num_cells * num_channels))
+    return [
+        (slice(image, image + num_images), slice(channel, channel + num_channels))
+        for image in range(0, b, num_images)
+        for channel in range(0, d, num_channels)
+    ]
 
 
-def _shifts(offsets: list[tuple[int, int]], h: int, w: int) -> list[tuple[int, int, int]]:
-    # Plane, dx and flat shift of the offsets that fit into the grid.
-    return [(o, dx, dy * w + dx) for o, (dy, dx) in enumerate(offsets) if dy < h and abs(dx) < w]
+def _shifts(offsets: list[tuple[int, int]], h: int, w: int) -> list[tuple[int, int]]:
+    # Plane and flat shift of the offsets that fit into the grid.
+    return [(o, dy * w + dx) for o, (dy, dx) in enumerate(offsets) if dy < h and abs(dx) < w]
+
+
+def _differences(block: Tensor, shift: int, buffer: Tensor) -> Tensor:
+    first, second = block[..., : block.shape[2] - shift], block[..., shift:]
+    return torch.sub(first, second, out=buffer.flatten()[: first.numel()].view(first.shape))
 
 
 def pair_affinity(features: Tensor, pairs: Tensor) -> Tensor:

@@ -115,6 +115,19 @@ def test_gradient_agrees_with_autograd_through_the_pairs() -> None:
     torch.testing.assert_close(grad, features.grad)
 
 
+@pytest.mark.parametrize("cache_elements", [1, 84, 420])
+def test_blocks_of_images_or_channels_give_the_same_planes_and_gradient(
+    cache_elements: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = torch.randn(3, 5, 6, 7, dtype=torch.float64, requires_grad=True)
+    whole = affinity_planes(features, 5)
+    (expected,) = torch.autograd.grad(whole.square().sum(), features)
+    monkeypatch.setattr("engine.ops.affinity._CACHE_ELEMENTS", cache_elements)
+    planes = affinity_planes(features, 5)
+    torch.testing.assert_close(planes, whole)
+    torch.testing.assert_close(torch.autograd.grad(planes.square().sum(), features)[0], expected)
+
+
 def test_half_precision_features_are_compared_in_float32() -> None:
     features = torch.randn(1, 64, 6, 6).bfloat16().requires_grad_()
     planes = affinity_planes(features, 5)
