@@ -6,6 +6,9 @@ from numpy.typing import NDArray
 
 from engine.ops.crf import DenseCrf, dense_crf
 
+densecrf = pytest.importorskip("pydensecrf.densecrf")
+utils = pytest.importorskip("pydensecrf.utils")
+
 Probabilities = NDArray[np.float32]
 
 
@@ -25,8 +28,6 @@ def probabilities(num_labels: int, rng_seed: int = 1) -> Probabilities:
 
 
 def plain_pydensecrf(image: NDArray[np.uint8], values: Probabilities, num_iterations: int) -> Probabilities:
-    densecrf = pytest.importorskip("pydensecrf.densecrf")
-    utils = pytest.importorskip("pydensecrf.utils")
     crf = densecrf.DenseCRF2D(image.shape[1], image.shape[0], len(values))
     crf.setUnaryEnergy(np.ascontiguousarray(utils.unary_from_softmax(values)))
     crf.addPairwiseGaussian(sxy=3, compat=3)
