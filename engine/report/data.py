@@ -1,0 +1,105 @@
+"""What a report is made of; whoever writes one gathers this from the disk. What is None or empty is left out.
+
+Letters: C classes (background not counted), K classes present, (H, W) pixels, (h, w) grid cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Mask = NDArray[np.integer[Any]]
+Floats = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportImage:
+    """One picture of the gallery."""
+
+    image_id: str
+    """As in the manifest."""
+    tags: Sequence[str]
+    """Names, also such as are outside the classes."""
+    group: str = ""
+    """Why it was chosen: 'best', 'worst', 'random', 'class dog', 'error'."""
+    photograph: NDArray[np.uint8] | None = None
+    """(H, W, 3); None if it could not be decoded."""
+    mask: Mask | None = None
+    """(H, W) of class ids: the product; None with an error. Its size may differ from the photograph's."""
+    mask_cam: Mask | None = None
+    """(H, W): the same from the CAM alone."""
+    mask_walk: Mask | None = None
+    """(H, W): the same after the walk, before the dCRF."""
+    truth: Mask | None = None
+    """(H, W): the true mask."""
+    cam: Floats | None = None
+    """(K, h, w) in [0, 1]."""
+    cam_classes: Sequence[str] = ()
+    """The K names of the maps in ``cam``."""
+    confidence: float | None = None
+    """In [0, 1]."""
+    iou: float | None = None
+    """Mean IoU of this image against its truth, in [0, 1]."""
+    error: str | None = None
+    """``stage: reason``."""
+
+    def __post_init__(self) -> None:
+        if self.cam is not None and len(self.cam) != len(self.cam_classes):
+            raise ValueError(f"cam_classes has {len(self.cam_classes)} names; allowed: {len(self.cam)}, a map each")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportData:
+    """A whole report. Fractions are of 1; the report shows them in %."""
+
+    title: str
+    """The heading, such as the name of the data."""
+    class_names: Sequence[str]
+    """The C names without background; ids from 1."""
+    num_images: int
+    """Images of the whole run, errors included."""
+    images: Sequence[ReportImage] = ()
+    """The sample that is shown, in the order it is shown; some 60."""
+    miou: Mapping[str, float] | None = None
+    """mIoU by stage, in the order of the method: 'cam', 'walk', 'crf', 'segmentation'. None without truth."""
+    iou: Mapping[str, Mapping[str, float]] | None = None
+    """By stage, then by class name with 'background'; NaN for a class that neither truth nor masks hold."""
+    confusion: NDArray[np.integer[Any]] | None = None
+    """(C+1, C+1) pixels, rows truth, of the final masks."""
+    areas: Sequence[float] | None = None
+    """(C+1,) fraction of all pixels in the final masks, background first."""
+    confidences: Sequence[float] = ()
+    """Of every image, or of an even sample."""
+    ious: Sequence[float] | None = None
+    """The true mean IoU of the same images, in the same order; NaN where there is no truth."""
+    best_miou: Sequence[tuple[float, float]] | None = None
+    """(fraction of the images, their mIoU), best by confidence; see :func:`best_by_confidence`."""
+    curves: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    """By network, rows such as {'step': 10, 'loss': .3}; every other number of a row becomes a curve."""
+    error_counts: Mapping[str, int] = field(default_factory=dict)
+    """Images that ended in an error, by stage."""
+    errors: Sequence[tuple[str, str]] = ()
+    """(image_id, ``stage: reason``); the first 200 are listed."""
+    images_per_s: float | None = None
+    """Of the labeling."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Duration by step of the chain."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Nested settings of the run."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of the packages, the weights' hashes, the commit."""
+    created: str = ""
+    """Date and time, as it shall be shown."""
+
+    def __post_init__(self) -> None:
+        num_labels = len(self.class_names) + 1
+        if self.ious is not None and len(self.ious) != len(self.confidences):
+            raise ValueError(f"ious has {len(self.ious)} values; allowed: {len(self.confidences)}, as confidences")
+        if self.confusion is not None and self.confusion.shape != (num_labels, num_labels):
+            raise ValueError(f"confusion has the shape {self.confusion.shape}; allowed: {(num_labels, num_labels)}")
+        if self.areas is not None and len(self.areas) != num_labels:
+            raise ValueError(f"areas has {len(self.areas)} values; allowed: {num_labels}, background first")

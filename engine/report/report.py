@@ -1,0 +1,355 @@
+"""The report: everything brought to plain values, put into the template, held below a size."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from engine.errors import StorageError
+from engine.ops.metrics import mean_iou
+from engine.report import charts, pictures
+from engine.report.data import ReportData, ReportImage
+
+MAX_BYTES = 20_000_000
+"""Most bytes of a report; pictures beyond it are left out."""
+
+_STAGES = {"cam": "CAM", "walk": "random walk", "crf": "dCRF", "segmentation": "segmentation"}
+_LAYERS = {
+    "cam": "CAM",
+    "mask_cam": "CAM mask",
+    "mask_walk": "Walk mask",
+    "mask": "Final mask",
+    "truth": "Truth",
+    "wrong": "Wrong pixels",
+}
+_MOST_ERRORS = 200
+_MOST_CONFUSED = 30
+_MOST_AREAS = 40
+_MOST_SETTINGS = 500
+_MOST_LETTERS = 400  # of a name, a reason or a value: more is no help to a reader and would eat the budget
+
+
+def write_report(path: str | Path, data: ReportData, *, max_bytes: int = MAX_BYTES) -> int:
+    """Write a report into one file, whole or not at all.
+
+    Args:
+        path: of the HTML file; its folder is made if need be.
+        data: what is shown.
+        max_bytes: most bytes of the file; pictures beyond it are left out, and the report says so.
+
+    Returns:
+        Bytes written.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    html = render_report(data, max_bytes=max_bytes).encode()
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(html)
+            os.chmod(part, 0o644)
+            os.replace(part, path)
+        except BaseException:
+            Path(part).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise StorageError(f"the report cannot be written to {path}: {error.strerror or error}") from error
+    return len(html)
+
+
+def render_report(data: ReportData, *, max_bytes: int = MAX_BYTES) -> str:
+    """A report as the text of one HTML file that needs nothing else.
+
+    Args:
+        data: what is shown.
+        max_bytes: most bytes as UTF-8; pictures beyond it are left out, fairly over the groups.
+    """
+    environment = _environment()
+    card = environment.get_template("card.html.j2")
+    class_ids = {name: number for number, name in enumerate(data.class_names, 1)}
+    names = list(dict.fromkeys([*data.class_names, *(tag for image in data.images for tag in image.tags)]))
+    numbers = {name: number for number, name in enumerate(names)}
+
+    page = _page(data)
+    room = max_bytes - len(_text(environment, page, data, [], names, len(data.images)).encode())
+    cards: dict[int, tuple[Markup, ReportImage]] = {}
+    for number in _fair_order([image.group for image in data.images]):
+        text = card.render(**_card(data.images[number], class_ids, numbers), layer_names=_LAYERS)
+        room -= len(text.encode("utf-8", "replace"))
+        if room < 0:
+            break
+        cards[number] = (Markup(text), data.images[number])
+    while True:
+        shown = [cards[number] for number in sorted(cards)]
+        html = _text(environment, page, data, shown, names, len(data.images) - len(shown))
+        # what the cards added to legend and filters is known only now
+        if not cards or len(html.encode()) <= max_bytes:
+            return html
+        cards.popitem()
+
+
+def best_by_confidence(
+    confidences: Sequence[float],
+    confusions: Iterable[NDArray[np.int64]],
+    fractions: Sequence[float] = (0.5, 0.8, 1.0),
+) -> list[tuple[float, float]]:
+    """The mIoU of the images that are held for the best.
+
+    Args:
+        confidences: (n,) of the images.
+        confusions: n confusion matrices (C+1, C+1) of the same images, rows truth.
+        fractions: of the images, in (0, 1].
+
+    Returns:
+        (fraction, mIoU) for each fraction; at least one image counts.
+    """
+    stacked = np.stack(list(confusions)) if len(confidences) else np.zeros((0, 1, 1), np.int64)
+    order = np.argsort(-np.nan_to_num(np.asarray(confidences, np.float64), nan=-1), kind="stable")
+    parts = []
+    for fraction in fractions:
+        best = order[: max(1, round(fraction * len(order)))]
+        parts.append((fraction, mean_iou(stacked[best].sum(0))[1]))
+    return parts
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(percent=_percent, number=_number, duration=_duration, short=_short)
+    return environment
+
+
+def _text(
+    environment: jinja2.Environment,
+    page: Mapping[str, Any],
+    data: ReportData,
+    shown: Sequence[tuple[Markup, ReportImage]],
+    names: Sequence[str],
+    num_dropped: int,
+) -> str:
+    images = [image for _, image in shown]
+    tags = {tag for image in images for tag in image.tags}
+    class_ids = {name: number for number, name in enumerate(data.class_names, 1)}
+    html = environment.get_template("template.html.j2").render(
+        **page,
+        cards=[text for text, _ in shown],
+        num_dropped=num_dropped,
+        groups=list(dict.fromkeys(image.group for image in images if image.group)),
+        shown_tags=[(number, name) for number, name in enumerate(names) if name in tags],
+        legend=[(name, pictures.css_color(class_ids[name])) for name in names if name in tags and name in class_ids],
+        layers=[(name, title) for name, title in _LAYERS.items() if any(_has(image, name) for image in images)],
+        has_errors=any(image.error for image in images),
+        has_iou=any(image.iou is not None for image in images),
+    )
+    return html.encode("utf-8", "replace").decode()  # a file name may hold half a surrogate pair
+
+
+def _page(data: ReportData) -> dict[str, Any]:
+    """All of the page but its gallery."""
+    here = Path(__file__).parent
+    label_names = ["background", *data.class_names]
+    num_errors = sum(data.error_counts.values())
+    settings = list(_flat(data.settings))
+    return dict(
+        title=data.title,
+        created=data.created,
+        style=Markup((here / "style.css").read_text(encoding="utf-8")),
+        script=Markup((here / "script.js").read_text(encoding="utf-8")),
+        headline=_headline(data, num_errors),
+        stages=_stage_rows(data.miou) if data.miou else [],
+        stage_names=[_STAGES.get(stage, stage) for stage in data.iou or {}],
+        iou_rows=_iou_rows(data, label_names),
+        confusion=_confusion(data, label_names),
+        areas=_areas(data, label_names),
+        has_truth=bool(data.miou or data.iou or data.confusion is not None),
+        best_miou=data.best_miou or [],
+        scatter=None if data.ious is None else charts.scatter(data.confidences, data.ious),
+        histogram=charts.histogram(data.confidences),
+        curves=[(network, drawn) for network, rows in data.curves.items() if (drawn := charts.curve_charts(rows))],
+        chart=charts,
+        seconds=_seconds(data.seconds),
+        num_errors=num_errors,
+        error_counts=sorted(data.error_counts.items(), key=lambda item: -item[1]),
+        errors=list(data.errors[:_MOST_ERRORS]),
+        num_unlisted=max(0, max(num_errors, len(data.errors)) - min(len(data.errors), _MOST_ERRORS)),
+        settings=settings[:_MOST_SETTINGS],
+        num_more_settings=max(0, len(settings) - _MOST_SETTINGS),
+        versions=list(data.versions.items())[:_MOST_SETTINGS],
+    )
+
+
+def _headline(data: ReportData, num_errors: int) -> list[tuple[str, str, str]]:
+    """(value, what it is, one thing more)."""
+    facts = [
+        (_number(data.num_images), "images", f"{_number(num_errors)} with an error" if num_errors else "none failed"),
+        (_number(len(data.class_names)), "classes", "and background"),
+    ]
+    if data.miou:
+        stages = list(data.miou)
+        last = stages[-1]
+        facts.append((_percent(data.miou[last]), f"mIoU, {_STAGES.get(last, last)}", "on the true masks"))
+        if "cam" in data.miou and "walk" in data.miou:
+            gain = 100 * (data.miou["walk"] - data.miou["cam"])
+            facts.append((f"{gain:+.1f}".replace("-", "−"), "points by the walk", "mIoU over the CAM alone"))
+    known = [value for value in data.confidences if math.isfinite(value)]
+    if known:
+        facts.append((_percent(float(np.median(known))), "median confidence", f"of {_number(len(known))} masks"))
+    if data.images_per_s is not None:
+        facts.append((f"{data.images_per_s:.3g}", "images a second", "labeling"))
+    if data.seconds:
+        facts.append((_duration(sum(data.seconds.values())), "in all", f"{len(data.seconds)} steps"))
+    return facts
+
+
+def _stage_rows(miou: Mapping[str, float]) -> list[tuple[str, float, float | None]]:
+    """(name, mIoU, gain over the stage before)."""
+    rows: list[tuple[str, float, float | None]] = []
+    before: float | None = None
+    for stage, value in miou.items():
+        rows.append((_STAGES.get(stage, stage), value, None if before is None else value - before))
+        before = value
+    return rows
+
+
+def _iou_rows(data: ReportData, label_names: Sequence[str]) -> list[tuple[str, str, list[float | None]]]:
+    if not data.iou:
+        return []
+    return [
+        (name, pictures.css_color(class_id), [_finite(by_class.get(name)) for by_class in data.iou.values()])
+        for class_id, name in enumerate(label_names)
+    ]
+
+
+def _confusion(data: ReportData, label_names: Sequence[str]) -> dict[str, Any] | None:
+    if data.confusion is None:
+        return None
+    counts = np.asarray(data.confusion, np.float64)
+    # the classes with the most pixels, in the order of their ids
+    kept = np.sort(np.argsort(-(counts.sum(1) + counts.sum(0)), kind="stable")[:_MOST_CONFUSED])
+    rows = []
+    for row in kept:
+        total = counts[row].sum()
+        cells = [(float(counts[row, column] / total) if total else None, bool(row == column)) for column in kept]
+        rows.append((label_names[row], pictures.css_color(int(row)), cells))
+    columns = [(label_names[column], pictures.css_color(int(column))) for column in kept]
+    return dict(rows=rows, columns=columns, num_left_out=len(label_names) - len(kept))
+
+
+def _areas(data: ReportData, label_names: Sequence[str]) -> dict[str, Any] | None:
+    if data.areas is None:
+        return None
+    order = sorted(range(1, len(label_names)), key=lambda class_id: -data.areas[class_id])  # type: ignore[index]
+    largest = max((data.areas[class_id] for class_id in order), default=0.0) or 1.0
+    rows = [
+        (label_names[class_id], pictures.css_color(class_id), data.areas[class_id], data.areas[class_id] / largest)
+        for class_id in order[:_MOST_AREAS]
+    ]
+    return dict(rows=rows, background=data.areas[0], num_left_out=len(order) - len(rows))
+
+
+def _seconds(seconds: Mapping[str, float]) -> list[tuple[str, float, float]]:
+    longest = max(seconds.values(), default=0.0) or 1.0
+    return [(step, value, value / longest) for step, value in seconds.items()]
+
+
+def _has(image: ReportImage, layer: str) -> bool:
+    if image.photograph is None:
+        return False
+    if layer == "wrong":
+        return image.mask is not None and image.truth is not None
+    return getattr(image, layer) is not None
+
+
+def _layer_uri(image: ReportImage, layer: str, size: tuple[int, int], class_ids: Mapping[str, int]) -> str | None:
+    """The overlay of one layer, if the image has it."""
+    if layer == "cam":
+        if image.cam is None:
+            return None
+        return pictures.heat_uri(image.cam, [class_ids.get(name, 0) for name in image.cam_classes], size)
+    if layer == "wrong":
+        if image.mask is None or image.truth is None:
+            return None
+        return pictures.wrong_uri(image.mask, image.truth, size)
+    mask = getattr(image, layer)
+    return None if mask is None else pictures.mask_uri(mask, size)
+
+
+def _card(image: ReportImage, class_ids: Mapping[str, int], numbers: Mapping[str, int]) -> dict[str, Any]:
+    """One image of the gallery for its template."""
+    photograph: str | None = None
+    layers: list[tuple[str, str]] = []
+    height, width = 3, 4
+    if image.photograph is not None:
+        height, width = size = pictures.thumbnail_size(*image.photograph.shape[:2])
+        photograph = pictures.photograph_uri(image.photograph)
+        layers = [(layer, uri) for layer in _LAYERS if (uri := _layer_uri(image, layer, size, class_ids))]
+    return dict(
+        image=image,
+        confidence=_finite(image.confidence),
+        iou=_finite(image.iou),
+        photograph=photograph,
+        layers=layers,
+        height=height,
+        width=width,
+        tag_numbers=" ".join(str(numbers[tag]) for tag in dict.fromkeys(image.tags)),
+        tags=[(tag, pictures.css_color(class_ids[tag]) if tag in class_ids else None) for tag in image.tags],
+    )
+
+
+def _fair_order(groups: Sequence[str]) -> list[int]:
+    """The images in turn over their groups, so that a full file leaves none of the groups empty."""
+    by_group: dict[str, list[int]] = {}
+    for number, group in enumerate(groups):
+        by_group.setdefault(group, []).append(number)
+    return [number for turn in zip_longest(*by_group.values()) for number in turn if number is not None]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", str(value)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _percent(value: float | None) -> str:
+    return "–" if _finite(value) is None else f"{100 * value:.1f}\u00a0%"  # type: ignore[operator]
+
+
+def _number(value: float) -> str:
+    return f"{value:,}".replace(",", "\u202f")
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= _MOST_LETTERS else value[:_MOST_LETTERS] + " …"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
