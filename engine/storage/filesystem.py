@@ -1,0 +1,406 @@
+"""Bytes at a location: a local path, or a URI ``s3://bucket/key``.
+
+S3 takes endpoint, region and credentials from the usual AWS variables. A key is never parsed as a URI, so spaces,
+``#``, ``?``, ``%`` and any letter may stand in it. What is written appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import posixpath
+import random
+import re
+import shutil
+import stat
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+import pyarrow.fs as pafs
+
+from engine.errors import OutputError, StorageError
+
+Result = TypeVar("Result")
+
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+_AWS_ERROR = re.compile(r"AWS Error (\w+)")
+_TRANSIENT = re.compile(
+    r"SLOW_?DOWN|SERVICE_?UNAVAILABLE|NETWORK_CONNECTION|REQUEST_TIMEOUT|INTERNAL_FAILURE|INTERNAL_?ERROR|THROTTL"
+    r"|HTTP status (429|500|502|503|504)|curlCode|timed? ?out|[Cc]onnection reset|RequestTimeTooSkewed"
+)
+_DENIED = re.compile(
+    r"ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|INVALID_CLIENT_TOKEN_ID|EXPIRED_TOKEN"
+    r"|UNRECOGNIZED_CLIENT|INVALID_SIGNATURE|MISSING_AUTHENTICATION_TOKEN|HTTP status 40[13]"
+)
+_MISSING = re.compile(r"NO_SUCH_BUCKET|NO_SUCH_KEY|RESOURCE_NOT_FOUND|HTTP status 404|[Pp]ath does not exist")
+_TRANSIENT_ERRNO = {
+    errno.EAGAIN,
+    errno.EBUSY,
+    errno.ECONNABORTED,
+    errno.ECONNREFUSED,
+    errno.ECONNRESET,
+    errno.EINTR,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+}
+_S3_VARIABLES = (
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT_URL",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+)
+_FIRST_PAUSE_S = 0.25
+_LONGEST_PAUSE_S = 8.0
+_CHUNK_BYTES = 8 << 20
+
+
+def is_uri(location: str) -> bool:
+    """Whether ``location`` starts with a scheme such as ``s3://``."""
+    return _SCHEME.match(location) is not None
+
+
+def absolute(location: str) -> str:
+    """A local path made absolute, so that it means the same in every process; a URI as it is."""
+    if location.startswith("file://"):
+        return unquote(location[len("file://") :])
+    return location if is_uri(location) else os.path.abspath(location)
+
+
+def join(location: str, *names: str) -> str:
+    """The location of ``names`` below the folder ``location``."""
+    if is_uri(location):
+        return "/".join([location.rstrip("/"), *names])
+    return os.path.join(location, *names)
+
+
+def parent(location: str) -> str:
+    """The folder that holds ``location``."""
+    if is_uri(location):
+        return location.rstrip("/").rpartition("/")[0]
+    return os.path.dirname(os.path.abspath(location))
+
+
+def name_of(location: str) -> str:
+    """The last part of ``location``."""
+    return location.rstrip("/").rpartition("/")[2]
+
+
+def stem(location: str) -> str:
+    """The last part of ``location`` without its ending."""
+    return posixpath.splitext(name_of(location))[0]
+
+
+def ending(location: str) -> str:
+    """The ending of ``location`` in small letters with its dot, or nothing."""
+    return posixpath.splitext(name_of(location))[1].lower()
+
+
+def resolve(image: str, folder: str) -> str:
+    """Where a path of the manifest lies: a URI and an absolute path as they are, another one inside ``folder``."""
+    if is_uri(image) or os.path.isabs(image):
+        return absolute(image)
+    if not is_uri(folder):
+        return os.path.normpath(os.path.join(absolute(folder), image))
+    if not {".", ".."} & set(image.split("/")):
+        return join(folder, image)
+    scheme, _, rest = folder.partition("://")
+    bucket, _, key = rest.partition("/")
+    return f"{scheme}://{bucket}/" + posixpath.normpath(posixpath.join("/", key, image)).lstrip("/")
+
+
+def open_filesystem(location: str) -> tuple[Any, str]:
+    """The pyarrow filesystem of ``location`` and the path inside it.
+
+    Raises:
+        StorageError: the scheme is neither ``s3://`` nor ``file://``, or the bucket has no name.
+    """
+    location = absolute(location)
+    scheme = _SCHEME.match(location)
+    if scheme is None:
+        return pafs.LocalFileSystem(), location
+    if scheme.group(1).lower() not in ("s3", "s3a"):
+        raise StorageError(f"'{location}' cannot be opened; allowed: a local path or a URI s3://bucket/key")
+    path = location[scheme.end() :]
+    bucket = path.partition("/")[0]
+    if not bucket:
+        raise StorageError(f"'{location}' names no bucket; allowed: s3://bucket/key")
+    return _s3(bucket, tuple(os.environ.get(name, "") for name in _S3_VARIABLES)), path
+
+
+@lru_cache(maxsize=64)
+def _s3(bucket: str, variables: tuple[str, ...]) -> Any:
+    value = dict(zip(_S3_VARIABLES, variables, strict=True))
+    endpoint = value["AWS_ENDPOINT_URL_S3"] or value["AWS_ENDPOINT_URL"]
+    region = value["AWS_REGION"] or value["AWS_DEFAULT_REGION"]
+    options: dict[str, Any] = {"connect_timeout": 10.0, "request_timeout": 60.0}
+    if endpoint:
+        scheme = _SCHEME.match(endpoint)
+        options["scheme"] = scheme.group(1) if scheme else "https"
+        options["endpoint_override"] = (endpoint[scheme.end() :] if scheme else endpoint).rstrip("/")
+    elif not region:
+        region = pafs.resolve_s3_region(bucket)
+    if value["AWS_ACCESS_KEY_ID"] and value["AWS_SECRET_ACCESS_KEY"]:
+        options["access_key"] = value["AWS_ACCESS_KEY_ID"]
+        options["secret_key"] = value["AWS_SECRET_ACCESS_KEY"]
+        options["session_token"] = value["AWS_SESSION_TOKEN"] or None
+    return pafs.S3FileSystem(region=region or "us-east-1", **options)
+
+
+def _is_transient(error: OSError) -> bool:
+    if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)):
+        return False
+    if isinstance(error, (ConnectionError, TimeoutError)) or error.errno in _TRANSIENT_ERRNO:
+        return True
+    text = str(error)
+    return not _DENIED.search(text) and _TRANSIENT.search(text) is not None
+
+
+def _plain(error: OSError, location: str) -> OSError:
+    """The same error with a reason that a person reads, and without addresses that change from run to run."""
+    text = str(error)
+    if isinstance(error, IsADirectoryError):
+        return IsADirectoryError(f"'{location}' is a folder or a device, not a file")
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)) or _MISSING.search(text):
+        bucket = " (the bucket does not exist)" if "NO_SUCH_BUCKET" in text else ""
+        return FileNotFoundError(f"'{location}' does not exist{bucket}")
+    if isinstance(error, PermissionError) or _DENIED.search(text):
+        return PermissionError(f"'{location}' may not be accessed with these credentials")
+    code = _AWS_ERROR.search(text)
+    reason = code.group(1) if code else (os.strerror(error.errno) if error.errno else text.splitlines()[0])
+    if code and code.group(1) == "UNKNOWN":
+        reason = next(iter(re.findall(r"HTTP status \d+", text)), "UNKNOWN")
+    return OSError(f"'{location}' failed: {reason}")
+
+
+def retry(call: Callable[[], Result], location: str, *, max_attempts: int = 5) -> Result:
+    """``call()``, again after a pause that doubles when the store is busy or the connection broke.
+
+    Args:
+        call: reads or writes; safe to run twice.
+        location: what it reads or writes, for the error's sentence.
+        max_attempts: calls in all.
+
+    Raises:
+        OSError: (or its FileNotFoundError, PermissionError, IsADirectoryError) what cannot be mended, at once, and what
+            could after ``max_attempts``; one sentence that names ``location``.
+    """
+    pause_s = _FIRST_PAUSE_S
+    for attempt in range(1, max_attempts + 1):
+        try:
+            return call()
+        except OSError as error:
+            if attempt == max_attempts or not _is_transient(error):
+                raise _plain(error, location) from error
+        time.sleep(pause_s * random.uniform(0.5, 1.5))
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+    raise AssertionError("max_attempts is at least 1")
+
+
+def read_bytes(location: str, *, max_attempts: int = 5) -> bytes:
+    """The whole file at ``location``.
+
+    Args:
+        location: local path or URI.
+        max_attempts: tries in all when the store is busy or the connection breaks.
+
+    Raises:
+        OSError: as :func:`retry`; also for a scheme that is not supported.
+    """
+    try:
+        filesystem, path = open_filesystem(location)
+    except StorageError as error:
+        raise OSError(str(error)) from error
+
+    def read_local() -> bytes:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            # a pipe or a device would block for ever
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        with open(path, "rb") as file:
+            return file.read()
+
+    def read_remote() -> bytes:
+        if "/" not in path.rstrip("/") or path.endswith("/"):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        with filesystem.open_input_file(path) as file:
+            data: bytes = file.read()
+            if len(data) != file.size():
+                raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET), path)
+            return data
+
+    local = isinstance(filesystem, pafs.LocalFileSystem)
+    return retry(read_local if local else read_remote, location, max_attempts=max_attempts)
+
+
+def write_bytes(location: str, data: bytes, *, max_attempts: int = 5) -> None:
+    """Write a whole file; a reader sees all of ``data`` or what was there before.
+
+    Args:
+        location: local path, whose folders are made, or URI.
+        data: everything.
+        max_attempts: tries in all when the store is busy or the connection breaks.
+
+    Raises:
+        OSError: as :func:`retry`.
+    """
+    filesystem, path = open_filesystem(location)
+    if isinstance(filesystem, pafs.LocalFileSystem):
+        with atomic_file(path) as temporary, open(temporary, "wb") as file:
+            file.write(data)
+        return
+
+    def put() -> None:
+        # delayed open: one PUT for a small object, and parts that only their completion makes visible for a large one
+        with filesystem.open_output_stream(path, buffer_size=None) as file:
+            file.write(data)
+
+    retry(put, location, max_attempts=max_attempts)
+
+
+@contextmanager
+def atomic_file(location: str) -> Iterator[str]:
+    """A local path to write to, whose file becomes ``location`` when the block ends without an error.
+
+    Raises:
+        OSError: as :func:`retry`.
+    """
+    filesystem, path = open_filesystem(location)
+    if isinstance(filesystem, pafs.LocalFileSystem):
+        folder, name = os.path.split(path)
+        temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
+        try:
+            os.makedirs(folder, exist_ok=True)
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError as error:
+            if error.filename in (temporary, folder):
+                raise _local_error(error, location) from error
+            raise
+        finally:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                os.unlink(temporary)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        temporary = os.path.join(scratch, "file")
+        yield temporary
+
+        def upload() -> None:
+            with open(temporary, "rb") as source, filesystem.open_output_stream(path) as file:
+                while chunk := source.read(_CHUNK_BYTES):
+                    file.write(chunk)
+
+        retry(upload, location)
+
+
+def _local_error(error: OSError, location: str) -> OSError:
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return type(error)(error.errno, f"'{location}' cannot be written ({reason})")
+
+
+def list_entries(location: str) -> dict[str, bool]:
+    """Names directly in a folder, each with whether it is a folder itself; nothing when the folder does not exist."""
+    filesystem, path = open_filesystem(location)
+    if isinstance(filesystem, pafs.LocalFileSystem):
+        try:
+            with os.scandir(path) as entries:
+                return {entry.name: entry.is_dir() for entry in entries}
+        except FileNotFoundError:
+            return {}
+        except NotADirectoryError as error:
+            raise NotADirectoryError(f"'{location}' is a file, not a folder") from error
+
+    def listing() -> dict[str, bool]:
+        infos = filesystem.get_file_info(pafs.FileSelector(path.rstrip("/"), allow_not_found=True))
+        return {info.base_name: info.type == pafs.FileType.Directory for info in infos}
+
+    return retry(listing, location)
+
+
+def list_names(location: str, *, prefix: str = "", suffix: str = "") -> list[str]:
+    """Names of the files directly in a folder, sorted; ``[]`` when the folder does not exist.
+
+    Raises:
+        OSError: as :func:`retry`; NotADirectoryError for a file.
+    """
+    entries = list_entries(location)
+    return sorted(
+        name for name, folder in entries.items() if not folder and name.startswith(prefix) and name.endswith(suffix)
+    )
+
+
+def exists(location: str) -> bool:
+    """Whether there is a file or folder.
+
+    Raises:
+        OSError: as :func:`retry`.
+    """
+    filesystem, path = open_filesystem(location)
+    kind = retry(lambda: filesystem.get_file_info(path.rstrip("/") or path).type, location)
+    return bool(kind != pafs.FileType.NotFound)
+
+
+def delete_file(location: str) -> None:
+    """Delete a file; nothing happens when it does not exist.
+
+    Raises:
+        OSError: as :func:`retry`.
+    """
+    filesystem, path = open_filesystem(location)
+    with suppress(FileNotFoundError):
+        retry(lambda: filesystem.delete_file(path), location)
+
+
+def delete_folder(location: str) -> None:
+    """Delete a folder and all in it; nothing happens when it does not exist.
+
+    Raises:
+        OSError: as :func:`retry`.
+    """
+    filesystem, path = open_filesystem(location)
+    if isinstance(filesystem, pafs.LocalFileSystem):
+        with suppress(FileNotFoundError):
+            shutil.rmtree(path)
+        return
+    with suppress(FileNotFoundError):
+        retry(lambda: filesystem.delete_dir(path.rstrip("/")), location)
+
+
+def check_writable(location: str) -> None:
+    """Write and delete a small file in the folder ``location``, which is made when it does not exist.
+
+    Raises:
+        OutputError: that is not possible; the sentence says why.
+    """
+    probe = join(location, f".tag2mask-probe-{uuid.uuid4().hex}")
+    try:
+        filesystem, path = open_filesystem(location)
+        bucket = path.partition("/")[0]
+        if isinstance(filesystem, pafs.S3FileSystem) and not exists(f"s3://{bucket}"):
+            # some stores would make it, and a slip of the pen would pass unseen
+            raise OutputError(f"--out '{location}' cannot be written: there is no bucket '{bucket}'; make it first")
+        write_bytes(probe, b"probe", max_attempts=2)
+        delete_file(probe)
+    except StorageError as error:
+        raise OutputError(f"--out: {error}") from error
+    except OSError as error:
+        raise OutputError(
+            f"--out '{location}' cannot be written ({_reason(error, probe)}); "
+            "allowed: a folder or bucket that exists or can be made, with the right to write"
+        ) from error
+
+
+def _reason(error: OSError, probe: str) -> str:
+    if error.errno:
+        return os.strerror(error.errno)
+    return str(error).replace(f"'{probe}' ", "")

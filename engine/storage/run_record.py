@@ -1,0 +1,168 @@
+"""What a run leaves beside its output: its settings, its inputs, the versions it ran with; and whose the folder is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import engine
+from engine.config import differences
+from engine.errors import OutputError
+from engine.storage import filesystem, shards
+
+RECORD_NAME = "run.json"
+"""Name of the record in the output folder."""
+WORK_FOLDER = ".tag2mask"
+"""Hidden folder for what a run keeps for itself, the frozen manifest for one."""
+
+_OWN_FILES = ("weights.safetensors", "summary.json", RECORD_NAME)
+_COMPARED = ("job", "settings", "inputs")
+_PACKAGES = ("torch", "ray", "numpy", "pyarrow", "timm", "pillow")
+_GIT_LIMIT_S = 10
+_NUM_SHOWN = 8
+
+
+def fingerprint(values: dict[str, Any]) -> str:
+    """A hash of nested plain values, 16 hexadecimal digits; the order of the names does not matter."""
+    return hashlib.sha256(_canonical(values).encode()).hexdigest()[:16]
+
+
+def _canonical(values: Any) -> str:
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def write_json(location: str, values: dict[str, Any]) -> None:
+    """Write a JSON file, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    try:
+        filesystem.write_bytes(location, text.encode())
+    except OSError as error:
+        raise OutputError(f"'{location}' cannot be written: {error}") from error
+
+
+def read_json(location: str) -> dict[str, Any] | None:
+    """The values of a JSON file; None when it does not exist.
+
+    Raises:
+        OutputError: it is damaged or cannot be read.
+    """
+    try:
+        values = json.loads(filesystem.read_bytes(location))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise OutputError(f"'{location}' cannot be read: {error}") from error
+    except ValueError as error:
+        raise OutputError(f"'{location}' is damaged: {error}") from error
+    if not isinstance(values, dict):
+        raise OutputError(f"'{location}' is damaged: it holds no JSON object")
+    return values
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, of this project and of the packages that the figures depend on; empty where not installed."""
+    found = {"python": platform.python_version(), "tag2mask": engine.__version__}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = ""
+    return found
+
+
+def commit() -> str:
+    """The git commit of the source, with ``-dirty`` when files were changed; empty without a checkout or git."""
+    root = Path(engine.__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        # installed, perhaps inside the checkout of something else
+        return ""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=_GIT_LIMIT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def claim_output(folder: str, record: dict[str, Any], *, overwrite: bool) -> None:
+    """Make a folder this run's output, or find that it already is.
+
+    Args:
+        folder: local path or URI; missing, empty, or with the output of an earlier run.
+        record: goes to ``run.json``; ``job``, ``settings`` (nested) and ``inputs`` (hashes) must be those of an earlier
+            run for it to be continued, so leave out what does not change a result.
+        overwrite: delete what an earlier run wrote here, and nothing else, and start afresh.
+
+    Raises:
+        OutputError: the folder belongs to a run with other settings or inputs, holds foreign files, or cannot be
+            written.
+    """
+    location = filesystem.join(folder, RECORD_NAME)
+    try:
+        entries = filesystem.list_entries(folder)
+        if overwrite:
+            _delete_own(folder, entries)
+        else:
+            earlier = read_json(location) if RECORD_NAME in entries else None
+            if earlier is not None:
+                _check_same(folder, earlier, record)
+                return
+            _check_empty(folder, entries)
+    except OSError as error:
+        raise OutputError(f"--out '{folder}' cannot be used: {error}") from error
+    write_json(location, record)
+
+
+def _check_same(folder: str, earlier: dict[str, Any], record: dict[str, Any]) -> None:
+    # by way of JSON, which knows no tuples
+    new = json.loads(_canonical({name: record.get(name) for name in _COMPARED}))
+    lines = differences({name: earlier.get(name) for name in _COMPARED}, new)
+    if not lines:
+        return
+    shown = "; ".join(lines[:_NUM_SHOWN]) + (f"; and {len(lines) - _NUM_SHOWN} more" if len(lines) > _NUM_SHOWN else "")
+    raise OutputError(
+        f"--out '{folder}' holds the output of another run ({shown}); "
+        "give another --out, or --overwrite to start afresh"
+    )
+
+
+def _check_empty(folder: str, entries: dict[str, bool]) -> None:
+    foreign = sorted(name for name in entries if name != WORK_FOLDER and not _is_temporary(name))
+    if foreign:
+        shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
+        raise OutputError(
+            f"--out '{folder}' holds files but no {RECORD_NAME} of an earlier run ({shown}); "
+            "allowed: a new or empty folder, or --overwrite, which deletes only what this engine wrote"
+        )
+
+
+def _is_temporary(name: str) -> bool:
+    """Whether a killed run left this file half-written."""
+    return name.startswith(".") and name.endswith(".tmp")
+
+
+def _delete_own(folder: str, entries: dict[str, bool]) -> None:
+    for shard in sorted(shards.committed_shards(folder)):
+        filesystem.delete_file(shards.shard_path(folder, shard))
+    if entries.get(WORK_FOLDER):
+        filesystem.delete_folder(filesystem.join(folder, WORK_FOLDER))
+    for name, is_folder in entries.items():
+        if not is_folder and (name in _OWN_FILES[:-1] or _is_temporary(name)):
+            filesystem.delete_file(filesystem.join(folder, name))
+    # last: whoever is stopped half-way still finds the record that the rest belongs to
+    if RECORD_NAME in entries:
+        filesystem.delete_file(filesystem.join(folder, RECORD_NAME))

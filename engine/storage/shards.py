@@ -1,0 +1,153 @@
+"""Committed output: one Parquet file for each shard, directly in the output folder.
+
+A shard is there whole or not at all, and its bytes depend on its rows alone, so a run that was disturbed ends with the
+same files as one that was not.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from engine.errors import StorageError
+from engine.storage import filesystem
+
+_NAME = re.compile(r"^shard-(\d{6,})\.parquet$")
+_ROWS_PER_GROUP = 16384
+_ZSTD_LEVEL = 3
+_FOOTER_THREADS = 16
+
+
+def shard_name(shard: int) -> str:
+    """File name of a shard: ``shard-000000.parquet``."""
+    return f"shard-{shard:06d}.parquet"
+
+
+def shard_path(folder: str, shard: int) -> str:
+    """Location of a shard."""
+    return filesystem.join(folder, shard_name(shard))
+
+
+def committed_shards(folder: str) -> set[int]:
+    """Numbers of the shards that are there, from one listing; nothing when the folder does not exist.
+
+    Raises:
+        StorageError: the folder cannot be listed.
+    """
+    try:
+        names = filesystem.list_names(folder, prefix="shard-", suffix=".parquet")
+    except OSError as error:
+        raise StorageError(str(error)) from error
+    return {int(match.group(1)) for match in map(_NAME.match, names) if match}
+
+
+def write_shard(folder: str, shard: int, table: pa.Table) -> None:
+    """Commit the rows of one shard; the same rows give the same bytes.
+
+    Raises:
+        OSError: the store refuses or does not answer.
+    """
+    buffer = io.BytesIO()
+    pq.write_table(
+        table.combine_chunks(),
+        buffer,
+        row_group_size=_ROWS_PER_GROUP,
+        version="2.6",
+        compression="zstd",
+        compression_level=_ZSTD_LEVEL,
+        use_dictionary=False,
+        # those of encoded pictures would be as large as the pictures
+        write_statistics=[name for name in ("image_id", "confidence") if name in table.column_names],
+        write_batch_size=1024,
+        data_page_size=1 << 20,
+        store_schema=True,
+    )
+    filesystem.write_bytes(shard_path(folder, shard), buffer.getvalue())
+
+
+def read_shard(folder: str, shard: int, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of one shard.
+
+    Args:
+        folder: the output folder.
+        shard: its number.
+        columns: names to read; None reads all.
+
+    Raises:
+        StorageError: the shard is missing, damaged, or has no such column.
+    """
+    location = shard_path(folder, shard)
+
+    def read(file: pq.ParquetFile) -> pa.Table:
+        missing = [name for name in columns or () if name not in file.schema_arrow.names]
+        if missing:
+            raise StorageError(
+                f"'{location}' has no column '{missing[0]}' (it has: {', '.join(file.schema_arrow.names)})"
+            )
+        return file.read(columns=None if columns is None else list(columns), use_threads=False)
+
+    return _with_file(location, read)
+
+
+def read_shards(folder: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The shards of a folder one after the other, by number.
+
+    Raises:
+        StorageError: as :func:`read_shard`; also when the folder holds no shard.
+    """
+    for shard in _some_shards(folder):
+        yield read_shard(folder, shard, columns)
+
+
+def read_schema(folder: str) -> pa.Schema:
+    """The schema of the first shard, with the file's metadata.
+
+    Raises:
+        StorageError: as :func:`read_shards`.
+    """
+    return _with_file(shard_path(folder, _some_shards(folder)[0]), lambda file: file.schema_arrow)
+
+
+def count_rows(folder: str) -> int:
+    """Rows of all shards, from their footers.
+
+    Raises:
+        StorageError: as :func:`read_shards`.
+    """
+
+    def count(shard: int) -> int:
+        return int(_with_file(shard_path(folder, shard), lambda file: file.metadata.num_rows))
+
+    with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
+        return sum(pool.map(count, _some_shards(folder)))
+
+
+def _some_shards(folder: str) -> list[int]:
+    shards = sorted(committed_shards(folder))
+    if not shards:
+        raise StorageError(f"'{folder}' holds no shard (shard-000000.parquet, ...); give the folder that a job wrote")
+    return shards
+
+
+def _with_file(location: str, use: Callable[[pq.ParquetFile], Any]) -> Any:
+    opened, path = filesystem.open_filesystem(location)
+
+    def call() -> Any:
+        # ParquetFile, not read_table: that would take a folder `key=value` for a column
+        with opened.open_input_file(path) as source:
+            return use(pq.ParquetFile(source, pre_buffer=not isinstance(opened, pafs.LocalFileSystem)))
+
+    try:
+        return filesystem.retry(call, location)
+    except FileNotFoundError as error:
+        raise StorageError(str(error)) from error
+    except (OSError, pa.ArrowException) as error:
+        first_line = (str(error).splitlines() or [""])[0]
+        raise StorageError(f"'{location}' cannot be read as a shard: {first_line}") from error

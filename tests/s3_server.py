@@ -1,0 +1,165 @@
+"""A real S3 server for tests: SeaweedFS on loopback, with its own folder, ports and credentials."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.fs as pafs
+
+_START_S = 60.0
+_STOP_S = 4.0
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """Where the server listens, and its one account."""
+
+    endpoint: str
+    access_key: str
+    secret_key: str
+
+    def variables(self) -> dict[str, str]:
+        """The AWS variables under which every client reaches it."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_REGION": "us-east-1",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def filesystem(self) -> pafs.S3FileSystem:
+        return pafs.S3FileSystem(
+            access_key=self.access_key,
+            secret_key=self.secret_key,
+            endpoint_override=self.endpoint.removeprefix("http://"),
+            scheme="http",
+            region="us-east-1",
+            allow_bucket_creation=True,
+        )
+
+    def make_bucket(self, name: str) -> str:
+        """Make a bucket (3 letters or more) and return its URI."""
+        self.filesystem().create_dir(name)
+        return f"s3://{name}"
+
+
+def weed_program() -> str | None:
+    """The server's program: beside this Python, or on the PATH."""
+    beside = Path(sys.executable).parent / "weed"
+    return str(beside) if beside.exists() else shutil.which("weed")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports p whose p + 10000, on which SeaweedFS speaks gRPC, is free too."""
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        if port not in ports and _is_free(port) and _is_free(port + 10_000):
+            ports.append(port)
+    return ports
+
+
+@contextmanager
+def running_server(folder: Path) -> Iterator[S3Server]:
+    """A server that keeps its data in ``folder`` and ends with the block."""
+    program = weed_program()
+    assert program is not None, "weed is not installed"
+    access_key, secret_key = "test", secrets.token_hex(16)
+    account = {
+        "name": "test",
+        "credentials": [{"accessKey": access_key, "secretKey": secret_key}],
+        "actions": ["Admin", "Read", "List", "Tagging", "Write"],
+    }
+    accounts = folder / "accounts.json"
+    accounts.write_text(json.dumps({"identities": [account]}))
+    data = folder / "data"
+    data.mkdir()
+    master, volume, filer, s3 = _free_ports(4)
+    command = [
+        program,
+        "-logtostderr=true",
+        "mini",
+        f"-dir={data}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        f"-master.port={master}",
+        f"-volume.port={volume}",
+        f"-filer.port={filer}",
+        f"-s3.port={s3}",
+        f"-s3.config={accounts}",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        "-webdav=false",
+        "-admin.ui=false",
+        "-master.telemetry=false",
+        f"-s3.localSocket={data}/s3.sock",
+        f"-filer.localSocket={data}/filer.sock",
+    ]
+    # the server would read our AWS variables as its own
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, cwd=folder, env=environment
+        )
+    server = S3Server(f"http://127.0.0.1:{s3}", access_key, secret_key)
+    try:
+        _wait_until_ready(server, process, folder / "log")
+        yield server
+    finally:
+        _end(process)
+
+
+def _wait_until_ready(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + _START_S
+    while True:
+        try:
+            filesystem = server.filesystem()
+            filesystem.create_dir("ready")
+            with filesystem.open_output_stream("ready/object") as file:
+                file.write(b"ready")
+            with filesystem.open_input_file("ready/object") as file:
+                assert file.read() == b"ready"
+            return
+        except OSError as error:
+            if process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"weed did not start: {log.read_text(errors='replace')[-2000:]}") from error
+            time.sleep(0.2)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the server and its children, which form a process group of their own; it may hang on SIGTERM."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            break
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            continue
+        break
+    process.wait(_STOP_S)
