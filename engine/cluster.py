@@ -1,0 +1,88 @@
+"""Joining a Ray cluster, or starting one on this machine, without Ray's chatter."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+
+from engine.config import ResourceConfig
+from engine.errors import ConfigError
+
+QUIET = {
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_DATA_LOG_LEVEL": "ERROR",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "1",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cluster:
+    """What the connected cluster offers."""
+
+    num_cpus: float
+    num_gpus: float
+    num_cores: int
+    """Cores of this machine."""
+    started_here: bool
+    """Whether this process started it; then it also ends with this process."""
+
+
+@contextmanager
+def connected(resources: ResourceConfig) -> Iterator[Cluster]:
+    """Ray, for the time of a ``with`` block; a connection that stands already is used and left standing.
+
+    Raises:
+        ConfigError: GPUs are asked for and this machine, alone, has none.
+    """
+    if ray.is_initialized():
+        yield _describe(started_here=False)
+        return
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    joins = bool(os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_ID"))
+    if joins:
+        ray.init(logging_level=logging.ERROR, log_to_driver=False)
+    else:
+        cores = _num_cores()
+        # Logical CPUs: two for each core, so that actors of a starved stage and Ray's own small tasks always fit.
+        ray.init(
+            address="local",
+            num_cpus=2 * cores + 2,
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
+    try:
+        cluster = _describe(started_here=not joins)
+        if not joins and resources.num_gpus > cluster.num_gpus:
+            raise ConfigError(
+                f"--resources.num-gpus is {resources.num_gpus:g}, but this machine has {cluster.num_gpus:g} GPUs; "
+                "allowed: 0 (CPUs), or run it on a cluster"
+            )
+        yield cluster
+    finally:
+        ray.shutdown()
+
+
+def _describe(*, started_here: bool) -> Cluster:
+    offered: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return Cluster(
+        num_cpus=offered.get("CPU", 0.0),
+        num_gpus=offered.get("GPU", 0.0),
+        num_cores=_num_cores(),
+        started_here=started_here,
+    )
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,47 @@
+"""AffinityNet: features whose L1 distance says how alike two nearby cells are.
+
+Source: section 3.2 and figure 3 of the paper; jiwoon-ahn/psa, network/*_aff.py.
+Letters: B batch, (H, W) pixels, (h, w) cells of the affinity grid, D = 448 features.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from engine.models.backbone import Backbone
+
+TAP_CHANNELS = (64, 128, 256)
+
+
+class AffinityNetwork(nn.Module):
+    """The last three levels of a backbone through 1x1 convolutions on one grid, and one more 1x1 convolution."""
+
+    def __init__(self, backbone: Backbone, *, grid_stride: int) -> None:
+        """Args:
+        backbone: any with three levels or more.
+        grid_stride: pixels a cell of the affinity grid.
+        """
+        super().__init__()
+        self.backbone = backbone
+        self.grid_stride = grid_stride
+        self.taps = nn.ModuleList(
+            nn.Conv2d(channels, width, kernel_size=1, bias=False)
+            for channels, width in zip(backbone.channels[-3:], TAP_CHANNELS, strict=True)
+        )
+        self.mix = nn.Conv2d(sum(TAP_CHANNELS), sum(TAP_CHANNELS), kernel_size=1, bias=False)
+        for tap in self.taps:
+            assert isinstance(tap, nn.Conv2d)
+            nn.init.kaiming_normal_(tap.weight)
+        nn.init.xavier_uniform_(self.mix.weight, gain=4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 255] to features (B, D, h, w) with h = ceil(H / grid_stride)."""
+        size = (-(-images.shape[-2] // self.grid_stride), -(-images.shape[-1] // self.grid_stride))
+        levels = self.backbone(images)[-3:]
+        tapped = [
+            functional.interpolate(functional.elu(tap(level)), size=size, mode="bilinear", align_corners=False)
+            for tap, level in zip(self.taps, levels, strict=True)
+        ]
+        return functional.elu(self.mix(torch.cat(tapped, dim=1)))

@@ -1,0 +1,41 @@
+"""The classifier whose activation maps start everything.
+
+Source: section 3.1 of the paper; jiwoon-ahn/psa, network/*_cls.py.
+Letters: B batch, C classes, (H, W) pixels, (h, w) grid cells, D channels of the last level.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from engine.models.backbone import Backbone
+
+
+class CamNetwork(nn.Module):
+    """Backbone, and a 1x1 convolution without bias whose output is the CAM before pooling."""
+
+    def __init__(self, backbone: Backbone, *, num_classes: int, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = nn.Conv2d(backbone.channels[-1], num_classes, kernel_size=1, bias=False)
+        nn.init.xavier_uniform_(self.classifier.weight)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 255] to logits (B, C): the mean of each class's map."""
+        features = self.dropout(self.backbone(images)[-1])
+        logits: Tensor = self.classifier(features).mean(dim=(2, 3))
+        return logits
+
+    def maps(self, images: Tensor, classes: Tensor) -> Tensor:
+        """Activation maps of the classes that are asked for.
+
+        Args:
+            images: (B, 3, H, W) in [0, 255].
+            classes: (K,) int64, numbers of classes from 0.
+
+        Returns:
+            (B, K, h, w) of any sign.
+        """
+        return functional.conv2d(self.backbone(images)[-1], self.classifier.weight[classes])

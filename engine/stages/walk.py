@@ -1,0 +1,124 @@
+"""The random walk along the affinities that AffinityNet predicts.
+
+Source: sections 3.2 and 3.3 of the paper. Letters: K classes present, (h, w) grid cells.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from engine.config import AffinityInferenceConfig, WalkConfig
+from engine.models.affinity_net import AffinityNetwork
+from engine.ops.cam import with_background
+from engine.ops.random_walk import refine
+from engine.records import Batch, decode_map, encode_map
+from engine.stages.networks import load_network
+from engine.stages.scaling import as_tensor, equal_groups, resized, scaled_size
+from engine.storage.images import decode_image
+
+
+class AddBackground:
+    """Reads ``cam``; adds ``refined_cam`` (K+1, h, w): the background map and the CAM, no walk; drops ``cam``."""
+
+    def __init__(self, config: WalkConfig, *, keep_cam: bool) -> None:
+        """Args:
+        keep_cam: leave ``cam`` in the row.
+        """
+        self._config = config
+        self._keep_cam = keep_cam
+
+    def __call__(self, batch: Batch) -> Batch:
+        refined = [
+            None
+            if cam is None
+            else encode_map(with_background(torch.from_numpy(decode_map(cam)), self._config.alpha).numpy())
+            for cam in batch["cam"]
+        ]
+        kept = {name: values for name, values in batch.items() if name != "cam" or self._keep_cam}
+        return {**kept, "refined_cam": refined}
+
+
+class RefineCam:
+    """Reads ``encoded``, ``cam``; adds ``refined_cam`` (K+1, h, w) on the affinity grid; drops ``cam``."""
+
+    def __init__(
+        self,
+        weights: str,
+        affinity: AffinityInferenceConfig,
+        walk: WalkConfig,
+        *,
+        device: str,
+        images_per_pass: int,
+        max_pixels: int,
+        keep_cam: bool,
+    ) -> None:
+        """Args:
+        weights: what ``jobs.train_affinity`` wrote.
+        images_per_pass: images of one size that the network takes at once.
+        keep_cam: leave ``cam`` in the row.
+
+        Raises:
+            WeightsError: the weights cannot be used.
+        """
+        network, _ = load_network(weights, "affinity")
+        assert isinstance(network, AffinityNetwork)
+        self._network = network.to(device).to(memory_format=torch.channels_last)
+        self._affinity = affinity
+        self._walk = walk
+        self._device = device
+        self._images_per_pass = images_per_pass
+        self._max_pixels = max_pixels
+        self._keep_cam = keep_cam
+
+    def __call__(self, batch: Batch) -> Batch:
+        rows = [row for row, cam in enumerate(batch["cam"]) if cam is not None]
+        refined: list[bytes | None] = [None] * len(batch["cam"])
+        sizes = [
+            scaled_size(batch["height"][row], batch["width"][row], long_side_px=self._affinity.long_side_px)
+            for row in rows
+        ]
+        for group in equal_groups(sizes, self._images_per_pass):
+            pictures = [
+                resized(decode_image(batch["encoded"][rows[index]], max_pixels=self._max_pixels), sizes[index])
+                for index in group
+            ]
+            features = self._features(as_tensor(pictures, self._device))
+            for index, one in zip(group, features, strict=True):
+                cam = torch.from_numpy(decode_map(batch["cam"][rows[index]]))
+                refined[rows[index]] = encode_map(self.walked(cam, one).cpu().numpy().astype(np.float32))
+        kept = {name: values for name, values in batch.items() if name != "cam" or self._keep_cam}
+        return {**kept, "refined_cam": refined}
+
+    def walked(self, cam: Tensor, features: Tensor) -> Tensor:
+        """Background added, brought to the affinity grid and walked.
+
+        Args:
+            cam: (K, h', w') float32 in [0, 1].
+            features: (D, h, w) float32.
+
+        Returns:
+            (K+1, h, w) float32 in [0, 1].
+        """
+        walk = self._walk
+        on_grid = functional.interpolate(
+            with_background(cam.to(features.device), walk.alpha)[None],
+            size=features.shape[-2:],
+            mode="bilinear",
+            align_corners=False,
+        )[0]
+        if len(on_grid) == 1:
+            return on_grid  # only background: every walk leaves it as it is
+        return refine(
+            on_grid, features, radius=walk.radius, beta=walk.beta, num_steps=walk.num_steps, tolerance=walk.tolerance
+        )
+
+    @torch.inference_mode()
+    def _features(self, pictures: Tensor) -> Tensor:
+        with torch.autocast(
+            self._device, dtype=torch.bfloat16, enabled=self._affinity.precision == "bfloat16", cache_enabled=False
+        ):
+            features: Tensor = self._network(pictures)
+        return features.float()

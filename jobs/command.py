@@ -1,0 +1,131 @@
+"""From a command line to a job, and from what happens to an exit status."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, get_type_hints
+
+import tyro
+
+from engine.config import Settings, merged, preset
+from engine.errors import ConfigError, TooManyErrors, UserError
+from engine.storage.run_record import read_json
+
+Config = TypeVar("Config")
+
+DONE, FAILED, USER_MISTAKE = 0, 1, 2
+
+
+def main(
+    config_class: type[Config], run: Callable[[Config], dict[str, Any]], arguments: Sequence[str] | None = None
+) -> int:
+    """Run a job from the command line.
+
+    Args:
+        config_class: the job's options, a frozen dataclass; fields named like a part of the settings start from the
+            preset.
+        run: the job.
+        arguments: the command line; the process's own by default.
+
+    Returns:
+        The exit status: 0 done, 1 failed, 2 the user's mistake.
+    """
+    try:
+        run(parse(config_class, sys.argv[1:] if arguments is None else arguments))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_MISTAKE
+    except TooManyErrors as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("interrupted: what was written stays; the same command goes on from there", file=sys.stderr)
+        return FAILED
+    return DONE
+
+
+def parse(config_class: type[Config], arguments: Sequence[str]) -> Config:
+    """The job's options from a command line: preset, then ``--config``, then single settings.
+
+    Raises:
+        ConfigError: an option does not exist, is missing, or has a value that is not allowed.
+        SystemExit: status 0, after ``--help``.
+    """
+    defaults = _defaults(config_class, arguments)
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(config_class, default=defaults, args=list(arguments))
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ConfigError(one_line(complaint.getvalue())) from None
+
+
+def _defaults(config_class: type[Config], arguments: Sequence[str]) -> Config:
+    fields = dataclasses.fields(config_class)  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for item in fields:
+        if item.default is not dataclasses.MISSING:
+            values[item.name] = item.default
+        elif item.default_factory is not dataclasses.MISSING:
+            values[item.name] = item.default_factory()
+        else:
+            values[item.name] = tyro.MISSING
+    if "preset" in values:
+        settings = _settings(values["preset"], arguments)
+        hints = get_type_hints(config_class)
+        values |= _parts(settings, [name for name in values if dataclasses.is_dataclass(hints[name])])
+    return config_class(**values)
+
+
+def _settings(default_preset: str, arguments: Sequence[str]) -> Settings:
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    early.add_argument("--preset", default=default_preset)
+    early.add_argument("--config", default="")
+    try:
+        known, _ = early.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ConfigError(str(error)) from error
+    settings = preset(known.preset)
+    if not known.config:
+        return settings
+    record = read_json(known.config)
+    if record is None:
+        raise ConfigError(f"--config: '{known.config}' does not exist; allowed: a run.json or best.json")
+    changes = record.get("settings")
+    if not isinstance(changes, dict):
+        raise ConfigError(f"--config: '{known.config}' has no settings; allowed: a run.json or best.json")
+    return merged(settings, changes, where=f"--config {known.config}")
+
+
+def _parts(settings: Settings, names: Sequence[str]) -> dict[str, Any]:
+    """The parts of the settings that the options have fields for; ``cam_inference`` is ``settings.cam.inference``."""
+    parts: dict[str, Any] = {}
+    for name in names:
+        part, _, inner = name.partition("_")
+        if hasattr(settings, name):
+            parts[name] = getattr(settings, name)
+        elif inner in ("network", "inference") and hasattr(settings, part):
+            parts[name] = getattr(settings, part) if inner == "network" else getattr(settings, part).inference
+    return parts
+
+
+def one_line(complaint: str) -> str:
+    """tyro's box as one sentence."""
+    lines = [line.strip("│╭╰─╮╯ ") for line in complaint.splitlines()]
+    lines = [line for line in lines if line and "full helptext" not in line and not line.endswith(("error", "options"))]
+    text = re.split(r"Perhaps you meant|Arguments similar to|Available subcommands|Did you mean", " ".join(lines))[0]
+    text = re.sub(r"Error parsing (?:--)?([\w.-]+): (\w+) is ", lambda m: _option(m[1], m[2]) + " is ", text)
+    text = text.replace("(required)", "").replace("Missing from", "missing for")
+    return re.sub(r"\s+", " ", text).strip() + "; see --help"
+
+
+def _option(part: str, name: str) -> str:
+    return f"--{part}.{name}".replace("_", "-")

@@ -1,0 +1,106 @@
+"""Label images: CAM, random walk, dense CRF, Parquet mask shards: ``python -m jobs.label``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import tyro
+
+from engine.cluster import Cluster
+from engine.config import (
+    AffinityInferenceConfig,
+    CrfConfig,
+    InferenceConfig,
+    ShardConfig,
+    WalkConfig,
+    to_dict,
+)
+from engine.errors import ConfigError
+from engine.pipeline import Pool, Step, crf_pool, network_pool
+from engine.records import mask_schema
+from engine.stages.cam import ComputeCam
+from engine.stages.mask import MakeMask
+from engine.stages.networks import read_architecture
+from engine.stages.walk import AddBackground, RefineCam
+from engine.storage.weights import weights_hash
+from jobs.command import main
+from jobs.options import ShardOptions
+from jobs.shard_job import claim, label_shards, network_classes, shard_metadata
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Label(ShardOptions):
+    """Make a mask for every image from its tags."""
+
+    cam: str
+    """Folder that jobs.train_cam wrote."""
+    affinity: str = ""
+    """Folder that jobs.train_affinity wrote; not needed with --walk.num-steps 0."""
+    keep_stages: bool = False
+    """Also write the masks of the CAM alone and of the walk without dCRF: columns mask_cam and mask_walk."""
+    cam_inference: Annotated[InferenceConfig, tyro.conf.arg(name="cam.inference")]
+    """How the activation maps are taken."""
+    affinity_inference: Annotated[AffinityInferenceConfig, tyro.conf.arg(name="affinity.inference")]
+    """How the affinities are taken."""
+    walk: WalkConfig
+    """Background and random walk."""
+    crf: CrfConfig
+    """The dense CRF."""
+    shards: ShardConfig
+    """The output's layout."""
+
+
+def run(config: Label) -> dict[str, Any]:
+    """Write a mask, or an error, for every image of the manifest as Parquet shards under ``--out``."""
+    walks = config.walk.num_steps > 0
+    if walks and not config.affinity:
+        raise ConfigError("--affinity is missing; give the folder of jobs.train_affinity, or --walk.num-steps 0")
+    settings = {
+        "cam": {"inference": to_dict(config.cam_inference)},
+        "affinity": {"inference": to_dict(config.affinity_inference)},
+        "walk": to_dict(config.walk),
+        "crf": to_dict(config.crf),
+        "shards": to_dict(config.shards),
+    }
+    inputs = {"cam": weights_hash(config.cam), "keep_stages": str(config.keep_stages)}
+    class_names = network_classes(config.cam, "cam", config)
+    if walks:
+        read_architecture(config.affinity, "affinity")
+        inputs["affinity"] = weights_hash(config.affinity)
+    claimed = claim(
+        "label", config, settings, inputs, rows_per_shard=config.shards.rows_per_shard, class_names=class_names
+    )
+
+    def pools(cluster: Cluster) -> list[Pool]:
+        network = {
+            "device": config.resources.device,
+            "images_per_pass": config.resources.images_per_pass,
+            "max_pixels": config.max_pixels,
+        }
+        cam = {"weights": config.cam, "config": config.cam_inference, **network}
+        keep_cam = config.keep_stages
+        if walks:
+            walk = {"weights": config.affinity, "affinity": config.affinity_inference, "walk": config.walk, **network}
+            refining = Step(name="walk", stage=RefineCam, arguments={**walk, "keep_cam": keep_cam})
+        else:
+            refining = Step(name="walk", stage=AddBackground, arguments={"config": config.walk, "keep_cam": keep_cam})
+        mask = {
+            "crf": config.crf,
+            "walk": config.walk,
+            "num_classes": len(class_names),
+            "max_pixels": config.max_pixels,
+            "keep_stages": config.keep_stages,
+        }
+        return [
+            network_pool([Step(name="cam", stage=ComputeCam, arguments=cam), refining], config.resources, cluster),
+            crf_pool([Step(name="crf", stage=MakeMask, arguments=mask)], config.resources, cluster),
+        ]
+
+    schema = mask_schema(keep_stages=config.keep_stages, metadata=shard_metadata(claimed))
+    return label_shards(config, claimed, schema=schema, pools=pools)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Label, run))

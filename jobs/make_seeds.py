@@ -1,0 +1,79 @@
+"""Make the affinity labels that teach AffinityNet: ``python -m jobs.make_seeds``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import tyro
+
+from engine.cluster import Cluster
+from engine.config import CrfConfig, InferenceConfig, SeedConfig, ShardConfig, to_dict
+from engine.pipeline import Pool, Step, crf_pool, network_pool
+from engine.records import seed_schema
+from engine.stages.cam import ComputeCam
+from engine.stages.seed import MakeSeed
+from engine.storage.weights import weights_hash
+from jobs.command import main
+from jobs.options import ShardOptions
+from jobs.shard_job import claim, label_shards, network_classes, shard_metadata
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MakeSeeds(ShardOptions):
+    """Find the cells of each image that are surely one class or surely background."""
+
+    cam: str
+    """Folder that jobs.train_cam wrote."""
+    cam_inference: Annotated[InferenceConfig, tyro.conf.arg(name="cam.inference")]
+    """How the activation maps are taken."""
+    seed: SeedConfig
+    """How sure a cell must be."""
+    crf: CrfConfig
+    """The dense CRF."""
+    shards: ShardConfig
+    """The output's layout."""
+
+
+def run(config: MakeSeeds) -> dict[str, Any]:
+    """Write a seed for every image as Parquet shards under ``--out``."""
+    settings = {
+        "cam": {"inference": to_dict(config.cam_inference)},
+        "seed": to_dict(config.seed),
+        "crf": to_dict(config.crf),
+        "shards": to_dict(config.shards),
+    }
+    claimed = claim(
+        "make_seeds",
+        config,
+        settings,
+        {"cam": weights_hash(config.cam)},
+        rows_per_shard=config.shards.rows_per_shard,
+        class_names=network_classes(config.cam, "cam", config),
+    )
+
+    def pools(cluster: Cluster) -> list[Pool]:
+        cam = {
+            "weights": config.cam,
+            "config": config.cam_inference,
+            "device": config.resources.device,
+            "images_per_pass": config.resources.images_per_pass,
+            "max_pixels": config.max_pixels,
+        }
+        seed = {
+            "seed": config.seed,
+            "crf": config.crf,
+            "num_classes": len(claimed.manifest.class_names),
+            "max_pixels": config.max_pixels,
+        }
+        return [
+            network_pool([Step(name="cam", stage=ComputeCam, arguments=cam)], config.resources, cluster),
+            crf_pool([Step(name="seed", stage=MakeSeed, arguments=seed)], config.resources, cluster),
+        ]
+
+    return label_shards(config, claimed, schema=seed_schema(metadata=shard_metadata(claimed)), pools=pools)
+
+
+if __name__ == "__main__":
+    sys.exit(main(MakeSeeds, run))

@@ -1,0 +1,66 @@
+"""Segment images with the trained network: ``python -m jobs.segment``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import tyro
+
+from engine.cluster import Cluster
+from engine.config import InferenceConfig, ShardConfig, to_dict
+from engine.pipeline import Pool, Step, network_pool
+from engine.records import mask_schema
+from engine.stages.segment import Segment
+from engine.storage.weights import weights_hash
+from jobs.command import main
+from jobs.options import ShardOptions
+from jobs.shard_job import claim, label_shards, network_classes, shard_metadata
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SegmentImages(ShardOptions):
+    """Make a mask for every image with the segmentation network."""
+
+    segmentation: str
+    """Folder that jobs.train_segmentation wrote."""
+    use_tags: bool = False
+    """Only background and the classes of an image's tags may appear in its mask."""
+    segmentation_inference: Annotated[InferenceConfig, tyro.conf.arg(name="segmentation.inference")]
+    """How the network looks at an image."""
+    shards: ShardConfig
+    """The output's layout."""
+
+
+def run(config: SegmentImages) -> dict[str, Any]:
+    """Write a mask, or an error, for every image of the manifest as Parquet shards under ``--out``."""
+    settings = {
+        "segmentation": {"inference": to_dict(config.segmentation_inference)},
+        "shards": to_dict(config.shards),
+    }
+    claimed = claim(
+        "segment",
+        config,
+        settings,
+        {"segmentation": weights_hash(config.segmentation), "use_tags": str(config.use_tags)},
+        rows_per_shard=config.shards.rows_per_shard,
+        class_names=network_classes(config.segmentation, "segmentation", config),
+    )
+
+    def pools(cluster: Cluster) -> list[Pool]:
+        arguments = {
+            "weights": config.segmentation,
+            "config": config.segmentation_inference,
+            "device": config.resources.device,
+            "max_pixels": config.max_pixels,
+            "use_tags": config.use_tags,
+        }
+        return [network_pool([Step(name="segment", stage=Segment, arguments=arguments)], config.resources, cluster)]
+
+    schema = mask_schema(keep_stages=False, metadata=shard_metadata(claimed))
+    return label_shards(config, claimed, schema=schema, pools=pools)
+
+
+if __name__ == "__main__":
+    sys.exit(main(SegmentImages, run))

@@ -1,0 +1,224 @@
+"""What the jobs have in common that write a row for every image: frozen manifest, shards, resume, summary."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from engine.cluster import Cluster, connected
+from engine.errors import ConfigError, TooManyErrors, UserError
+from engine.pipeline import Committed, Pool, run_shards
+from engine.progress import Meter
+from engine.records import error_counts
+from engine.stages.networks import read_architecture
+from engine.storage.filesystem import delete_file, exists, join
+from engine.storage.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    file_hash,
+    freeze_manifest,
+    named_classes,
+    open_manifest,
+    read_class_names,
+)
+from engine.storage.run_record import (
+    RECORD_NAME,
+    WORK_FOLDER,
+    claim_output,
+    commit,
+    fingerprint,
+    versions,
+    write_json,
+)
+from engine.storage.shards import committed_shards, read_shard
+from jobs.options import DataOptions, ShardOptions
+
+SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claimed:
+    """An output folder that belongs to this run."""
+
+    record: dict[str, Any]
+    manifest: Manifest
+
+    @property
+    def hash(self) -> str:
+        """Of all that decides the result."""
+        return fingerprint({name: self.record[name] for name in ("job", "settings", "inputs")})
+
+
+def claim(
+    job: str,
+    options: DataOptions,
+    settings: dict[str, Any],
+    inputs: dict[str, str],
+    *,
+    rows_per_shard: int,
+    class_names: tuple[str, ...] | None = None,
+) -> Claimed:
+    """Freeze the manifest and make ``--out`` this run's.
+
+    Args:
+        job: its name.
+        settings: what decides the result.
+        inputs: hashes of what it reads beside the images.
+        class_names: the classes of a trained network; without it the manifest's.
+
+    Raises:
+        UserError: the manifest or the output folder cannot be used.
+    """
+    names = class_names or read_class_names(options.data, options.classes)
+    record = {
+        "job": job,
+        "settings": settings,
+        "inputs": {**inputs, "data": file_hash(options.data), "classes": fingerprint({"names": list(names)})},
+        "class_names": list(names),
+        "options": {"data": options.data, "classes": options.classes, "preset": options.preset},
+        "versions": versions(),
+        "commit": commit(),
+    }
+    claim_output(options.out, record, overwrite=options.overwrite)
+    folder = join(options.out, WORK_FOLDER)
+    if exists(join(folder, MANIFEST_NAME)):
+        return Claimed(record=record, manifest=open_manifest(folder))
+    try:
+        manifest = freeze_manifest(options.data, folder, class_names=names, rows_per_shard=rows_per_shard)
+    except UserError:
+        delete_file(join(options.out, RECORD_NAME))  # nothing was done yet: the mended manifest may come here
+        raise
+    return Claimed(record=record, manifest=manifest)
+
+
+def network_classes(location: str, kind: str, options: DataOptions) -> tuple[str, ...]:
+    """The classes of a trained network, which decide; classes that the user names must be the same.
+
+    Raises:
+        WeightsError: the network cannot be read.
+        ConfigError: the user's classes are others.
+    """
+    architecture = read_architecture(location, kind)
+    named = named_classes(options.data, options.classes)
+    if named is not None and named != architecture.class_names:
+        raise ConfigError(
+            f"--classes (or classes.txt beside --data) has {_some(named)}, but {location} was trained on "
+            f"{_some(architecture.class_names)}; allowed: the same names in the same order"
+        )
+    return architecture.class_names
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (f", ... ({len(names)} names)" if len(names) > 4 else "")
+
+
+def label_shards(
+    options: ShardOptions,
+    claimed: Claimed,
+    *,
+    schema: pa.Schema,
+    pools: Callable[[Cluster], Sequence[Pool]],
+) -> dict[str, Any]:
+    """Do the shards that are not there yet, and write ``summary.json``.
+
+    Args:
+        claimed: the output folder.
+        schema: of a shard.
+        pools: the stages, for the cluster at hand.
+
+    Returns:
+        The summary: ``images``, ``errors`` by stage, ``seconds`` and ``images_per_s`` of this run.
+
+    Raises:
+        TooManyErrors: more images than ``--max-error-fraction`` ended in an error, or shards could not be done.
+    """
+    manifest, folder = claimed.manifest, options.out
+    earlier = _earlier(folder, options.retry_errors)
+    todo = [shard for shard in range(manifest.num_shards) if shard not in earlier]
+    errors: Counter[str] = sum(earlier.values(), Counter())
+    num_done = sum(_num_rows(manifest, shard) for shard in earlier)
+    num_before, start = num_done, time.monotonic()
+
+    def on_commit(committed: Committed) -> None:
+        nonlocal num_done
+        num_done += committed.num_rows
+        errors.update(committed.errors)
+        meter.update(num_done, f"{errors.total()} errors" if errors else "")
+
+    with Meter(claimed.record["job"], manifest.num_rows, unit="images", done=num_done) as meter:
+        if todo:
+            with connected(options.resources) as cluster:
+                run_shards(
+                    manifest,
+                    todo,
+                    pools(cluster),
+                    folder=folder,
+                    schema=schema,
+                    resources=options.resources,
+                    cluster=cluster,
+                    on_commit=on_commit,
+                )
+    seconds = time.monotonic() - start
+    missing = sorted(set(range(manifest.num_shards)) - committed_shards(folder))
+    summary = {
+        "images": manifest.num_rows,
+        "labeled": num_done - errors.total(),
+        "errors": dict(errors),
+        "seconds": round(seconds, 2),
+        "images_per_s": round((num_done - num_before) / seconds, 3) if num_done > num_before else 0.0,
+        "shards": manifest.num_shards,
+        "missing_shards": missing,
+        "config_hash": claimed.hash,
+    }
+    if todo:
+        write_json(join(folder, SUMMARY), summary)
+    if missing:
+        raise TooManyErrors(
+            f"{len(missing)} of {manifest.num_shards} shards could not be done (the first: {missing[0]}); "
+            "the same command tries them again"
+        )
+    if errors.total() > options.max_error_fraction * manifest.num_rows:
+        raise TooManyErrors(
+            f"{errors.total()} of {manifest.num_rows} images ended in an error ({_by_stage(errors)}), more than "
+            f"--max-error-fraction {options.max_error_fraction:g}; the rows in {folder} say why"
+        )
+    return summary
+
+
+def _earlier(folder: str, retry_errors: bool) -> dict[int, Counter[str]]:
+    """The shards that stay as they are, with their errors by stage."""
+    done: dict[int, Counter[str]] = {}
+    for shard in committed_shards(folder):
+        errors = Counter(error_counts(read_shard(folder, shard, ["error"]).column("error").to_pylist()))
+        if not (retry_errors and errors):
+            done[shard] = errors
+    return done
+
+
+def _num_rows(manifest: Manifest, shard: int) -> int:
+    return min(manifest.rows_per_shard, manifest.num_rows - shard * manifest.rows_per_shard)
+
+
+def _by_stage(errors: Counter[str]) -> str:
+    return ", ".join(f"{stage}: {count}" for stage, count in errors.most_common())
+
+
+def shard_metadata(claimed: Claimed) -> dict[str, str]:
+    """What the metadata of every shard says about the run."""
+    record = claimed.record
+    return {
+        "tag2mask": json.dumps(
+            {
+                "version": record["versions"]["tag2mask"],
+                "config_hash": claimed.hash,
+                "inputs": record["inputs"],
+                "class_names": record["class_names"],
+            }
+        )
+    }

@@ -1,0 +1,48 @@
+"""Train AffinityNet on the seeds: ``python -m jobs.train_affinity``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import tyro
+
+from engine.config import AffinityConfig
+from jobs.command import main
+from jobs.options import DataOptions
+from jobs.shard_job import claim
+from jobs.shard_samples import check_same_images, made_with, shard_source
+from jobs.training_job import train, training_settings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainAffinity(DataOptions):
+    """Train AffinityNet on the seeds of the same images."""
+
+    seeds: str
+    """Folder that jobs.make_seeds wrote."""
+    affinity_network: Annotated[AffinityConfig, tyro.conf.arg(name="affinity")]
+    """AffinityNet."""
+
+
+def run(config: TrainAffinity) -> dict[str, Any]:
+    """Train AffinityNet; writes ``weights.safetensors``, ``run.json`` and ``summary.json`` under ``--out``."""
+    made = made_with(config.seeds, "make_seeds", "--seeds")
+    settings = training_settings("affinity", config.affinity_network)
+    claimed = claim(
+        "train_affinity",
+        config,
+        settings,
+        {"seeds": made.hash},
+        rows_per_shard=made.manifest.rows_per_shard,
+        class_names=made.manifest.class_names,
+    )
+    check_same_images(claimed, made, "--seeds")
+    grid_stride = config.affinity_network.grid_stride
+    source = shard_source(config, claimed, config.seeds, "seed", grid_stride=grid_stride)
+    return train(config, claimed, config.affinity_network, source)
+
+
+if __name__ == "__main__":
+    sys.exit(main(TrainAffinity, run))

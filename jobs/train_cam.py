@@ -1,0 +1,48 @@
+"""Train the classifier whose activation maps start everything: ``python -m jobs.train_cam``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import tyro
+
+from engine.config import CamConfig
+from engine.stages.samples import SampleSource
+from engine.storage.filesystem import join
+from engine.storage.run_record import WORK_FOLDER
+from jobs.command import main
+from jobs.options import DataOptions
+from jobs.shard_job import claim
+from jobs.training_job import train, training_settings
+
+ROWS_PER_SHARD = 1024
+"""Rows of the manifest that a loader reads at once."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainCam(DataOptions):
+    """Train the multi-label classifier on images and their tags."""
+
+    cam_network: Annotated[CamConfig, tyro.conf.arg(name="cam")]
+    """The classifier."""
+
+
+def run(config: TrainCam) -> dict[str, Any]:
+    """Train the classifier; writes ``weights.safetensors``, ``run.json`` and ``summary.json`` under ``--out``."""
+    settings = training_settings("cam", config.cam_network)
+    claimed = claim("train_cam", config, settings, {}, rows_per_shard=ROWS_PER_SHARD)
+    manifest = claimed.manifest
+    source = SampleSource(
+        manifest=join(config.out, WORK_FOLDER),
+        target="tags",
+        rows_of_shards=manifest.rows_of_shards,
+        num_classes=len(manifest.class_names),
+        max_pixels=config.max_pixels,
+    )
+    return train(config, claimed, config.cam_network, source)
+
+
+if __name__ == "__main__":
+    sys.exit(main(TrainCam, run))

@@ -1,0 +1,46 @@
+"""Train the segmentation network on the masks: ``python -m jobs.train_segmentation``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import tyro
+
+from engine.config import SegmentationConfig
+from jobs.command import main
+from jobs.options import DataOptions
+from jobs.shard_job import claim
+from jobs.shard_samples import check_same_images, made_with, shard_source
+from jobs.training_job import train, training_settings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainSegmentation(DataOptions):
+    """Train the segmentation network with full supervision on synthesized masks."""
+
+    masks: str
+    """Folder of mask shards that jobs.label wrote."""
+    segmentation_network: Annotated[SegmentationConfig, tyro.conf.arg(name="segmentation")]
+    """The segmentation network."""
+
+
+def run(config: TrainSegmentation) -> dict[str, Any]:
+    """Train the network; writes ``weights.safetensors``, ``run.json`` and ``summary.json`` under ``--out``."""
+    made = made_with(config.masks, "label", "--masks")
+    settings = training_settings("segmentation", config.segmentation_network)
+    claimed = claim(
+        "train_segmentation",
+        config,
+        settings,
+        {"masks": made.hash},
+        rows_per_shard=made.manifest.rows_per_shard,
+        class_names=made.manifest.class_names,
+    )
+    check_same_images(claimed, made, "--masks")
+    return train(config, claimed, config.segmentation_network, shard_source(config, claimed, config.masks, "mask"))
+
+
+if __name__ == "__main__":
+    sys.exit(main(TrainSegmentation, run))
