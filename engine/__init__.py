@@ -1,3 +1,19 @@
 """tag2mask: segmentation masks for images that have tags only (AffinityNet at dataset scale)."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine.labeling import LabeledImage, label_images
+
+__all__ = ["LabeledImage", "__version__", "label_images"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("LabeledImage", "label_images"):  # torch is imported only by whoever asks for these
+        from engine import labeling
+
+        return getattr(labeling, name)
+    raise AttributeError(f"module 'engine' has no attribute '{name}'")

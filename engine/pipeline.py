@@ -19,12 +19,15 @@ from ray.data import ActorPoolStrategy, DataContext
 
 from engine.cluster import Cluster
 from engine.config import ResourceConfig
-from engine.records import Batch, to_batch, to_table
+from engine.records import to_batch, to_table
 from engine.stages.commit import CommitShard
 from engine.stages.fetch import FetchImages
+from engine.stages.guard import guarded
 from engine.stages.load_shard import LoadShard
 from engine.storage.manifest import Manifest
 
+UNGUARDED = ("manifest", "commit")
+"""Steps whose failure is no single image's."""
 MAX_CRASHES_OF_A_SHARD = 2
 """Times that a shard may take its actor down before it is left out."""
 
@@ -162,34 +165,5 @@ class _Actor:
     def __call__(self, table: pa.Table) -> pa.Table:
         batch = to_batch(table)
         for name, stage in self._steps:
-            batch = guarded(name, stage, batch)
+            batch = guarded(name, stage, batch) if name not in UNGUARDED else stage(batch)
         return to_table(batch)
-
-
-def guarded(name: str, stage: Callable[[Batch], Batch], batch: Batch) -> Batch:
-    """A stage's result, where a row that makes it fail becomes an error row and costs no other.
-
-    Args:
-        name: of the stage, for the error column.
-    """
-    if "error" not in batch or name == "commit":
-        return stage(batch)
-    try:
-        return stage(batch)
-    except Exception as error:  # whatever it is, it is one row's: find which
-        if len(batch["error"]) > 1:
-            singles = [
-                guarded(name, stage, {column: values[row : row + 1] for column, values in batch.items()})
-                for row in range(len(batch["error"]))
-            ]
-            return {column: [one[column][0] for one in singles] for column in singles[0]}
-        if batch["error"][0] is not None:
-            raise  # not the row's fault: it carried an error already
-        reason = " ".join(str(error).split()) or type(error).__name__
-        return stage({**batch, **_emptied(batch), "error": [f"{name}: {reason}"]})
-
-
-def _emptied(batch: Batch) -> Batch:
-    """A row's own columns without what stages made of it."""
-    made = ("encoded", "height", "width", "cam", "refined_cam")
-    return {column: [None] for column in made if column in batch}

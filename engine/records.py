@@ -181,6 +181,13 @@ def encode_mask(mask: NDArray[np.integer[Any]]) -> bytes:
     return buffer.getvalue()
 
 
+def encode_picture(pixels: NDArray[np.uint8]) -> bytes:
+    """A picture (H, W, 3) uint8 as PNG, without loss and fast."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()
+
+
 def decode_mask(png: bytes) -> NDArray[np.integer[Any]]:
     """The reverse of :func:`encode_mask`: (H, W) uint8 or uint16."""
     with Image.open(io.BytesIO(png)) as image:

@@ -37,35 +37,40 @@ class Evaluate:
     """Column of the shards to score: mask, or mask_cam and mask_walk of jobs.label --keep-stages."""
     out: str = ""
     """Folder or URI for evaluation.json; beside the masks by default."""
-    quiet: bool = False
-    """Print no table."""
 
 
 def run(config: Evaluate) -> dict[str, Any]:
     """Score the masks; writes ``evaluation.json``: ``miou``, ``iou`` by class, ``confusion``, ``images``."""
-    class_names = _class_names(config.masks)
-    confusions = per_image_confusions(config.masks, config.truth, config.column, class_names)
+    result = score(config.masks, config.truth, config.column)
+    write_json(join(config.out or config.masks, RESULT), result)
+    _print_table(result)
+    return result
+
+
+def score(masks: str, truth: str, column: str = "mask") -> dict[str, Any]:
+    """The evaluation of one column of mask shards.
+
+    Raises:
+        UserError: masks or truth cannot be read, do not fit each other, or have no image in common.
+    """
+    class_names = class_names_of(masks)
     total = np.zeros((len(class_names) + 1, len(class_names) + 1), dtype=np.int64)
     num_images = 0
-    with Meter("evaluate", count_rows(config.masks), unit="images") as meter:
-        for num_images, (_, confusion) in enumerate(confusions, start=1):
+    with Meter(f"evaluate {column}", count_rows(masks), unit="images") as meter:
+        for num_images, (_, confusion) in enumerate(per_image_confusions(masks, truth, column, class_names), start=1):
             total += confusion
             meter.update(num_images)
     if not num_images:
-        raise StorageError(f"--truth '{config.truth}' has no mask of an image in --masks '{config.masks}'")
+        raise StorageError(f"--truth '{truth}' has no mask of an image in --masks '{masks}'")
     iou, miou = mean_iou(total)
     names = ["background", *class_names]
-    result = {
+    return {
         "miou": miou,
         "iou": {name: float(value) for name, value in zip(names, iou, strict=True) if not np.isnan(value)},
         "confusion": total.tolist(),
         "images": num_images,
-        "column": config.column,
+        "column": column,
     }
-    write_json(join(config.out or config.masks, RESULT), result)
-    if not config.quiet:
-        _print_table(result)
-    return result
 
 
 def per_image_confusions(
@@ -96,7 +101,12 @@ def per_image_confusions(
             yield row["image_id"], confusion
 
 
-def _class_names(masks: str) -> tuple[str, ...]:
+def class_names_of(masks: str) -> tuple[str, ...]:
+    """The classes of a folder of mask shards.
+
+    Raises:
+        ConfigError: the folder is not the output of a job.
+    """
     record = read_json(join(masks, RECORD_NAME))
     if record is None or "class_names" not in record:
         raise ConfigError(f"--masks is '{masks}', which has no {RECORD_NAME}; allowed: a folder of jobs.label")

@@ -20,7 +20,7 @@ RECORD_NAME = "run.json"
 WORK_FOLDER = ".tag2mask"
 """Hidden folder for what a run keeps for itself, the frozen manifest for one."""
 
-_OWN_FILES = ("weights.safetensors", "summary.json", RECORD_NAME)
+_OWN_FILES = ("weights.safetensors", "summary.json", "evaluation.json", "report.html", RECORD_NAME)
 _COMPARED = ("job", "settings", "inputs")
 _PACKAGES = ("torch", "ray", "numpy", "pyarrow", "timm", "pillow")
 _GIT_LIMIT_S = 10

@@ -1,0 +1,54 @@
+PYTHON ?= python3
+BIN := .venv/bin
+OUT ?= runs/demo
+DATA ?=
+TRUTH ?=
+PRESET ?= $(if $(DATA),small,tiny)
+NUM_SCENES ?= 150
+PYTEST_ARGS ?=
+
+.PHONY: install demo test lint types imports unit format clean
+
+install: .venv/installed
+
+# Installed once, and again when what is to be installed changes.
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "error: $(PYTHON) is older than 3.11; give another: make PYTHON=python3.12" >&2; exit 2; }
+	@command -v c++ >/dev/null || command -v g++ >/dev/null \
+	  || { echo "error: a C++ compiler is needed (Debian: apt-get install g++)" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+# DATA=manifest.csv [TRUTH=folder] runs it on real images, else on synthetic scenes; OUT= chooses the folder.
+demo: install
+ifeq ($(DATA),)
+	$(BIN)/python -m jobs.make_scenes --out $(OUT)/scenes --num-images $(NUM_SCENES)
+	$(BIN)/python -m jobs.run --data $(OUT)/scenes/manifest.csv --truth $(OUT)/scenes/truth --out $(OUT) \
+	  --preset $(PRESET) --overwrite
+else
+	$(BIN)/python -m jobs.run --data $(DATA) $(if $(TRUTH),--truth $(TRUTH)) --out $(OUT) --preset $(PRESET) --overwrite
+endif
+
+test: lint types imports unit
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+imports: install
+	$(BIN)/lint-imports
+
+unit: install
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

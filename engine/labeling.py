@@ -1,0 +1,141 @@
+"""Label a few images in memory, without Ray: for a notebook or a service."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from engine.config import Settings, preset
+from engine.errors import ConfigError, ImageError
+from engine.records import Batch, decode_mask, encode_picture
+from engine.stages.cam import ComputeCam
+from engine.stages.guard import guarded
+from engine.stages.mask import MakeMask
+from engine.stages.networks import read_architecture
+from engine.stages.walk import AddBackground, RefineCam
+from engine.storage.filesystem import read_bytes
+
+Picture = str | NDArray[np.uint8] | Image.Image
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabeledImage:
+    """The mask of one image, or the reason why there is none."""
+
+    mask: NDArray[Any] | None
+    """(H, W) uint8 (uint16 beyond 254 classes): 0 background, else the class's number in ``class_names``, from 1."""
+    class_names: tuple[str, ...]
+    """Names of the classes 1..C."""
+    areas: dict[str, float]
+    """Fraction of the pixels, of ``background`` and of each tag."""
+    confidence: float | None
+    """[0, 1]: how good the mask is expected to be."""
+    error: str | None
+    """None, or ``stage: reason``."""
+
+
+def label_images(
+    images: Sequence[Picture],
+    tags: Sequence[Sequence[str]],
+    *,
+    cam: str,
+    affinity: str = "",
+    settings: Settings | None = None,
+    max_pixels: int = 100_000_000,
+) -> list[LabeledImage]:
+    """Label images in this process.
+
+    Args:
+        images: paths or URIs, Pillow images, or (H, W, 3) uint8 arrays.
+        tags: for each image the names of what it shows.
+        cam: folder or URI of ``jobs.train_cam``.
+        affinity: folder or URI of ``jobs.train_affinity``; not needed when ``settings.walk.num_steps`` is 0.
+        settings: preset ``small`` by default; its ``resources`` choose the device.
+        max_pixels: a larger image is an error.
+
+    Returns:
+        A result for each image, in their order; an image that cannot be labeled has ``error`` and costs no other.
+
+    Raises:
+        ConfigError: ``images`` and ``tags`` differ in length, or ``affinity`` is missing.
+        WeightsError: the weights cannot be used.
+    """
+    if len(images) != len(tags):
+        raise ConfigError(f"images has {len(images)} entries and tags {len(tags)}; allowed: as many of each")
+    chosen = settings or preset("small")
+    walks = chosen.walk.num_steps > 0
+    if walks and not affinity:
+        raise ConfigError("affinity is missing; give the folder of jobs.train_affinity, or settings without a walk")
+    class_names = read_architecture(cam, "cam").class_names
+    shared: dict[str, Any] = {
+        "device": chosen.resources.device,
+        "images_per_pass": chosen.resources.images_per_pass,
+        "max_pixels": max_pixels,
+    }
+    stages: list[tuple[str, Any]] = [
+        ("cam", ComputeCam(cam, chosen.cam.inference, **shared)),
+        (
+            "walk",
+            RefineCam(affinity, chosen.affinity.inference, chosen.walk, **shared, keep_cam=False)
+            if walks
+            else AddBackground(chosen.walk, keep_cam=False),
+        ),
+        (
+            "crf",
+            MakeMask(chosen.crf, chosen.walk, num_classes=len(class_names), max_pixels=max_pixels, keep_stages=False),
+        ),
+    ]
+    batch = _batch(images, tags, class_names)
+    for name, stage in stages:
+        batch = guarded(name, stage, batch)
+    return [_result(batch, row, class_names) for row in range(len(images))]
+
+
+def _batch(images: Sequence[Picture], tags: Sequence[Sequence[str]], class_names: tuple[str, ...]) -> Batch:
+    ids = {name: class_id for class_id, name in enumerate(class_names, start=1)}
+    batch: Batch = {name: [] for name in ("encoded", "tags", "class_ids", "error", "height", "width")}
+    for image, names in zip(images, tags, strict=True):
+        encoded, error = _encoded(image)
+        names = list(dict.fromkeys(names))
+        unknown = [name for name in names if name not in ids]
+        if unknown:
+            error = f"tags: '{unknown[0]}' is not among the classes {', '.join(class_names[:8])}"
+        batch["encoded"].append(encoded)
+        batch["tags"].append(names)
+        batch["class_ids"].append([ids[name] for name in names if name in ids])
+        batch["error"].append(error)
+        batch["height"].append(None)
+        batch["width"].append(None)
+    return batch
+
+
+def _encoded(image: Picture) -> tuple[bytes | None, str | None]:
+    try:
+        if isinstance(image, str):
+            return read_bytes(image), None
+        pixels = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
+        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or pixels.size == 0:
+            raise ImageError("decode", f"an array of {pixels.shape} {pixels.dtype}; allowed: (H, W, 3) uint8")
+        return encode_picture(pixels), None
+    except OSError as error:
+        return None, f"fetch: {error}"
+    except ImageError as error:
+        return None, str(error)
+
+
+def _result(batch: Batch, row: int, class_names: tuple[str, ...]) -> LabeledImage:
+    png = batch["mask"][row]
+    if png is None:
+        return LabeledImage(mask=None, class_names=class_names, areas={}, confidence=None, error=batch["error"][row])
+    return LabeledImage(
+        mask=decode_mask(png),
+        class_names=class_names,
+        areas=dict(zip(["background", *batch["tags"][row]], batch["areas"][row], strict=True)),
+        confidence=batch["confidence"][row],
+        error=None,
+    )

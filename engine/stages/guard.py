@@ -1,0 +1,32 @@
+"""What keeps one image from stopping the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from engine.records import Batch
+
+_MADE = ("encoded", "height", "width", "cam", "refined_cam")
+
+
+def guarded(name: str, stage: Callable[[Batch], Batch], batch: Batch) -> Batch:
+    """A stage's result, where a row that makes it fail becomes an error row and costs no other.
+
+    Args:
+        name: of the stage, for the error column.
+        batch: with a column ``error``.
+    """
+    try:
+        return stage(batch)
+    except Exception as error:  # whatever it is, it is one row's: find which
+        if len(batch["error"]) > 1:
+            singles = [
+                guarded(name, stage, {column: values[row : row + 1] for column, values in batch.items()})
+                for row in range(len(batch["error"]))
+            ]
+            return {column: [one[column][0] for one in singles] for column in singles[0]}
+        if batch["error"][0] is not None:
+            raise  # not the row's fault: it carried an error already
+        reason = " ".join(str(error).split()) or type(error).__name__
+        empty = {column: [None] for column in _MADE if column in batch}
+        return stage({**batch, **empty, "error": [f"{name}: {reason}"]})

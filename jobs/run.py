@@ -1,0 +1,205 @@
+"""The whole chain on one manifest: three networks, masks, report: ``python -m jobs.run``."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from engine.cluster import connected
+from engine.config import (
+    AffinityConfig,
+    CamConfig,
+    CrfConfig,
+    SeedConfig,
+    SegmentationConfig,
+    ShardConfig,
+    WalkConfig,
+    to_dict,
+)
+from engine.errors import OutputError
+from engine.storage.filesystem import check_writable, join
+from engine.storage.run_record import RECORD_NAME, commit, versions, write_json
+from jobs import label, make_seeds, report, segment, train_affinity, train_cam, train_segmentation
+from jobs.command import main
+from jobs.evaluate import RESULT, score
+from jobs.options import DataOptions, ShardOptions
+
+SUMMARY = "summary.json"
+STAGE_COLUMNS = {"cam": "mask_cam", "walk": "mask_walk", "crf": "mask"}
+"""Stage of the method to the column of ``masks/`` that holds its masks."""
+SEGMENTED = "segmented"
+"""Folder of the segmentation network's own masks, made where there is truth to score them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run(ShardOptions):
+    """From tagged images to masks and a trained segmentation network; a step that is complete is skipped."""
+
+    truth: str = ""
+    """True masks to score every stage with: a folder of PNGs named by image stem, or mask shards. Never trained on."""
+    cam: CamConfig
+    """The classifier."""
+    seed: SeedConfig
+    """How sure a cell must be to teach AffinityNet."""
+    affinity: AffinityConfig
+    """AffinityNet."""
+    walk: WalkConfig
+    """Background and random walk."""
+    crf: CrfConfig
+    """The dense CRF."""
+    segmentation: SegmentationConfig
+    """The segmentation network."""
+    shards: ShardConfig
+    """The output's layout."""
+
+
+def run(config: Run) -> dict[str, Any]:
+    """Run the chain into ``cam/ seeds/ affinity/ masks/ segmentation/ report.html summary.json`` under ``--out``."""
+    check_writable(config.out)
+    folder = {name: join(config.out, name) for name in ("cam", "seeds", "affinity", "masks", "segmentation", SEGMENTED)}
+    shared = {item.name: getattr(config, item.name) for item in dataclasses.fields(DataOptions) if item.name != "out"}
+    sharded = {**shared, "max_error_fraction": config.max_error_fraction, "retry_errors": config.retry_errors}
+    steps = _Steps(overwrite=config.overwrite)
+    with connected(config.resources):
+        steps.do("cam", train_cam.run, train_cam.TrainCam(**{**shared, "out": folder["cam"]}, cam_network=config.cam))
+        steps.do(
+            "seeds",
+            make_seeds.run,
+            make_seeds.MakeSeeds(
+                **{**sharded, "out": folder["seeds"]},
+                cam=folder["cam"],
+                cam_inference=config.cam.inference,
+                seed=config.seed,
+                crf=config.crf,
+                shards=config.shards,
+            ),
+        )
+        steps.do(
+            "affinity",
+            train_affinity.run,
+            train_affinity.TrainAffinity(
+                **{**shared, "out": folder["affinity"]}, seeds=folder["seeds"], affinity_network=config.affinity
+            ),
+        )
+        masks = steps.do(
+            "masks",
+            label.run,
+            label.Label(
+                **{**sharded, "out": folder["masks"]},
+                cam=folder["cam"],
+                affinity=folder["affinity"],
+                keep_stages=bool(config.truth),
+                cam_inference=config.cam.inference,
+                affinity_inference=config.affinity.inference,
+                walk=config.walk,
+                crf=config.crf,
+                shards=config.shards,
+            ),
+        )
+        steps.do(
+            "segmentation",
+            train_segmentation.run,
+            train_segmentation.TrainSegmentation(
+                **{**shared, "out": folder["segmentation"]},
+                masks=folder["masks"],
+                segmentation_network=config.segmentation,
+            ),
+        )
+        if config.truth:
+            steps.do(
+                SEGMENTED,
+                segment.run,
+                segment.SegmentImages(
+                    **{**sharded, "out": folder[SEGMENTED]},
+                    segmentation=folder["segmentation"],
+                    segmentation_inference=config.segmentation.inference,
+                    shards=config.shards,
+                ),
+            )
+    summary: dict[str, Any] = {
+        "images": masks["images"],
+        "errors": masks["errors"],
+        "seconds": round(sum(steps.seconds.values()), 2),
+        "images_per_s": round(masks["images"] / sum(steps.seconds.values()), 3),
+        "steps": steps.seconds,
+    }
+    if config.truth:
+        scores = _scores(config, folder)
+        summary["miou"] = {stage: result["miou"] for stage, result in scores.items()}
+        summary["iou"] = {stage: result["iou"] for stage, result in scores.items()}
+    write_json(join(config.out, SUMMARY), summary)
+    write_json(join(config.out, RECORD_NAME), _record(config))
+    if config.truth:
+        _print_scores(summary)
+    report.run(
+        report.Report(
+            data=config.data, masks=folder["masks"], truth=config.truth, run_folder=config.out, out=config.out
+        )
+    )
+    return summary
+
+
+class _Steps:
+    """Runs the jobs one after the other and keeps their times."""
+
+    def __init__(self, *, overwrite: bool) -> None:
+        self._overwrite = overwrite
+        self.seconds: dict[str, float] = {}
+
+    def do(self, name: str, job: Callable[[Any], dict[str, Any]], options: Any) -> dict[str, Any]:
+        """Run one job; with ``--overwrite`` afresh only where its settings are other than before."""
+        start = time.monotonic()
+        print(f"== {name}", file=sys.stderr, flush=True)
+        options = dataclasses.replace(options, overwrite=False)
+        try:
+            summary = job(options)
+        except OutputError:
+            if not self._overwrite:
+                raise
+            summary = job(dataclasses.replace(options, overwrite=True))
+        self.seconds[name] = round(summary.get("seconds", time.monotonic() - start), 2)
+        return summary
+
+
+def _scores(config: Run, folder: dict[str, str]) -> dict[str, dict[str, Any]]:
+    scores = {stage: score(folder["masks"], config.truth, column) for stage, column in STAGE_COLUMNS.items()}
+    scores["segmentation"] = score(folder[SEGMENTED], config.truth)
+    write_json(join(folder["masks"], RESULT), scores["crf"])
+    write_json(join(folder[SEGMENTED], RESULT), scores["segmentation"])
+    return scores
+
+
+def _record(config: Run) -> dict[str, Any]:
+    parts = ("cam", "seed", "affinity", "walk", "crf", "segmentation", "shards")
+    return {
+        "job": "run",
+        "settings": {name: to_dict(getattr(config, name)) for name in parts},
+        "options": {name: getattr(config, name) for name in ("data", "truth", "classes", "preset")},
+        "versions": versions(),
+        "commit": commit(),
+    }
+
+
+def _print_scores(summary: dict[str, Any]) -> None:
+    names = {"cam": "CAM", "walk": "CAM + walk", "crf": "CAM + walk + dCRF", "segmentation": "segmentation network"}
+    table = Table(title=f"IoU % over {summary['images']} images", title_justify="left")
+    table.add_column("class")
+    for stage in summary["miou"]:
+        table.add_column(names[stage], justify="right")
+    for name in summary["iou"]["crf"]:
+        values = [summary["iou"][stage].get(name) for stage in summary["miou"]]
+        table.add_row(name, *("-" if value is None else f"{100 * value:.1f}" for value in values))
+    table.add_section()
+    table.add_row("mean", *(f"{100 * value:.1f}" for value in summary["miou"].values()))
+    Console(width=88).print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Run, run))
