@@ -7,7 +7,7 @@ Letters: B batch, (H, W) pixels, (h, w) cells of a level, D channels of a level.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import timm
 import torch
@@ -45,6 +45,7 @@ class Backbone(nn.Module):
         super().__init__()
         model: Any = _create(name, stride)
         self.timm_model = model
+        self._batch_norm_is_frozen = False
         self.channels: list[int] = list(model.feature_info.channels())
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
@@ -65,10 +66,20 @@ class Backbone(nn.Module):
 
     def freeze_batch_norm(self) -> None:
         """Hold statistics and scales of the batch norms as they are, also under ``train()``."""
+        self._batch_norm_is_frozen = True
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
                 module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """As torch's, but frozen batch norms stay as they are."""
+        super().train(mode)
+        if self._batch_norm_is_frozen:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
 
     @torch.no_grad()
     def _check_stride(self, name: str, stride: int) -> None:

@@ -19,7 +19,7 @@ FINE_CHANNELS = 32
 def _conv(num_in: int, num_out: int, *, kernel: int = 1, dilation: int = 1) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(num_in, num_out, kernel, padding=dilation * (kernel // 2), dilation=dilation, bias=False),
-        nn.GroupNorm(8, num_out),
+        nn.GroupNorm(min(8, num_out // 2), num_out),  # two channels a group or more: the image's mean is one pixel
         nn.ReLU(inplace=True),
     )
 

@@ -1,0 +1,139 @@
+"""Rows between stages and on disk: encodings and schemas."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from engine.records import (
+    decode_map,
+    decode_mask,
+    encode_map,
+    encode_mask,
+    error_counts,
+    ignore_value,
+    mask_dtype,
+    mask_schema,
+    seed_schema,
+    shard_table,
+    to_batch,
+    to_table,
+    voc_palette,
+)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 7), (1, 1, 1), (0, 4, 6)])
+def test_map_comes_back_within_half_precision(shape: tuple[int, int, int]) -> None:
+    values = np.random.default_rng(0).random(shape, dtype=np.float32)
+    back = decode_map(encode_map(values))
+    assert back.dtype == np.float32
+    assert back.shape == shape
+    np.testing.assert_allclose(back, values, atol=2**-11)
+
+
+def test_map_that_lies_otherwise_in_memory_comes_back_the_same() -> None:
+    values = np.arange(24, dtype=np.float32).reshape(2, 3, 4).transpose(0, 2, 1)
+    np.testing.assert_array_equal(decode_map(encode_map(values)), values)
+
+
+@pytest.mark.parametrize(("dtype", "highest"), [(np.uint8, 255), (np.uint16, 65535)])
+def test_mask_comes_back_exactly(dtype: type, highest: int) -> None:
+    mask = np.random.default_rng(0).integers(0, highest, (17, 31), endpoint=True).astype(dtype)
+    mask[0, 0], mask[0, 1] = 0, highest
+    back = decode_mask(encode_mask(mask))
+    assert back.dtype == dtype
+    np.testing.assert_array_equal(back, mask)
+
+
+def test_mask_of_few_ids_keeps_their_numbers() -> None:
+    mask = np.full((4, 4), 200, dtype=np.uint8)  # a writer that packs palettes would renumber it
+    np.testing.assert_array_equal(decode_mask(encode_mask(mask)), mask)
+
+
+def test_same_mask_gives_the_same_bytes() -> None:
+    mask = np.eye(9, dtype=np.uint8)
+    assert encode_mask(mask) == encode_mask(mask.copy())
+
+
+def test_mask_shows_vocs_colours() -> None:
+    expected = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 8: (64, 0, 0), 15: (192, 128, 128), 255: (224, 224, 192)}
+    palette = voc_palette()
+    assert len(palette) == 768
+    for class_id, color in expected.items():
+        assert tuple(palette[3 * class_id : 3 * class_id + 3]) == color
+    mask = np.array([list(expected)], dtype=np.uint8)
+    shown = np.asarray(Image.open(io.BytesIO(encode_mask(mask))).convert("RGB"))
+    assert [tuple(color) for color in shown[0].tolist()] == list(expected.values())
+
+
+def test_mask_widens_where_a_byte_no_longer_holds_the_classes() -> None:
+    assert (mask_dtype(254), ignore_value(254)) == (np.uint8, 255)
+    assert (mask_dtype(255), ignore_value(255)) == (np.uint16, 65535)
+
+
+def _rows(**changes: Any) -> dict[str, list[Any]]:
+    return {
+        "image_id": ["a", "b"],
+        "image": ["a.jpg", "b.jpg"],
+        "height": [4, None],
+        "width": [5, None],
+        "tags": [["cat", "dog"], []],
+        "mask": [encode_mask(np.zeros((4, 5), dtype=np.uint8)), None],
+        "areas": [[1.0, 0.0, 0.0], None],
+        "confidence": [0.5, None],
+        "error": [None, "fetch: gone"],
+        **changes,
+    }
+
+
+def test_shard_table_holds_masks_and_errors_side_by_side() -> None:
+    rows = _rows(encoded=[b"x", b"y"], shard=[0, 0])
+    table = shard_table(rows, mask_schema(keep_stages=False, metadata={"run": "1"}))
+    assert table.column_names == [
+        *("image_id", "image", "height", "width", "tags", "mask", "areas", "confidence", "error"),
+    ]
+    assert table.column("mask").to_pylist() == [{"bytes": rows["mask"][0], "path": None}, None]
+    assert table.column("error").to_pylist() == [None, "fetch: gone"]
+    assert table.schema.metadata[b"run"] == b"1"
+
+
+def test_shard_of_only_errors_keeps_the_types_of_the_columns() -> None:
+    empty = {name: [None, None] for name in ("height", "width", "mask", "areas", "confidence")}
+    schema = mask_schema(keep_stages=False, metadata={})
+    table = shard_table(_rows(**empty), schema)
+    assert table.schema.equals(schema)
+    assert pa.types.is_struct(table.schema.field("mask").type)
+
+
+def test_every_column_stands_in_the_metadata_that_hugging_face_reads() -> None:
+    for schema, pictures in [
+        (mask_schema(keep_stages=False, metadata={}), {"mask"}),
+        (mask_schema(keep_stages=True, metadata={}), {"mask", "mask_cam", "mask_walk"}),
+        (seed_schema(metadata={}), {"seed"}),
+    ]:
+        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        assert list(features) == schema.names
+        assert {name for name, feature in features.items() if feature["_type"] == "Image"} == pictures
+
+
+def test_batch_survives_the_way_through_arrow() -> None:
+    batch = {
+        "shard": [3, 3],
+        "class_ids": [[1, 2], []],
+        "cam": [encode_map(np.ones((2, 3, 3))), None],
+        "error": [None, None],
+        "height": [None, None],
+    }
+    table = to_table(batch)
+    assert table.schema.field("error").type == pa.string()
+    assert to_batch(table) == batch
+
+
+def test_errors_are_counted_by_stage() -> None:
+    assert error_counts([None, "fetch: a: b", "decode: c", "fetch: d", None]) == {"fetch": 2, "decode": 1}
