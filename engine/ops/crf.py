@@ -1,14 +1,19 @@
 """Dense CRF (Krähenbühl and Koltun, NIPS 2011), as jiwoon-ahn/psa applies it through pydensecrf.
 
-Letters: K labels (background and classes present), (H, W) pixels.
+Two backends give the same result: ``numba``, our own lattice (``permutohedral.py``), and ``pydensecrf``, the reference.
+
+Letters: K labels (background and classes present), (H, W) pixels, N = H * W.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+BACKENDS = ("auto", "numba", "pydensecrf")
 
 _SMALLEST_PROBABILITY = 1e-5
 """Probabilities are clipped to this before the logarithm, as ``pydensecrf.utils.unary_from_softmax`` does."""
@@ -27,6 +32,7 @@ class DenseCrf:
         bilateral_sigma_px: float = 80.0,
         bilateral_sigma_rgb: float = 13.0,
         bilateral_weight: float = 10.0,
+        backend: str = "auto",
     ) -> None:
         """Build the lattices.
 
@@ -38,9 +44,11 @@ class DenseCrf:
             bilateral_sigma_px: reach of the appearance kernel, pixels.
             bilateral_sigma_rgb: colour difference that the appearance kernel bridges, in 0..255.
             bilateral_weight: its weight.
+            backend: ``numba``; ``pydensecrf``; or ``auto``, numba unless it cannot be imported or a sigma is too small.
 
         Raises:
             ValueError: an argument is not allowed.
+            ImportError: the backend asked for is not installed.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             raise ValueError(f"image is {image.shape} {image.dtype}; allowed: (H, W, 3) uint8")
@@ -53,20 +61,21 @@ class DenseCrf:
         ):
             if not value > 0:
                 raise ValueError(f"{name} is {value!r}; allowed: above 0")
+        if backend not in BACKENDS:
+            raise ValueError(f"backend is {backend!r}; allowed: {', '.join(map(repr, BACKENDS))}")
         self._shape = (num_labels, *image.shape[:2])
-        self._crf: Any = None
-        if num_labels == 1:
-            return
-        from pydensecrf.densecrf import DenseCRF2D
-
-        height, width = image.shape[:2]
-        self._crf = DenseCRF2D(width, height, num_labels)
-        self._crf.addPairwiseGaussian(sxy=spatial_sigma_px, compat=spatial_weight)
-        # pydensecrf asks for a contiguous image that it may write to.
-        rgb = np.array(image, order="C")
-        self._crf.addPairwiseBilateral(
-            sxy=bilateral_sigma_px, srgb=bilateral_sigma_rgb, rgbim=rgb, compat=bilateral_weight
-        )
+        self._inference: _Inference | None = None
+        if num_labels > 1:
+            self._inference = _build(
+                backend,
+                image,
+                num_labels,
+                spatial_sigma_px=spatial_sigma_px,
+                spatial_weight=spatial_weight,
+                bilateral_sigma_px=bilateral_sigma_px,
+                bilateral_sigma_rgb=bilateral_sigma_rgb,
+                bilateral_weight=bilateral_weight,
+            )
 
     def infer(self, probabilities: NDArray[np.float32], num_iterations: int = 10) -> NDArray[np.float32]:
         """Mean field inference.
@@ -81,20 +90,100 @@ class DenseCrf:
         Raises:
             ValueError: an argument is not allowed, or ``probabilities`` holds NaN or infinity.
         """
-        if probabilities.shape != self._shape:
-            raise ValueError(f"probabilities has the shape {probabilities.shape}; allowed: {self._shape}")
-        if not np.isfinite(probabilities).all():
-            raise ValueError("probabilities holds NaN or infinity; allowed: finite numbers")
+        return self.infer_many([probabilities], num_iterations)[0]
+
+    def infer_many(
+        self, probabilities: Sequence[NDArray[np.float32]], num_iterations: int = 10
+    ) -> list[NDArray[np.float32]]:
+        """Mean field inference of several unaries in one pass, which is faster than one after the other.
+
+        Args:
+            probabilities: any number of (K, H, W) float32 that sum to 1 over K.
+            num_iterations: 0 returns ``probabilities`` unchanged.
+
+        Returns:
+            as many (K, H, W) float32 that sum to 1 over K.
+
+        Raises:
+            ValueError: an argument is not allowed, or ``probabilities`` holds NaN or infinity.
+        """
+        for values in probabilities:
+            if values.shape != self._shape:
+                raise ValueError(f"probabilities has the shape {values.shape}; allowed: {self._shape}")
+            if not np.isfinite(values).all():
+                raise ValueError("probabilities holds NaN or infinity; allowed: finite numbers")
         if num_iterations < 0:
             raise ValueError(f"num_iterations is {num_iterations!r}; allowed: 0 or more")
-        if num_iterations == 0:
-            return probabilities
-        if self._crf is None:
-            return np.ones(self._shape, np.float32)
-        unary = -np.log(np.clip(probabilities, _SMALLEST_PROBABILITY, 1.0)).astype(np.float32)
-        self._crf.setUnaryEnergy(np.ascontiguousarray(unary.reshape(self._shape[0], -1)))
-        refined = np.asarray(self._crf.inference(num_iterations), dtype=np.float32)
-        return refined.reshape(self._shape)
+        if num_iterations == 0 or not probabilities:
+            return list(probabilities)
+        if self._inference is None:
+            return [np.ones(self._shape, np.float32) for _ in probabilities]
+        logs = [_log(values).reshape(self._shape[0], -1) for values in probabilities]
+        return [refined.reshape(self._shape) for refined in self._inference.infer(logs, num_iterations)]
+
+
+class _Inference(Protocol):
+    """What a backend makes of an image."""
+
+    def infer(
+        self, log_probabilities: Sequence[NDArray[np.float32]], num_iterations: int
+    ) -> Sequence[NDArray[np.float32]] | NDArray[np.float32]:
+        """Refine each (K, N) float32 to another."""
+
+
+class _Pydensecrf:
+    """The reference. N that is no multiple of 4 it pads with pixels that alter its result by some thousandths."""
+
+    def __init__(
+        self,
+        image: NDArray[np.uint8],
+        num_labels: int,
+        *,
+        spatial_sigma_px: float,
+        spatial_weight: float,
+        bilateral_sigma_px: float,
+        bilateral_sigma_rgb: float,
+        bilateral_weight: float,
+    ) -> None:
+        from pydensecrf.densecrf import DenseCRF2D
+
+        self._crf: Any = DenseCRF2D(image.shape[1], image.shape[0], num_labels)
+        self._crf.addPairwiseGaussian(sxy=spatial_sigma_px, compat=spatial_weight)
+        # pydensecrf asks for a contiguous image that it may write to.
+        rgb = np.array(image, order="C")
+        self._crf.addPairwiseBilateral(
+            sxy=bilateral_sigma_px, srgb=bilateral_sigma_rgb, rgbim=rgb, compat=bilateral_weight
+        )
+
+    def infer(self, log_probabilities: Sequence[NDArray[np.float32]], num_iterations: int) -> list[NDArray[np.float32]]:
+        refined = []
+        for logs in log_probabilities:
+            self._crf.setUnaryEnergy(np.ascontiguousarray(-logs))
+            refined.append(np.array(self._crf.inference(num_iterations), dtype=np.float32))
+        return refined
+
+
+def _build(backend: str, image: NDArray[np.uint8], num_labels: int, **settings: float) -> _Inference:
+    """Build the lattices with the backend asked for, or with the first that can."""
+    if backend == "pydensecrf":
+        return _Pydensecrf(image, num_labels, **settings)
+    try:
+        from engine.ops import permutohedral
+    except ImportError:
+        if backend == "numba":
+            raise
+        return _Pydensecrf(image, num_labels, **settings)
+    try:
+        return permutohedral.MeanField(image, **settings)
+    except permutohedral.SigmaTooSmallError:
+        if backend == "numba":
+            raise
+        return _Pydensecrf(image, num_labels, **settings)
+
+
+def _log(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    clipped: NDArray[np.float32] = np.clip(probabilities, _SMALLEST_PROBABILITY, 1.0).astype(np.float32, copy=False)
+    return np.log(clipped)
 
 
 def dense_crf(
@@ -120,16 +209,17 @@ def dense_crf(
         bilateral_sigma_px: reach of the appearance kernel, pixels.
         bilateral_sigma_rgb: colour difference that the appearance kernel bridges, in 0..255.
         bilateral_weight: its weight.
-        backend: ``pydensecrf``, the reference, or ``auto``, at present the same.
+        backend: ``numba``; ``pydensecrf``; or ``auto``, numba unless it cannot be imported or a sigma is too small.
 
     Returns:
         (K, H, W) float32 that sum to 1 over K.
 
     Raises:
         ValueError: an argument is not allowed, or ``probabilities`` holds NaN or infinity.
+        ImportError: the backend asked for is not installed.
     """
-    if backend not in ("auto", "pydensecrf"):
-        raise ValueError(f"backend is {backend!r}; allowed: 'auto', 'pydensecrf'")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}; allowed: {', '.join(map(repr, BACKENDS))}")
     if probabilities.ndim != 3 or probabilities.shape[1:] != image.shape[:2]:
         raise ValueError(f"probabilities has the shape {probabilities.shape}; allowed: (K, H, W) of {image.shape[:2]}")
     if num_iterations == 0:
@@ -142,5 +232,6 @@ def dense_crf(
         bilateral_sigma_px=bilateral_sigma_px,
         bilateral_sigma_rgb=bilateral_sigma_rgb,
         bilateral_weight=bilateral_weight,
+        backend=backend,
     )
     return crf.infer(probabilities, num_iterations)
