@@ -110,7 +110,8 @@ def load_network(location: str, kind: str) -> tuple[nn.Module, Architecture]:
     try:
         network.load_state_dict(state_dict)
     except RuntimeError as error:
-        raise WeightsError(f"{location} does not fit the network that it describes: {error}") from error
+        reason = " ".join(str(error).split())[:300]
+        raise WeightsError(f"{location} does not fit the network that it describes: {reason}") from error
     return network.eval(), architecture
 
 

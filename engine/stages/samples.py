@@ -86,10 +86,12 @@ class LoadSamples:
             ImageError: many in a row could not be read.
         """
         rng = np.random.default_rng([self._config.rng_seed, epoch, shard, row])
-        failure: Exception | None = None
+        failure: object = None
         for _ in range(MAX_REDRAWS):
             rows = self._read(shard)
-            if rows["error"][row] is None and (self._source.target == "tags" or rows["png"][row] is not None):
+            if rows["error"][row] is not None:
+                failure = rows["error"][row]
+            elif self._source.target == "tags" or rows["png"][row] is not None:
                 try:
                     image = decode_image(
                         read_bytes(rows["uri"][row]),

@@ -1,0 +1,64 @@
+"""Small pictures, rows and networks that the tests of the stages share."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from engine.config import preset
+from engine.records import Batch
+from engine.stages.networks import Architecture, NetworkConfig, build, save_network
+
+CLASS_NAMES = ("cat", "dog", "bird")
+MAX_PIXELS = 10_000_000
+SMALL = {"backbone": "mobilenetv3_small_050", "weights": "random"}
+"""The smallest backbone, for any of the three networks' settings."""
+
+
+def picture(height: int, width: int, rng_seed: int = 0) -> NDArray[np.uint8]:
+    """Coloured blobs: smooth enough that a resized copy still looks alike."""
+    coarse = np.random.default_rng(rng_seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def png(image: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def rows(encoded: list[bytes | None], class_ids: list[list[int]], **columns: list[Any]) -> Batch:
+    """Rows as they come from the fetching of the images."""
+    empty: list[Any] = [None] * len(encoded)
+    return {
+        "image_id": [f"image-{row}" for row in range(len(encoded))],
+        "encoded": list(encoded),
+        "class_ids": class_ids,
+        "height": list(empty),
+        "width": list(empty),
+        "error": list(empty),
+        **columns,
+    }
+
+
+def network_config(kind: str) -> NetworkConfig:
+    """A part of the tiny preset over the smallest backbone."""
+    settings = preset("tiny")
+    if kind == "segmentation":
+        return replace(settings.segmentation, head_channels=16, **SMALL)
+    return replace(settings.cam, **SMALL) if kind == "cam" else replace(settings.affinity, **SMALL)
+
+
+def write_network(folder: Any, kind: str, *, rng_seed: int = 0) -> str:
+    """Random weights as a training job leaves them; gives the folder."""
+    torch.manual_seed(rng_seed)
+    architecture = Architecture.of(network_config(kind), CLASS_NAMES)
+    network = build(architecture, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    save_network(f"{folder}/weights.safetensors", architecture, network.state_dict())
+    return str(folder)

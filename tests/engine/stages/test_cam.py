@@ -1,0 +1,132 @@
+"""Activation maps of a batch of images."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from engine.config import InferenceConfig
+from engine.models.cam_net import CamNetwork
+from engine.ops.cam import merge_cams, normalize_cam
+from engine.records import decode_map
+from engine.stages.cam import ComputeCam
+from engine.stages.networks import load_network
+from engine.stages.scaling import as_tensor, resized, scaled_size
+from tests.engine.stages.examples import MAX_PIXELS, picture, png, rows
+
+CONFIG = InferenceConfig(long_side_px=96, scales=(1.0, 0.5), flip=True)
+SIZES = [(60, 90), (90, 60), (60, 90), (48, 48), (120, 180)]
+TAGS = [[2], [3, 1], [1], [], [1, 2, 3]]
+ROUNDING = 4e-3
+"""Of float16 maps, and of networks that take another number of images at once."""
+
+
+class Recording(ComputeCam):
+    """Keeps which classes were computed for how many images."""
+
+    def __init__(self, weights: str, config: InferenceConfig) -> None:
+        super().__init__(weights, config, device="cpu", images_per_pass=8, max_pixels=MAX_PIXELS)
+        self.passes: list[tuple[int, list[int]]] = []
+
+    def _activations(self, pictures: Tensor, present: list[int]) -> list[Tensor]:
+        self.passes.append((len(pictures), present))
+        return super()._activations(pictures, present)
+
+
+@pytest.fixture(scope="module")
+def stage(cam_weights: str) -> ComputeCam:
+    return ComputeCam(cam_weights, CONFIG, device="cpu", images_per_pass=8, max_pixels=MAX_PIXELS)
+
+
+def _encoded() -> list[bytes | None]:
+    return [png(picture(*size, number)) for number, size in enumerate(SIZES)]
+
+
+def test_maps_of_a_batch_are_those_of_a_slow_loop(stage: ComputeCam, cam_weights: str) -> None:
+    network, _ = load_network(cam_weights, "cam")
+    assert isinstance(network, CamNetwork)
+    out = stage(rows(_encoded(), TAGS))
+    for number, (size, tags) in enumerate(zip(SIZES, TAGS, strict=True)):
+        image = picture(*size, number)
+        maps = []
+        grid = tuple(-(-side // 8) for side in scaled_size(*size, long_side_px=96))
+        cam = decode_map(out["cam"][number])
+        if not tags:
+            assert cam.shape == (0, *grid)
+            continue
+        for scale in CONFIG.scales:
+            scaled = resized(image, scaled_size(*size, long_side_px=96, scale=scale))
+            for mirrored in (False, True):
+                seen = as_tensor([scaled[:, ::-1] if mirrored else scaled], "cpu")
+                with torch.inference_mode():
+                    one = network.maps(seen, torch.tensor(tags, dtype=torch.int64) - 1)[0]
+                maps.append(one.flip(-1) if mirrored else one)
+        np.testing.assert_allclose(cam, normalize_cam(merge_cams(maps, grid)).numpy(), atol=ROUNDING)
+    assert out["height"] == [size[0] for size in SIZES]
+    assert out["width"] == [size[1] for size in SIZES]
+    assert out["error"] == [None] * len(SIZES)
+
+
+def test_absent_classes_are_not_computed(cam_weights: str) -> None:
+    stage = Recording(cam_weights, replace(CONFIG, scales=(1.0,)))
+    stage(rows(_encoded()[:4], TAGS[:4]))
+    assert sorted(stage.passes) == [(1, [1, 3]), (2, [1, 2])]  # two of one size, one of another, one without tags
+
+
+def test_image_without_tags_has_no_maps_but_a_grid(stage: ComputeCam) -> None:
+    cam = decode_map(stage(rows(_encoded()[:1], [[]]))["cam"][0])
+    assert cam.shape == (0, 8, 12)
+
+
+def test_order_of_the_tags_is_the_order_of_the_maps(stage: ComputeCam) -> None:
+    encoded = _encoded()[0]
+    forth, back = (decode_map(stage(rows([encoded], [ids]))["cam"][0]) for ids in ([1, 3, 2], [2, 3, 1]))
+    np.testing.assert_allclose(forth, back[::-1], atol=ROUNDING)
+
+
+def test_mirrored_image_has_the_mirrored_maps(stage: ComputeCam) -> None:
+    image = picture(60, 90)
+    one, other = (decode_map(stage(rows([png(seen)], [[1, 2]]))["cam"][0]) for seen in (image, image[:, ::-1]))
+    np.testing.assert_allclose(one, other[:, :, ::-1], atol=ROUNDING)
+
+
+def test_undecodable_image_becomes_an_error_row_and_costs_no_other(stage: ComputeCam) -> None:
+    encoded = _encoded()
+    clean = stage(rows(encoded, TAGS))
+    encoded[1], encoded[2] = b"no picture", None
+    errors = [None, None, "fetch: gone", None, None]
+    batch = rows(encoded, TAGS, error=errors)
+    before = copy.deepcopy(batch)
+    out = stage(batch)
+    assert batch == before
+    assert out["error"][1].startswith("decode: ")
+    assert out["error"][2] == "fetch: gone"
+    assert out["cam"][1] is out["cam"][2] is out["height"][1] is out["width"][2] is None
+    for row in (0, 3, 4):
+        np.testing.assert_allclose(decode_map(out["cam"][row]), decode_map(clean["cam"][row]), atol=ROUNDING)
+
+
+def test_image_with_too_many_pixels_is_an_error_row(cam_weights: str) -> None:
+    stage = ComputeCam(cam_weights, CONFIG, device="cpu", images_per_pass=8, max_pixels=6000)
+    out = stage(rows(_encoded()[:4], TAGS[:4]))
+    assert [error is None for error in out["error"]] == [True, True, True, True]
+    out = stage(rows(_encoded()[4:], TAGS[4:]))
+    assert out["error"][0].startswith("decode: ")
+
+
+def test_images_at_once_do_not_change_the_maps(cam_weights: str, stage: ComputeCam) -> None:
+    single = ComputeCam(cam_weights, CONFIG, device="cpu", images_per_pass=1, max_pixels=MAX_PIXELS)
+    for one, other in zip(single(rows(_encoded(), TAGS))["cam"], stage(rows(_encoded(), TAGS))["cam"], strict=True):
+        np.testing.assert_allclose(decode_map(one), decode_map(other), atol=ROUNDING)
+
+
+def test_bfloat16_gives_nearly_the_same_maps(cam_weights: str, stage: ComputeCam) -> None:
+    short = replace(CONFIG, precision="bfloat16")
+    half = ComputeCam(cam_weights, short, device="cpu", images_per_pass=8, max_pixels=MAX_PIXELS)
+    one, other = (decode_map(each(rows(_encoded()[:1], [[1]]))["cam"][0]) for each in (half, stage))
+    assert np.abs(one - other).mean() < 0.05

@@ -1,0 +1,69 @@
+"""One bad image among many."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.records import Batch
+from engine.stages.guard import guarded
+
+
+class Doubler:
+    """A stage that chokes on some values and passes rows with an error on, as all stages do."""
+
+    def __init__(self, *bad: int) -> None:
+        self.bad = set(bad)
+        self.num_calls = 0
+
+    def __call__(self, batch: Batch) -> Batch:
+        self.num_calls += 1
+        doubled = []
+        for value, error in zip(batch["cam"], batch["error"], strict=True):
+            if error is None and value in self.bad:
+                raise RuntimeError(f"{value} is\n   too odd")
+            doubled.append(None if error is not None else 2 * value)
+        return {"image_id": batch["image_id"], "error": batch["error"], "doubled": doubled}
+
+
+def _batch(count: int) -> Batch:
+    return {
+        "image_id": [str(row) for row in range(count)],
+        "cam": list(range(count)),
+        "error": [None] * count,
+    }
+
+
+def test_bad_row_becomes_an_error_row_and_costs_no_other() -> None:
+    batch = _batch(9)
+    batch["error"][2] = "fetch: gone"
+    out = guarded("walk", Doubler(4, 7), batch)
+    assert out["image_id"] == batch["image_id"]
+    assert out["doubled"] == [None if row in (2, 4, 7) else 2 * row for row in range(9)]
+    expected = {2: "fetch: gone", 4: "walk: 4 is too odd", 7: "walk: 7 is too odd"}
+    assert out["error"] == [expected.get(row) for row in range(9)]
+    assert batch["error"].count(None) == 8
+
+
+def test_batch_without_trouble_is_one_call() -> None:
+    stage = Doubler()
+    guarded("walk", stage, _batch(50))
+    assert stage.num_calls == 1
+
+
+def test_exception_without_words_is_named_by_its_kind() -> None:
+    def stage(batch: Batch) -> Batch:
+        if batch["error"][0] is None:
+            raise ZeroDivisionError
+        return batch
+
+    assert guarded("crf", stage, {"error": [None]})["error"] == ["crf: ZeroDivisionError"]
+
+
+def test_failure_that_is_no_rows_fault_is_raised() -> None:
+    def stage(batch: Batch) -> Batch:
+        raise RuntimeError("the network is gone")
+
+    with pytest.raises(RuntimeError, match="the network is gone"):
+        guarded("cam", stage, {"error": ["fetch: gone"]})
+    with pytest.raises(RuntimeError, match="the network is gone"):
+        guarded("cam", stage, {"error": [None]})

@@ -1,0 +1,187 @@
+"""Training samples: an image and its target stay together through scaling, crop and flip."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.config import TrainingConfig, preset
+from engine.errors import ImageError
+from engine.records import encode_mask, mask_schema, seed_schema, shard_table
+from engine.stages.sample_order import samples_of_step
+from engine.stages.samples import LoadSamples, SampleSource, cut_labels, image_labels
+from engine.storage.manifest import freeze_manifest
+from engine.storage.shards import write_shard
+from tests.engine.stages.examples import CLASS_NAMES, MAX_PIXELS, picture, png
+
+CONFIG = replace(
+    preset("tiny").cam.training,
+    batch_size=4,
+    crop_px=64,
+    long_side_px=(48, 120),
+    color_jitter=(0.0, 0.0, 0.0, 0.0),
+)
+SHADES = np.array([0, 80, 160, 240], dtype=np.uint8)
+"""Grey of each class id: the picture says what its mask must be."""
+
+
+def _mask(height: int, width: int, rng_seed: int) -> np.ndarray:
+    blocks = np.random.default_rng(rng_seed).integers(0, 4, (2, 3))
+    mask = np.kron(blocks, np.ones((-(-height // 2), -(-width // 3)), dtype=np.int64))
+    return mask[:height, :width].astype(np.uint8)
+
+
+def _write(folder: Path, pictures: list[bytes], targets: dict[str, list[bytes | None]] | None = None) -> SampleSource:
+    """Images, manifest and shards of three rows each."""
+    lines = ["image,tags"]
+    for number, encoded in enumerate(pictures):
+        (folder / f"{number}.png").write_bytes(encoded)
+        lines.append(f"{number}.png,cat;bird")
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    manifest = freeze_manifest(
+        str(folder / "manifest.csv"), str(folder / "frozen"), rows_per_shard=3, class_names=CLASS_NAMES
+    )
+    target: Any = "tags"
+    for target, values in (targets or {}).items():
+        schema = seed_schema(metadata={}) if target == "seed" else mask_schema(keep_stages=False, metadata={})
+        for shard in range(manifest.num_shards):
+            rows = manifest.read_shard(shard)
+            part = values[3 * shard : 3 * shard + 3]
+            columns = {name: [None] * len(part) for name in ("height", "width", "areas", "confidence")}
+            error = ["crf: odd" if value is None else None for value in part]
+            table = shard_table({**rows, **columns, target: part, "error": error}, schema)
+            write_shard(str(folder / "shards"), shard, table)
+    return SampleSource(
+        manifest=str(folder / "frozen"),
+        target=target,
+        shards=str(folder / "shards") if targets else "",
+        rows_of_shards=manifest.rows_of_shards,
+        num_classes=len(CLASS_NAMES),
+        grid_stride=8,
+        max_pixels=MAX_PIXELS,
+    )
+
+
+def _loader(source: SampleSource, config: TrainingConfig = CONFIG, rank: int = 0, num_workers: int = 1) -> LoadSamples:
+    return LoadSamples(source, config, rank=rank, num_workers=num_workers)
+
+
+def test_cut_labels_is_what_a_slow_loop_finds() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        labels = rng.integers(0, 9, rng.integers(1, 12, 2))
+        size, corner = rng.integers(5, 90, 2).tolist(), rng.integers(-40, 40, 2).tolist()
+        cell = int(rng.choice([1, 4, 8]))
+        crop = 8 * int(rng.integers(1, 6))
+        expected = np.full((crop // cell, crop // cell), 255)
+        for y in range(crop // cell):
+            for x in range(crop // cell):
+                row, column = corner[0] + (y + 0.5) * cell, corner[1] + (x + 0.5) * cell
+                if 0 <= row < size[0] and 0 <= column < size[1]:
+                    expected[y, x] = labels[
+                        int(row * labels.shape[0] / size[0]), int(column * labels.shape[1] / size[1])
+                    ]
+        found = cut_labels(labels, tuple(size), tuple(corner), crop=crop, cell=cell, ignore=255)
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_image_labels_name_the_tags() -> None:
+    assert image_labels([3, 1], 4).tolist() == [1, 0, 1, 0]
+    assert image_labels([], 3).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("target", ["mask", "seed"])
+def test_target_is_cropped_and_flipped_with_its_image(target: str, tmp_path: Path) -> None:
+    masks = [_mask(60 + 7 * number, 90 - 6 * number, number) for number in range(6)]
+    pictures = [png(np.repeat(SHADES[mask][:, :, None], 3, axis=2)) for mask in masks]
+    source = _write(tmp_path, pictures, {target: [encode_mask(mask) for mask in masks]})
+    loader, cell = _loader(source), 8 if target == "seed" else 1
+    seen = beyond = 0
+    for epoch in range(8):
+        for shard, row in [(shard, row) for shard in range(2) for row in range(3)]:
+            image, labels = loader.sample(epoch, shard, row)
+            assert image.shape == (64, 64, 3)
+            assert labels.shape == (64 // cell, 64 // cell)
+            for y in range(2, 62):
+                for x in range(2, 62, 5):
+                    around = image[y - 2 : y + 3, x - 2 : x + 3, 0].astype(int)
+                    label = labels[y // cell, x // cell]
+                    if label == 255:
+                        beyond += 1
+                        continue
+                    flat = np.ptp(around) == 0 and around[0, 0] in SHADES
+                    inside = cell == 1 or (y % cell == x % cell == cell // 2)
+                    if flat and inside:
+                        assert SHADES[label] == around[0, 0]
+                        seen += 1
+    assert seen > 500
+    assert beyond > 100
+
+
+def test_beyond_the_image_lies_its_mean_colour_and_nothing_to_learn(tmp_path: Path) -> None:
+    image = np.full((20, 40, 3), (200, 100, 50), dtype=np.uint8)
+    source = _write(tmp_path, [png(image)], {"mask": [encode_mask(np.ones((20, 40), dtype=np.uint8))]})
+    pixels, target = _loader(source, replace(CONFIG, long_side_px=(48, 48))).sample(0, 0, 0)
+    assert set(np.unique(target).tolist()) == {1, 255}
+    assert (target == 1).sum() == 24 * 48
+    np.testing.assert_array_equal(pixels, np.broadcast_to(image[0, 0], pixels.shape))
+
+
+def test_same_seed_gives_the_same_crops_and_another_epoch_gives_others(tmp_path: Path) -> None:
+    source = _write(tmp_path, [png(picture(70, 90, number)) for number in range(3)])
+    config = replace(CONFIG, color_jitter=(0.3, 0.3, 0.3, 0.1))
+    first, again = _loader(source, config).sample(0, 0, 1), _loader(source, config).sample(0, 0, 1)
+    np.testing.assert_array_equal(first[0], again[0])
+    assert (first[0] != _loader(source, config).sample(1, 0, 1)[0]).any()
+    assert (first[0] != _loader(source, replace(config, rng_seed=1)).sample(0, 0, 1)[0]).any()
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 3])
+def test_workers_share_a_step_without_gap_or_overlap(num_workers: int, tmp_path: Path) -> None:
+    source = _write(tmp_path, [png(picture(50, 60, number)) for number in range(5)])
+    alone = _loader(source)({"step": np.array([1])})
+    parts = [
+        _loader(source, rank=rank, num_workers=num_workers)({"step": np.array([1])}) for rank in range(num_workers)
+    ]
+    assert len(samples_of_step(source.rows_of_shards, 1, batch_size=4, rng_seed=0)) == 4
+    assert sum(len(part["image"]) for part in parts) == 4
+    for rank, part in enumerate(parts):
+        np.testing.assert_array_equal(part["image"], alone["image"][rank::num_workers])
+        np.testing.assert_array_equal(part["target"], alone["target"][rank::num_workers])
+
+
+@pytest.mark.parametrize("trouble", ["missing", "no image", "truncated"])
+def test_unreadable_image_gives_its_place_to_another(trouble: str, tmp_path: Path) -> None:
+    source = _write(tmp_path, [png(np.full((64, 64, 3), 10 * number, dtype=np.uint8)) for number in range(4)])
+    bad = tmp_path / "1.png"
+    if trouble == "missing":
+        bad.unlink()
+    else:
+        bad.write_bytes(b"no picture" if trouble == "no image" else png(picture(64, 64))[:200])
+    image, target = _loader(source).sample(0, 0, 1)
+    assert np.ptp(image) == 0
+    assert int(image[0, 0, 0]) in (0, 20, 30)
+    assert target.tolist() == [1, 0, 1]
+
+
+def test_row_whose_target_is_an_error_gives_its_place_to_another(tmp_path: Path) -> None:
+    pictures = [png(np.full((64, 64, 3), 60 * number, dtype=np.uint8)) for number in range(4)]
+    masks = [None if number == 2 else encode_mask(np.full((64, 64), number, dtype=np.uint8)) for number in range(4)]
+    loader = _loader(_write(tmp_path, pictures, {"mask": masks}))
+    for epoch in range(4):
+        image, target = loader.sample(epoch, 0, 2)
+        (label,) = set(np.unique(target).tolist()) - {255}
+        assert label != 2
+        assert image[32, 32, 0] == 60 * label
+
+
+@pytest.mark.parametrize(("masks", "reason"), [(["good", "good"], "decode: not a picture"), ([None, None], "crf: odd")])
+def test_training_gives_up_where_no_image_can_be_used(masks: list[Any], reason: str, tmp_path: Path) -> None:
+    values = [None if mask is None else encode_mask(np.ones((8, 8), dtype=np.uint8)) for mask in masks]
+    loader = _loader(_write(tmp_path, [b"no picture"] * 2, {"mask": values}))
+    with pytest.raises(ImageError, match=f"training: 20 images in a row cannot be used; the last: .*{reason}"):
+        loader.sample(0, 0, 0)

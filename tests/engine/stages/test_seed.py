@@ -1,0 +1,79 @@
+"""Affinity labels of a batch."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+
+from engine.config import CrfConfig, SeedConfig
+from engine.records import decode_mask, encode_map
+from engine.stages.seed import MakeSeed
+from tests.engine.stages.examples import MAX_PIXELS, picture, png, rows
+
+NO_CRF = CrfConfig(num_iterations=0)
+SEED = SeedConfig(alpha_low=0.8, alpha_high=4.0, long_side_px=64, grid_stride=8)
+
+
+def _stage(crf: CrfConfig = NO_CRF, num_classes: int = 3) -> MakeSeed:
+    return MakeSeed(SEED, crf, num_classes=num_classes, max_pixels=MAX_PIXELS)
+
+
+def _steps() -> np.ndarray:
+    """From left to right: sure class, between the two alphas, sure background."""
+    return np.repeat(np.array([[1.0, 0.5, 0.0]]), 4, axis=1).repeat(8, axis=0)[None]
+
+
+def test_cells_between_the_two_alphas_teach_nothing() -> None:
+    batch = rows([png(picture(64, 64))], [[2]], cam=[encode_map(_steps())])
+    before = copy.deepcopy(batch)
+    out = _stage()(batch)
+    assert batch == before
+    seed = decode_mask(out["seed"][0])
+    assert seed.shape == (8, 8)
+    assert (seed[:, 0] == 2).all()
+    assert (seed[:, 4] == 255).all()
+    assert (seed[:, 7] == 0).all()
+    np.testing.assert_allclose(out["areas"][0], [(seed == 0).mean(), (seed == 2).mean()])
+    assert not {"cam", "encoded", "class_ids"} & out.keys()
+
+
+@pytest.mark.parametrize(("size", "grid"), [((50, 64), (7, 8)), ((128, 99), (8, 7)), ((64, 64), (8, 8))])
+def test_grid_covers_the_image_whatever_its_size(size: tuple[int, int], grid: tuple[int, int]) -> None:
+    out = _stage()(rows([png(picture(*size))] * 2, [[1], []], cam=[encode_map(_steps()), encode_map(_steps()[:0])]))
+    assert [decode_mask(seed).shape for seed in out["seed"]] == [grid, grid]
+
+
+def test_image_without_tags_is_sure_background() -> None:
+    out = _stage(CrfConfig())(rows([png(picture(64, 64))], [[]], cam=[encode_map(np.zeros((0, 8, 8)))]))
+    assert not decode_mask(out["seed"][0]).any()
+    assert out["areas"] == [[1]]
+
+
+def test_map_without_activation_is_sure_background() -> None:
+    out = _stage()(rows([png(picture(64, 64))], [[1]], cam=[encode_map(np.zeros((1, 8, 8)))]))
+    assert not decode_mask(out["seed"][0]).any()
+
+
+def test_row_with_an_error_has_no_seed() -> None:
+    batch = rows([None, png(picture(64, 64))], [[1], [1]], cam=[None, encode_map(_steps())], error=["fetch: x", None])
+    out = _stage()(batch)
+    assert out["seed"][0] is out["areas"][0] is None
+    assert out["seed"][1] is not None
+
+
+def test_many_classes_ignore_with_the_wider_value() -> None:
+    out = _stage(num_classes=300)(rows([png(picture(64, 64))], [[300]], cam=[encode_map(_steps())]))
+    assert set(np.unique(decode_mask(out["seed"][0])).tolist()) == {0, 300, 65535}
+
+
+def test_crf_takes_the_seed_to_the_edge_of_the_image() -> None:
+    pytest.importorskip("pydensecrf")
+    image = np.zeros((64, 64, 3), dtype=np.uint8)
+    image[:, :40, 0] = image[:, 40:, 2] = 200
+    crf = CrfConfig(bilateral_sigma_px=30.0)
+    seed = decode_mask(_stage(crf)(rows([png(image)], [[2]], cam=[encode_map(_steps())]))["seed"][0])
+    assert set(np.unique(seed[:, :5]).tolist()) <= {2, 255}
+    assert (seed[:, 6:] == 0).all()
+    assert (seed == 2).mean() > 0.3
