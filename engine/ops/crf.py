@@ -183,7 +183,7 @@ def _build(backend: str, image: NDArray[np.uint8], num_labels: int, **settings: 
 
 def _log(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
     clipped: NDArray[np.float32] = np.clip(probabilities, _SMALLEST_PROBABILITY, 1.0).astype(np.float32, copy=False)
-    return np.log(clipped)
+    return np.log(clipped, out=clipped)
 
 
 def dense_crf(

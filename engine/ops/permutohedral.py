@@ -116,7 +116,10 @@ class MeanField:
         Returns:
             (S, K, N) float32.
         """
-        logits = np.stack([logs[1:] - logs[0] for logs in log_probabilities])
+        num_labels, num_pixels = log_probabilities[0].shape
+        logits = np.empty((len(log_probabilities), num_labels - 1, num_pixels), np.float32)
+        for logs, differences in zip(log_probabilities, logits, strict=True):
+            np.subtract(logs[1:], logs[0], out=differences)
         like = (np.float32(0),) * _num_lanes(logits.shape[0] * logits.shape[1])
         bilateral, spatial = self._bilateral, self._spatial
         return kernels.mean_field(

@@ -239,42 +239,53 @@ def _find_simplices(elevated: Float32, cells: Float32, ranks: Float32, total: Fl
 
 
 @_compiled
-def _slot(table: Int64, key: int, shift: int) -> int:
-    """Where in a class's table (slots, 2) the key is or would go."""
+def _sort_coordinates(
+    positions: Float32,
+    strides_down: Int64,
+    base_keys: Int64,
+    elevated: Float32,
+    cells: Float32,
+    ranks: Float32,
+    strides: Int64,
+) -> None:
+    """Put the coordinates' positions and strides in the order of their ranks; the keys are those of remainder 0."""
+    base_keys[:] = 0
+    for i in range(len(strides)):
+        row, cell, rank, stride = elevated[i], cells[i], ranks[i], strides[i]
+        for p in range(_BLOCK):
+            base_keys[p] += np.int64(cell[p]) * stride
+        for p in range(_BLOCK):
+            place = np.uint64(np.int32(rank[p]))
+            positions[place, np.uint64(p)] = row[p]
+            strides_down[place, np.uint64(p)] = stride
+
+
+@_compiled
+def _slot(table: Int32, keys: Int64, key: int) -> int:
+    """Where in a class's hash table of vertices the key is or would go."""
     mask = np.uint64(len(table) - 1)
-    slot = (np.uint64(key) * _HASH_FACTOR) >> np.uint64(shift)
-    while table[slot, 1] != 0 and table[slot, 0] != key:
+    slot = ((np.uint64(key) * _HASH_FACTOR) >> np.uint64(32)) & mask
+    while table[slot] != 0 and keys[np.uint64(table[slot])] != key:
         slot = (slot + np.uint64(1)) & mask
     return slot  # type: ignore[return-value]
 
 
 @_compiled
-def _shift(tables: Int64) -> int:
-    """The bits of a hash that do not choose the slot."""
-    bits, capacity = 0, tables.shape[1]
-    while (1 << bits) < capacity:
-        bits += 1
-    return 64 - bits
-
-
-@_compiled
-def _grown(tables: Int64) -> Int64:
+def _grown(tables: Int32, keys: Int64) -> Int32:
     """The same tables with twice the slots."""
-    num_classes, capacity, _ = tables.shape
-    grown = np.zeros((num_classes, 2 * capacity, 2), np.int64)
-    shift = _shift(grown)
+    num_classes, capacity = tables.shape
+    grown = np.zeros((num_classes, 2 * capacity), np.int32)
     for r in range(num_classes):
-        for old in range(capacity):
-            if tables[r, old, 1] != 0:
-                new = _slot(grown[r], tables[r, old, 0], shift)
-                grown[r, new] = tables[r, old]
+        for vertex in tables[r]:
+            if vertex != 0:
+                grown[r, _slot(grown[r], keys, keys[vertex])] = vertex
     return grown
 
 
 @_compiled
 def find_vertices(
     colours: Any, sigma_px: Scalar, sigma_rgb: Scalar, scales: Float32, strides: Int64
-) -> tuple[Int32, Float32, Int64, Int64, Int64]:
+) -> tuple[Int32, Float32, Int64, Int64, Int32]:
     """Find the D + 1 vertices around each pixel and the pixel's barycentric coordinates among them.
 
     A vertex of remainder r has coordinates ``(D + 1) * q + r`` with whole q, so (r, q) names it, and the key
@@ -288,63 +299,53 @@ def find_vertices(
         strides: (D + 1,), with which q becomes one number; the last is 0 because it follows from the others.
 
     Returns:
-        vertices (N, D + 1), weights (N, D + 1), the keys and the classes (M + 1,) of the vertices, the hash tables.
+        vertices (N, D + 1), weights (N, D + 1), the keys and the classes (M + 1,) of the vertices, and a hash table of
+        the vertices for each class.
     """
     num_pixels, size = colours.shape[0] * colours.shape[1], len(strides)
     vertices = np.empty((num_pixels, size), np.int32)
     weights = np.empty((num_pixels, size), np.float32)
     keys = np.empty(num_pixels * size + 1, np.int64)
     classes = np.empty(num_pixels * size + 1, np.int64)
-    tables = np.zeros((size, _FIRST_CAPACITY, 2), np.int64)
-    shift = _shift(tables)
+    tables = np.zeros((size, _FIRST_CAPACITY), np.int32)
     counts = np.zeros(size, np.int64)
     num_vertices = 1
 
     features, total = np.zeros((size - 1, _BLOCK), np.float32), np.empty(_BLOCK, np.float32)
     elevated, cells = np.empty((size, _BLOCK), np.float32), np.empty((size, _BLOCK), np.float32)
-    ranks = np.empty((size, _BLOCK), np.float32)
-    sorted_position, sorted_stride = np.empty(size + 1, np.float32), np.empty(size + 1, np.int64)
-    last_key, last_vertex = np.zeros(size, np.int64), np.zeros(size, np.int32)
+    ranks, positions = np.empty((size, _BLOCK), np.float32), np.empty((size, _BLOCK), np.float32)
+    strides_down, block_keys = np.empty((size, _BLOCK), np.int64), np.empty(_BLOCK, np.int64)
     for start in range(0, num_pixels, _BLOCK):
         count = min(_BLOCK, num_pixels - start)
         _read_features(features, colours, start, count, sigma_px, sigma_rgb)
         _elevate(elevated, features, scales, total)
         _find_simplices(elevated, cells, ranks, total)
-        for p in range(count):
-            key = 0
-            for i in range(size):
-                rank = np.uint64(ranks[i, p])
-                sorted_position[rank] = elevated[i, p]
-                sorted_stride[rank] = strides[i]
-                key += np.int64(cells[i, p]) * strides[i]
-            for r in range(size):
-                above = size - r
-                if r == 0:
-                    weight = sorted_position[size - 1] + (_ONE - sorted_position[0])
-                else:
-                    weight = sorted_position[above - 1] - sorted_position[above]
-                    key -= sorted_stride[above]
-                if last_vertex[r] == 0 or last_key[r] != key:
-                    slot = _slot(tables[r], key, shift)
-                    if tables[r, slot, 1] == 0:
-                        tables[r, slot, 0], tables[r, slot, 1] = key, num_vertices
-                        keys[num_vertices], classes[num_vertices] = key, r
-                        last_vertex[r] = num_vertices
-                        num_vertices += 1
-                        counts[r] += 1
-                        if 2 * counts[r] >= tables.shape[1]:
-                            tables = _grown(tables)
-                            shift = _shift(tables)
-                    else:
-                        last_vertex[r] = tables[r, slot, 1]
-                    last_key[r] = key
-                vertices[start + p, r] = last_vertex[r]
-                weights[start + p, r] = weight
+        _sort_coordinates(positions, strides_down, block_keys, elevated, cells, ranks, strides)
+        for r in range(size):
+            if r == 0:
+                for p in range(count):
+                    weights[start + p, 0] = positions[size - 1, p] + (_ONE - positions[0, p])
+            else:
+                nearer, farther, falling = positions[size - r - 1], positions[size - r], strides_down[size - r]
+                for p in range(count):
+                    weights[start + p, r] = nearer[p] - farther[p]
+                    block_keys[p] -= falling[p]
+            if 2 * (counts[r] + _BLOCK) > tables.shape[1]:
+                tables = _grown(tables, keys)
+            table, first_vertex = tables[r], num_vertices
+            for p in range(count):
+                slot = _slot(table, keys, block_keys[p])
+                if table[slot] == 0:
+                    table[slot] = num_vertices
+                    keys[num_vertices], classes[num_vertices] = block_keys[p], r
+                    num_vertices += 1
+                vertices[start + p, r] = table[slot]
+            counts[r] += num_vertices - first_vertex
     return vertices, weights, keys[:num_vertices].copy(), classes[:num_vertices].copy(), tables
 
 
 @_compiled
-def find_chains(keys: Int64, classes: Int64, tables: Int64, strides: Int64) -> Int32:
+def find_chains(keys: Int64, classes: Int64, tables: Int32, strides: Int64) -> Int32:
     """Line the vertices up along each axis in turn.
 
     The step along axis j raises coordinate j by D and lowers the others by 1. Vertices without a neighbour on an axis
@@ -354,7 +355,6 @@ def find_chains(keys: Int64, classes: Int64, tables: Int64, strides: Int64) -> I
         vertices in the order of the blur, 0 before, between and after two chains.
     """
     size = len(strides)
-    shift = _shift(tables)
     following, has_before = np.empty(len(keys), np.int32), np.empty(len(keys), np.bool_)
     chains = np.empty(size * (len(keys) + len(keys) // 2) + 2, np.int32)
     chains[0] = 0
@@ -366,7 +366,7 @@ def find_chains(keys: Int64, classes: Int64, tables: Int64, strides: Int64) -> I
             if r == 0:
                 r, key = size, key - strides.sum()
             r -= 1
-            after = tables[r, _slot(tables[r], key, shift), 1]
+            after = tables[r, _slot(tables[r], keys, key)]
             following[vertex] = after
             has_before[after] = True
         for vertex in range(1, len(keys)):
