@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.config import preset
-from engine.records import Batch
+from engine.records import Batch, mask_schema, seed_schema, shard_table
 from engine.stages.networks import Architecture, NetworkConfig, build, save_network
+from engine.stages.samples import SampleSource
+from engine.storage.manifest import freeze_manifest
+from engine.storage.shards import write_shard
 
 CLASS_NAMES = ("cat", "dog", "bird")
 MAX_PIXELS = 10_000_000
@@ -62,3 +66,36 @@ def write_network(folder: Any, kind: str, *, rng_seed: int = 0) -> str:
     network = build(architecture, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     save_network(f"{folder}/weights.safetensors", architecture, network.state_dict())
     return str(folder)
+
+
+def write_samples(
+    folder: Path, pictures: list[bytes], targets: dict[str, list[bytes | None]] | None = None
+) -> SampleSource:
+    """Images with the tags cat and bird, their frozen manifest, and shards of three rows with the target column."""
+    lines = ["image,tags"]
+    for number, encoded in enumerate(pictures):
+        (folder / f"{number}.png").write_bytes(encoded)
+        lines.append(f"{number}.png,cat;bird")
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    manifest = freeze_manifest(
+        str(folder / "manifest.csv"), str(folder / "frozen"), rows_per_shard=3, class_names=CLASS_NAMES
+    )
+    target: Any = "tags"
+    for target, values in (targets or {}).items():
+        schema = seed_schema(metadata={}) if target == "seed" else mask_schema(keep_stages=False, metadata={})
+        for shard in range(manifest.num_shards):
+            rows = manifest.read_shard(shard)
+            part = values[3 * shard : 3 * shard + 3]
+            columns = {name: [None] * len(part) for name in ("height", "width", "areas", "confidence")}
+            error = ["crf: odd" if value is None else None for value in part]
+            table = shard_table({**rows, **columns, target: part, "error": error}, schema)
+            write_shard(str(folder / "shards"), shard, table)
+    return SampleSource(
+        manifest=str(folder / "frozen"),
+        target=target,
+        shards=str(folder / "shards") if targets else "",
+        rows_of_shards=manifest.rows_of_shards,
+        num_classes=len(CLASS_NAMES),
+        grid_stride=8,
+        max_pixels=MAX_PIXELS,
+    )

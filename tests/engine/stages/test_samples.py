@@ -11,12 +11,10 @@ import pytest
 
 from engine.config import TrainingConfig, preset
 from engine.errors import ImageError
-from engine.records import encode_mask, mask_schema, seed_schema, shard_table
+from engine.records import encode_mask
 from engine.stages.sample_order import samples_of_step
 from engine.stages.samples import LoadSamples, SampleSource, cut_labels, image_labels
-from engine.storage.manifest import freeze_manifest
-from engine.storage.shards import write_shard
-from tests.engine.stages.examples import CLASS_NAMES, MAX_PIXELS, picture, png
+from tests.engine.stages.examples import picture, png, write_samples
 
 CONFIG = replace(
     preset("tiny").cam.training,
@@ -33,37 +31,6 @@ def _mask(height: int, width: int, rng_seed: int) -> np.ndarray:
     blocks = np.random.default_rng(rng_seed).integers(0, 4, (2, 3))
     mask = np.kron(blocks, np.ones((-(-height // 2), -(-width // 3)), dtype=np.int64))
     return mask[:height, :width].astype(np.uint8)
-
-
-def _write(folder: Path, pictures: list[bytes], targets: dict[str, list[bytes | None]] | None = None) -> SampleSource:
-    """Images, manifest and shards of three rows each."""
-    lines = ["image,tags"]
-    for number, encoded in enumerate(pictures):
-        (folder / f"{number}.png").write_bytes(encoded)
-        lines.append(f"{number}.png,cat;bird")
-    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
-    manifest = freeze_manifest(
-        str(folder / "manifest.csv"), str(folder / "frozen"), rows_per_shard=3, class_names=CLASS_NAMES
-    )
-    target: Any = "tags"
-    for target, values in (targets or {}).items():
-        schema = seed_schema(metadata={}) if target == "seed" else mask_schema(keep_stages=False, metadata={})
-        for shard in range(manifest.num_shards):
-            rows = manifest.read_shard(shard)
-            part = values[3 * shard : 3 * shard + 3]
-            columns = {name: [None] * len(part) for name in ("height", "width", "areas", "confidence")}
-            error = ["crf: odd" if value is None else None for value in part]
-            table = shard_table({**rows, **columns, target: part, "error": error}, schema)
-            write_shard(str(folder / "shards"), shard, table)
-    return SampleSource(
-        manifest=str(folder / "frozen"),
-        target=target,
-        shards=str(folder / "shards") if targets else "",
-        rows_of_shards=manifest.rows_of_shards,
-        num_classes=len(CLASS_NAMES),
-        grid_stride=8,
-        max_pixels=MAX_PIXELS,
-    )
 
 
 def _loader(source: SampleSource, config: TrainingConfig = CONFIG, rank: int = 0, num_workers: int = 1) -> LoadSamples:
@@ -98,7 +65,7 @@ def test_image_labels_name_the_tags() -> None:
 def test_target_is_cropped_and_flipped_with_its_image(target: str, tmp_path: Path) -> None:
     masks = [_mask(60 + 7 * number, 90 - 6 * number, number) for number in range(6)]
     pictures = [png(np.repeat(SHADES[mask][:, :, None], 3, axis=2)) for mask in masks]
-    source = _write(tmp_path, pictures, {target: [encode_mask(mask) for mask in masks]})
+    source = write_samples(tmp_path, pictures, {target: [encode_mask(mask) for mask in masks]})
     loader, cell = _loader(source), 8 if target == "seed" else 1
     seen = beyond = 0
     for epoch in range(8):
@@ -124,7 +91,7 @@ def test_target_is_cropped_and_flipped_with_its_image(target: str, tmp_path: Pat
 
 def test_beyond_the_image_lies_its_mean_colour_and_nothing_to_learn(tmp_path: Path) -> None:
     image = np.full((20, 40, 3), (200, 100, 50), dtype=np.uint8)
-    source = _write(tmp_path, [png(image)], {"mask": [encode_mask(np.ones((20, 40), dtype=np.uint8))]})
+    source = write_samples(tmp_path, [png(image)], {"mask": [encode_mask(np.ones((20, 40), dtype=np.uint8))]})
     pixels, target = _loader(source, replace(CONFIG, long_side_px=(48, 48))).sample(0, 0, 0)
     assert set(np.unique(target).tolist()) == {1, 255}
     assert (target == 1).sum() == 24 * 48
@@ -132,7 +99,7 @@ def test_beyond_the_image_lies_its_mean_colour_and_nothing_to_learn(tmp_path: Pa
 
 
 def test_same_seed_gives_the_same_crops_and_another_epoch_gives_others(tmp_path: Path) -> None:
-    source = _write(tmp_path, [png(picture(70, 90, number)) for number in range(3)])
+    source = write_samples(tmp_path, [png(picture(70, 90, number)) for number in range(3)])
     config = replace(CONFIG, color_jitter=(0.3, 0.3, 0.3, 0.1))
     first, again = _loader(source, config).sample(0, 0, 1), _loader(source, config).sample(0, 0, 1)
     np.testing.assert_array_equal(first[0], again[0])
@@ -142,7 +109,7 @@ def test_same_seed_gives_the_same_crops_and_another_epoch_gives_others(tmp_path:
 
 @pytest.mark.parametrize("num_workers", [1, 2, 3])
 def test_workers_share_a_step_without_gap_or_overlap(num_workers: int, tmp_path: Path) -> None:
-    source = _write(tmp_path, [png(picture(50, 60, number)) for number in range(5)])
+    source = write_samples(tmp_path, [png(picture(50, 60, number)) for number in range(5)])
     alone = _loader(source)({"step": np.array([1])})
     parts = [
         _loader(source, rank=rank, num_workers=num_workers)({"step": np.array([1])}) for rank in range(num_workers)
@@ -156,7 +123,7 @@ def test_workers_share_a_step_without_gap_or_overlap(num_workers: int, tmp_path:
 
 @pytest.mark.parametrize("trouble", ["missing", "no image", "truncated"])
 def test_unreadable_image_gives_its_place_to_another(trouble: str, tmp_path: Path) -> None:
-    source = _write(tmp_path, [png(np.full((64, 64, 3), 10 * number, dtype=np.uint8)) for number in range(4)])
+    source = write_samples(tmp_path, [png(np.full((64, 64, 3), 10 * number, dtype=np.uint8)) for number in range(4)])
     bad = tmp_path / "1.png"
     if trouble == "missing":
         bad.unlink()
@@ -171,7 +138,7 @@ def test_unreadable_image_gives_its_place_to_another(trouble: str, tmp_path: Pat
 def test_row_whose_target_is_an_error_gives_its_place_to_another(tmp_path: Path) -> None:
     pictures = [png(np.full((64, 64, 3), 60 * number, dtype=np.uint8)) for number in range(4)]
     masks = [None if number == 2 else encode_mask(np.full((64, 64), number, dtype=np.uint8)) for number in range(4)]
-    loader = _loader(_write(tmp_path, pictures, {"mask": masks}))
+    loader = _loader(write_samples(tmp_path, pictures, {"mask": masks}))
     for epoch in range(4):
         image, target = loader.sample(epoch, 0, 2)
         (label,) = set(np.unique(target).tolist()) - {255}
@@ -182,6 +149,6 @@ def test_row_whose_target_is_an_error_gives_its_place_to_another(tmp_path: Path)
 @pytest.mark.parametrize(("masks", "reason"), [(["good", "good"], "decode: not a picture"), ([None, None], "crf: odd")])
 def test_training_gives_up_where_no_image_can_be_used(masks: list[Any], reason: str, tmp_path: Path) -> None:
     values = [None if mask is None else encode_mask(np.ones((8, 8), dtype=np.uint8)) for mask in masks]
-    loader = _loader(_write(tmp_path, [b"no picture"] * 2, {"mask": values}))
+    loader = _loader(write_samples(tmp_path, [b"no picture"] * 2, {"mask": values}))
     with pytest.raises(ImageError, match=f"training: 20 images in a row cannot be used; the last: .*{reason}"):
         loader.sample(0, 0, 0)

@@ -1,0 +1,105 @@
+"""Stages as actor pools: shards in, committed shards out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.cluster import Cluster, connected
+from engine.config import ResourceConfig
+from engine.pipeline import Committed, Pool, Step, crf_pool, network_pool, run_shards
+from engine.records import Batch, decode_mask, encode_mask, mask_schema
+from engine.storage.manifest import freeze_manifest
+from engine.storage.shards import committed_shards, read_shards
+
+ALONE = Cluster(num_cpus=10, num_gpus=0, num_cores=4, started_here=True)
+JOINED = Cluster(num_cpus=640, num_gpus=8, num_cores=2, started_here=False)
+
+
+def test_pools_fill_the_machine_or_the_cluster_and_obey_their_limit() -> None:
+    assert crf_pool([], ResourceConfig(), ALONE).max_actors == 4
+    assert crf_pool([], ResourceConfig(), JOINED).max_actors >= 640
+    assert crf_pool([], ResourceConfig(max_crf_actors=3), JOINED).max_actors == 3
+    assert network_pool([], ResourceConfig(), ALONE).max_actors == 2
+    assert network_pool([], ResourceConfig(num_gpus=0.5), JOINED).max_actors >= 16
+    assert network_pool([], ResourceConfig(num_gpus=0.5, max_network_actors=5), JOINED).max_actors == 5
+
+
+def test_network_pool_reserves_the_threads_and_gpus_it_uses() -> None:
+    pool = network_pool([], ResourceConfig(num_gpus=0.25, threads_per_actor=4), JOINED)
+    assert (pool.num_cpus, pool.num_gpus, pool.threads) == (4, 0.25, 4)
+
+
+class Measure:
+    """A stage: the first byte of the file, and trouble with the byte 7."""
+
+    def __call__(self, batch: Batch) -> Batch:
+        sizes = []
+        for encoded, error in zip(batch["encoded"], batch["error"], strict=True):
+            if error is None and encoded[0] == 7:
+                raise ValueError("seven is unlucky")
+            sizes.append(None if error is not None else encoded[0])
+        return {**batch, "height": sizes, "width": list(sizes)}
+
+
+class Paint:
+    """A stage: a mask of the size that was measured."""
+
+    def __init__(self, color: int) -> None:
+        self.color = color
+
+    def __call__(self, batch: Batch) -> Batch:
+        masks = [
+            None if side is None else encode_mask(np.full((side, side), self.color, dtype=np.uint8))
+            for side in batch["height"]
+        ]
+        empty = [None] * len(masks)
+        kept = {name: values for name, values in batch.items() if name not in ("encoded", "class_ids")}
+        return {**kept, "mask": masks, "areas": empty, "confidence": list(empty)}
+
+
+@pytest.mark.slow
+def test_every_row_of_the_asked_shards_is_committed_once_as_mask_or_error(tmp_path: Path, ray_session: None) -> None:
+    lines = ["image,tags"]
+    for number in range(1, 12):
+        (tmp_path / f"{number}.png").write_bytes(bytes([number]))
+        lines.append(f"{number}.png,{'dragon' if number == 5 else 'cat'}")
+    (tmp_path / "3.png").unlink()
+    (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n")
+    manifest = freeze_manifest(
+        str(tmp_path / "manifest.csv"), str(tmp_path / "frozen"), rows_per_shard=3, class_names=("cat",)
+    )
+    out = str(tmp_path / "out")
+    committed: list[Committed] = []
+    resources = ResourceConfig()
+    with connected(resources) as cluster:
+        run_shards(
+            manifest,
+            [0, 2, 3, 1][:3],
+            [
+                Pool(steps=(Step(name="measure", stage=Measure),), max_actors=1),
+                Pool(steps=(Step(name="paint", stage=Paint, arguments={"color": 4}),), max_actors=2),
+            ],
+            folder=out,
+            schema=mask_schema(keep_stages=False, metadata={}),
+            resources=resources,
+            cluster=cluster,
+            on_commit=committed.append,
+        )
+    assert committed_shards(out) == {0, 2, 3}
+    assert {one.shard: (one.num_rows, dict(one.errors)) for one in committed} == {
+        0: (3, {"fetch": 1}),
+        2: (3, {"measure": 1}),
+        3: (2, {}),
+    }
+    rows = [row for table in read_shards(out) for row in table.to_pylist()]
+    assert [row["image_id"] for row in rows] == [f"{number}.png" for number in (1, 2, 3, 7, 8, 9, 10, 11)]
+    errors = {row["image_id"]: row["error"] for row in rows if row["error"] is not None}
+    assert errors.keys() == {"3.png", "7.png"}
+    assert errors["7.png"] == "measure: seven is unlucky"
+    for row in rows:
+        assert (row["mask"] is None) == (row["error"] is not None)
+        if row["mask"] is not None:
+            assert decode_mask(row["mask"]["bytes"]).shape == (int(row["image_id"][:-4]),) * 2
