@@ -385,19 +385,16 @@ def find_chains(keys: Int64, classes: Int64, tables: Int32, strides: Int64) -> I
 
 
 @_compiled
-def _blur(like: Any, values: Float32, chains: Int32, num_groups: int) -> None:
-    """Add half of both neighbours to every vertex, one axis after the other, in place."""
-    width = len(like)
-    zero, step = zeros(like), num_groups * width
-    for group in range(num_groups):
-        first = group * width
-        before, here, vertex = zero, zero, first
-        for position in range(1, len(chains)):
-            next_vertex = chains[position] * step + first
-            after = load(like, values, next_vertex)
-            store(values, vertex, add_scaled(here, _HALF, add_scaled(before, _ONE, after)))
-            store(values, first, zero)
-            before, here, vertex = here, after, next_vertex
+def _blur(like: Any, values: Float32, chains: Int32) -> None:
+    """Add half of both neighbours to every vertex, one axis after the other, in place: values are (M + 1, L), flat."""
+    width, zero = len(like), zeros(like)
+    before, here, vertex = zero, zero, np.intp(0)
+    for position in range(1, len(chains)):
+        next_vertex = np.intp(chains[position]) * width
+        after = load(like, values, next_vertex)
+        store(values, vertex, add_scaled(here, _HALF, add_scaled(before, _ONE, after)))
+        store(values, 0, zero)
+        before, here, vertex = here, after, next_vertex
 
 
 @_compiled
@@ -407,7 +404,7 @@ def apply_filter(vertices: Int32, weights: Float32, chains: Int32, num_vertices:
     for pixel in range(len(values)):
         for r in range(vertices.shape[1]):
             at_vertices[np.uint64(vertices[pixel, r])] += weights[pixel, r] * values[pixel]
-    _blur((_ZERO,), at_vertices, chains, 1)
+    _blur((_ZERO,), at_vertices, chains)
     filtered = np.empty_like(values)
     for pixel in range(len(values)):
         total = _ZERO
@@ -437,14 +434,12 @@ def _slice_block(
     messages: Float32,
     start: int,
     count: int,
-    group: int,
     fine: tuple[Int32, Float32, Float32],
     coarse: tuple[Int32, Float32, Float32],
     factors: tuple[Scalar, Scalar],
 ) -> None:
-    """Read one group of channels of a block of pixels out of both lattices: the messages, (G * L, pixels)."""
+    """Read a group of channels of a block of pixels out of both lattices: the messages, (L, pixels)."""
     width, zero = len(like), zeros(like)
-    step, first = (len(messages) // _BLOCK), group * width
     fine_vertices, fine_weights, fine_values = fine
     coarse_vertices, coarse_weights, coarse_values = coarse
     for p in range(count):
@@ -452,13 +447,13 @@ def _slice_block(
         for r in range(6):
             vertex = np.intp(fine_vertices[np.uint64(start + p), np.uint64(r)])
             weight = fine_weights[np.uint64(start + p), np.uint64(r)]
-            total = add_scaled(total, weight, load(like, fine_values, vertex * step + first))
+            total = add_scaled(total, weight, load(like, fine_values, vertex * width))
         for r in range(3):
             vertex = np.intp(coarse_vertices[np.uint64(start + p), np.uint64(r)])
             weight = coarse_weights[np.uint64(start + p), np.uint64(r)]
-            smooth = add_scaled(smooth, weight, load(like, coarse_values, vertex * step + first))
+            smooth = add_scaled(smooth, weight, load(like, coarse_values, vertex * width))
         both = add_scaled(add_scaled(zero, factors[0], total), factors[1], smooth)
-        store_strided(messages, first * _BLOCK + p, _BLOCK, both)
+        store_strided(messages, p, _BLOCK, both)
 
 
 @_compiled
@@ -467,23 +462,21 @@ def _splat_block(
     channels: Float32,
     start: int,
     count: int,
-    group: int,
     fine: tuple[Int32, Float32, Float32],
     coarse: tuple[Int32, Float32, Float32],
 ) -> None:
-    """Add one group of channels, (G * L, pixels), of a block of pixels to the vertices around them in both lattices."""
+    """Add a group of channels, (L, pixels), of a block of pixels to the vertices around them in both lattices."""
     width = len(like)
-    step, first = (len(channels) // _BLOCK), group * width
     fine_vertices, fine_weights, fine_values = fine
     coarse_vertices, coarse_weights, coarse_values = coarse
     for p in range(count):
-        lanes = load_strided(like, channels, first * _BLOCK + p, _BLOCK)
+        lanes = load_strided(like, channels, p, _BLOCK)
         for r in range(6):
-            vertex = np.intp(fine_vertices[np.uint64(start + p), np.uint64(r)]) * step + first
+            vertex = np.intp(fine_vertices[np.uint64(start + p), np.uint64(r)]) * width
             weight = fine_weights[np.uint64(start + p), np.uint64(r)]
             store(fine_values, vertex, add_scaled(load(like, fine_values, vertex), weight, lanes))
         for r in range(3):
-            vertex = np.intp(coarse_vertices[np.uint64(start + p), np.uint64(r)]) * step + first
+            vertex = np.intp(coarse_vertices[np.uint64(start + p), np.uint64(r)]) * width
             weight = coarse_weights[np.uint64(start + p), np.uint64(r)]
             store(coarse_values, vertex, add_scaled(load(like, coarse_values, vertex), weight, lanes))
 
@@ -553,14 +546,14 @@ def mean_field(
         (S, K, N) float32.
     """
     num_unaries, num_others, num_pixels = logits.shape
-    num_groups = -(-num_unaries * num_others // len(like))
-    step = num_groups * len(like)
-    channels = np.zeros(step * _BLOCK, np.float32)
+    num_groups, lane_pixels = -(-num_unaries * num_others // len(like)), len(like) * _BLOCK
+    channels = np.zeros(num_groups * lane_pixels, np.float32)
     largest, total = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
     rest = np.empty(_BLOCK, np.float32)
     refined = np.empty((num_unaries, num_others + 1, num_pixels), np.float32)
-    old_fine, new_fine = np.zeros(bilateral[3] * step, np.float32), np.zeros(bilateral[3] * step, np.float32)
-    old_coarse, new_coarse = np.zeros(spatial[3] * step, np.float32), np.zeros(spatial[3] * step, np.float32)
+    fine_shape, coarse_shape = (num_groups, bilateral[3] * len(like)), (num_groups, spatial[3] * len(like))
+    old_fine, new_fine = np.zeros(fine_shape, np.float32), np.zeros(fine_shape, np.float32)
+    old_coarse, new_coarse = np.zeros(coarse_shape, np.float32), np.zeros(coarse_shape, np.float32)
     for iteration in range(num_iterations + 1):
         for start in range(0, num_pixels, _BLOCK):
             count = min(_BLOCK, num_pixels - start)
@@ -570,12 +563,11 @@ def mean_field(
                 for group in range(num_groups):
                     _slice_block(
                         like,
-                        channels,
+                        channels[group * lane_pixels : (group + 1) * lane_pixels],
                         start,
                         count,
-                        group,
-                        (bilateral[0], bilateral[1], old_fine),
-                        (spatial[0], spatial[1], old_coarse),
+                        (bilateral[0], bilateral[1], old_fine[group]),
+                        (spatial[0], spatial[1], old_coarse[group]),
                         factors,
                     )
             for s in range(num_unaries):
@@ -598,16 +590,16 @@ def mean_field(
                 for group in range(num_groups):
                     _splat_block(
                         like,
-                        channels,
+                        channels[group * lane_pixels : (group + 1) * lane_pixels],
                         start,
                         count,
-                        group,
-                        (bilateral[0], bilateral[1], new_fine),
-                        (spatial[0], spatial[1], new_coarse),
+                        (bilateral[0], bilateral[1], new_fine[group]),
+                        (spatial[0], spatial[1], new_coarse[group]),
                     )
         if iteration < num_iterations:
-            _blur(like, new_fine, bilateral[2], num_groups)
-            _blur(like, new_coarse, spatial[2], num_groups)
+            for group in range(num_groups):
+                _blur(like, new_fine[group], bilateral[2])
+                _blur(like, new_coarse[group], spatial[2])
             old_fine, new_fine = new_fine, old_fine
             old_coarse, new_coarse = new_coarse, old_coarse
             new_fine[:] = _ZERO

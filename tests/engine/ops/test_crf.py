@@ -1,8 +1,16 @@
 """The dense CRF, against pydensecrf as its own documentation uses it."""
 
+import builtins
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from engine.ops.crf import DenseCrf, dense_crf
 
@@ -10,6 +18,9 @@ densecrf = pytest.importorskip("pydensecrf.densecrf")
 utils = pytest.importorskip("pydensecrf.utils")
 
 Probabilities = NDArray[np.float32]
+
+ROOT = Path(__file__).parents[3]
+PHOTOGRAPHS = ROOT.parent / "shared" / "data" / "voc12_animals" / "images"
 
 
 @pytest.fixture
@@ -35,12 +46,146 @@ def plain_pydensecrf(image: NDArray[np.uint8], values: Probabilities, num_iterat
     return np.array(crf.inference(num_iterations)).reshape(values.shape).astype(np.float32)
 
 
-@pytest.mark.parametrize("num_labels", [2, 4])
-def test_the_authors_settings_give_plain_pydensecrf(image: NDArray[np.uint8], num_labels: int) -> None:
+def scores_for(shape: tuple[int, int], num_labels: int, rng_seed: int = 1) -> Probabilities:
+    """Broad blobs, as class activation maps are, with some noise."""
+    rng = np.random.default_rng(rng_seed)
+    coarse = rng.standard_normal((num_labels, 6, 8)).repeat(-(-shape[0] // 6), axis=1).repeat(-(-shape[1] // 8), axis=2)
+    scores = np.exp(coarse[:, : shape[0], : shape[1]] + 0.3 * rng.standard_normal((num_labels, *shape)))
+    return (scores / scores.sum(axis=0)).astype(np.float32)
+
+
+@pytest.mark.parametrize("backend", ["numba", "pydensecrf"])
+@pytest.mark.parametrize("num_labels", [2, 3, 4, 6, 21])
+def test_the_authors_settings_give_plain_pydensecrf(image: NDArray[np.uint8], num_labels: int, backend: str) -> None:
     values = probabilities(num_labels)
-    refined = dense_crf(image, values)
-    np.testing.assert_allclose(refined, plain_pydensecrf(image, values, 10), atol=1e-6)
+    refined = dense_crf(image, values, backend=backend)
+    np.testing.assert_allclose(refined, plain_pydensecrf(image, values, 10), atol=1e-5)
     np.testing.assert_allclose(refined.sum(axis=0), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_iterations", [1, 2, 25])
+def test_any_number_of_iterations_gives_plain_pydensecrf(image: NDArray[np.uint8], num_iterations: int) -> None:
+    values = probabilities(3)
+    refined = dense_crf(image, values, num_iterations=num_iterations, backend="numba")
+    np.testing.assert_allclose(refined, plain_pydensecrf(image, values, num_iterations), atol=1e-5)
+
+
+def test_other_settings_give_pydensecrf_too(image: NDArray[np.uint8]) -> None:
+    settings = {
+        "spatial_sigma_px": 1.7,
+        "spatial_weight": 40.0,
+        "bilateral_sigma_px": 11.0,
+        "bilateral_sigma_rgb": 4.3,
+        "bilateral_weight": 200.0,
+    }
+    values = probabilities(4)
+    reference = dense_crf(image, values, backend="pydensecrf", **settings)
+    np.testing.assert_allclose(dense_crf(image, values, backend="numba", **settings), reference, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (1, 50), (50, 1), (2, 2), (13, 17), (31, 33), (64, 129)])
+def test_any_size_stays_close_to_pydensecrf(shape: tuple[int, int]) -> None:
+    picture = np.random.default_rng(2).integers(0, 256, (*shape, 3)).astype(np.uint8)
+    values = scores_for(shape, 3)
+    refined = dense_crf(picture, values, backend="numba")
+    reference = plain_pydensecrf(picture, values, 10)
+    # Where the number of pixels is no multiple of 4, pydensecrf adds up to three black ones at (0, 0) of its own.
+    np.testing.assert_allclose(refined, reference, atol=1e-5 if shape[0] * shape[1] % 4 == 0 else 2e-2)
+    assert (refined.argmax(axis=0) == reference.argmax(axis=0)).mean() > 0.99
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason=f"no photographs in {PHOTOGRAPHS}")
+def test_photographs_get_the_labels_that_pydensecrf_gives_them() -> None:
+    equal, pixels = 0, 0
+    for number, path in enumerate(sorted(PHOTOGRAPHS.glob("*.jpg"))[:6]):
+        with Image.open(path) as opened:
+            photograph = np.array(opened.convert("RGB"))
+        # Cropped to a multiple of 4 pixels, because of those that pydensecrf adds.
+        photograph = np.ascontiguousarray(photograph[:, : photograph.shape[1] // 4 * 4])
+        values = scores_for(photograph.shape[:2], 2 + number % 3, number)
+        refined = dense_crf(photograph, values, backend="numba")
+        reference = plain_pydensecrf(photograph, values, 10)
+        assert np.abs(refined - reference).max() < 1e-4
+        equal += int((refined.argmax(axis=0) == reference.argmax(axis=0)).sum())
+        pixels += values[0].size
+    assert equal >= 0.9999 * pixels
+
+
+def test_labels_that_change_places_change_them_in_the_result(image: NDArray[np.uint8]) -> None:
+    values, order = probabilities(4), [2, 0, 3, 1]
+    refined = dense_crf(image, values, backend="numba")
+    np.testing.assert_allclose(dense_crf(image, values[order], backend="numba"), refined[order], atol=1e-5)
+
+
+def test_a_picture_of_one_colour_and_even_probabilities_stay_even() -> None:
+    picture, values = np.full((20, 30, 3), 77, np.uint8), np.full((4, 20, 30), 0.25, np.float32)
+    np.testing.assert_allclose(dense_crf(picture, values, backend="numba"), 0.25, atol=1e-6)
+
+
+@pytest.mark.parametrize(("num_labels", "num_unaries"), [(2, 2), (3, 2), (4, 2), (3, 5)])
+def test_several_unaries_in_one_pass_equal_one_after_the_other(
+    image: NDArray[np.uint8], num_labels: int, num_unaries: int
+) -> None:
+    crf = DenseCrf(image, num_labels, backend="numba")
+    unaries = [probabilities(num_labels, rng_seed) for rng_seed in range(num_unaries)]
+    together = crf.infer_many(unaries, 10)
+    assert len(together) == num_unaries
+    for values, refined in zip(unaries, together, strict=True):
+        np.testing.assert_allclose(refined, crf.infer(values, 10), atol=1e-6)
+
+
+def test_no_unary_gives_no_result(image: NDArray[np.uint8]) -> None:
+    assert DenseCrf(image, 2).infer_many([]) == []
+
+
+def test_auto_falls_back_to_pydensecrf_for_a_tiny_sigma_and_numba_refuses_it(image: NDArray[np.uint8]) -> None:
+    values = probabilities(2)
+    refined = dense_crf(image, values, bilateral_sigma_rgb=1e-3)
+    reference = dense_crf(image, values, bilateral_sigma_rgb=1e-3, backend="pydensecrf")
+    np.testing.assert_array_equal(refined, reference)
+    with pytest.raises(ValueError, match="a sigma is too small"):
+        dense_crf(image, values, bilateral_sigma_rgb=1e-3, backend="numba")
+
+
+def test_auto_falls_back_to_pydensecrf_where_numba_is_missing(
+    image: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_numba(name: str, *arguments: Any, **named: Any) -> Any:
+        if name.startswith("numba"):
+            raise ImportError("No module named 'numba'", name=name)
+        return plain_import(name, *arguments, **named)
+
+    plain_import = builtins.__import__
+    for module in ("permutohedral", "permutohedral_kernels"):
+        monkeypatch.delitem(sys.modules, f"engine.ops.{module}", raising=False)
+        monkeypatch.delattr(f"engine.ops.{module}", raising=False)
+    monkeypatch.setattr(builtins, "__import__", without_numba)
+    values = probabilities(3)
+    refined = dense_crf(image, values)
+    with pytest.raises(ImportError, match="numba"):
+        dense_crf(image, values, backend="numba")
+    monkeypatch.undo()
+    np.testing.assert_array_equal(refined, dense_crf(image, values, backend="pydensecrf"))
+
+
+def test_a_cache_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
+    blocked = tmp_path / "a file, so no folder can be made in it"
+    blocked.touch()
+    code = (
+        "import numba.core.caching as caching\n"
+        "for name in dir(caching):\n"
+        "    if name.endswith('CacheLocator'):\n"
+        "        getattr(caching, name).ensure_cache_path = refuse\n"
+        "from engine.ops import permutohedral_kernels\n"
+        "print(permutohedral_kernels._exp(permutohedral_kernels._ZERO))\n"
+    )
+    refuse = "def refuse(self):\n    raise OSError('read-only')\n"
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(blocked)}
+    command = [sys.executable, "-c", refuse + code]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "1.0"
 
 
 def test_two_unaries_on_one_lattice_equal_two_lattices(image: NDArray[np.uint8]) -> None:
