@@ -1,0 +1,189 @@
+"""From a command line to a job's options, and to an exit status."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.config import CamConfig, preset
+from engine.errors import ConfigError, ManifestError, TooManyErrors
+from jobs.command import main, parse
+from jobs.label import Label
+from jobs.train_cam import TrainCam
+
+RENAMED = pytest.mark.xfail(strict=True, reason="the complaint names the field (--cam-network), not the option (--cam)")
+LABEL = ["--data", "m.csv", "--out", "out", "--cam", "c", "--affinity", "a"]
+TRAIN = ["--data", "m.csv", "--out", "out"]
+
+MAIN_OPTIONS = {
+    "train_cam": ("TrainCam", ["--data", "--cam.backbone", "--cam.training.num-epochs"]),
+    "make_seeds": ("MakeSeeds", ["--data", "--cam", "--seed.alpha-low"]),
+    "train_affinity": ("TrainAffinity", ["--data", "--seeds", "--affinity.radius"]),
+    "label": ("Label", ["--data", "--cam", "--affinity", "--walk.num-steps", "--crf.num-iterations", "--keep-stages"]),
+    "train_segmentation": ("TrainSegmentation", ["--data", "--masks", "--segmentation.head-channels"]),
+    "segment": ("SegmentImages", ["--data", "--segmentation", "--use-tags"]),
+    "evaluate": ("Evaluate", ["--masks", "--truth", "--column"]),
+    "run": ("Run", ["--data", "--truth", "--cam.backbone", "--walk.alpha", "--segmentation.backbone"]),
+}
+
+
+@pytest.mark.parametrize("job", MAIN_OPTIONS)
+def test_help_ends_well_and_names_the_main_options(job: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module = importlib.import_module(f"jobs.{job}")
+    name, options = MAIN_OPTIONS[job]
+    with pytest.raises(SystemExit) as stop:
+        main(getattr(module, name), module.run, ["--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    common = ["--out"] if job == "evaluate" else ["--out", "--preset", "--config"]
+    for option in [*common, *options]:
+        assert option in shown
+
+
+def test_single_settings_beat_the_config_file_and_that_beats_the_preset(tmp_path: Path) -> None:
+    record = {"job": "label", "settings": {"walk": {"beta": 3, "alpha": 5.0}, "cam": {"inference": {"scales": [2.0]}}}}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    arguments = [*LABEL, "--preset", "paper", "--config", str(tmp_path / "run.json"), "--walk.alpha", "7"]
+    config = parse(Label, arguments)
+    paper = preset("paper")
+    assert config.walk == replace(paper.walk, beta=3.0, alpha=7.0)
+    assert config.cam_inference == replace(paper.cam.inference, scales=(2.0,))
+    assert config.crf == paper.crf
+    assert (config.out, config.cam, config.affinity, config.preset) == ("out", "c", "a", "paper")
+
+
+def test_setting_of_a_preset_is_changed_alone() -> None:
+    arguments = [*TRAIN, "--cam.training.long-side-px", "64", "96", "--preset=tiny", "--cam.backbone", "resnet50"]
+    config = parse(TrainCam, arguments)
+    tiny = preset("tiny").cam
+    training = replace(tiny.training, long_side_px=(64, 96))
+    assert config.cam_network == replace(tiny, backbone="resnet50", training=training)
+    assert isinstance(config.cam_network, CamConfig)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([*LABEL, "--wlak.alpha", "3"], "--wlak.alpha"),
+        ([*LABEL, "--walk.alpha", "much"], "--walk.alpha"),
+        ([*LABEL, "--walk.alpha", "-1"], "--walk.alpha"),
+        ([*LABEL, "--walk.num-steps", "2.5"], "--walk.num-steps"),
+        pytest.param([*LABEL, "--cam.inference.scales", "0"], "--cam.inference.scales", marks=RENAMED),
+        pytest.param([*LABEL, "--cam.inference.long-side-px", "7"], "--cam.inference.long-side-px", marks=RENAMED),
+        ([*LABEL, "--shards.rows-per-shard", "0"], "--shards.rows-per-shard"),
+        ([*LABEL, "--preset", "huge"], "--preset"),
+        ([*LABEL, "--preset"], "--preset"),
+        ([*LABEL, "--config", "/nowhere/run.json"], "--config"),
+        ([*LABEL, "--max-error-fraction", "2"], "--max-error-fraction"),
+        ([*LABEL, "--max-pixels", "0"], "--max-pixels"),
+        (LABEL[2:], "--data"),
+        (LABEL[:4], "--cam"),
+    ],
+)
+def test_mistake_is_one_line_that_names_the_option(arguments: list[str], named: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse(Label, arguments)
+    text = str(refused.value)
+    assert named in text
+    assert len(text.splitlines()) == 1
+    assert not set(text) & set("│╭╰")
+    assert len(text) < 300
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        pytest.param(["--cam.training.crop-px", "31"], "--cam.training.crop-px", marks=RENAMED),
+        (["--cam.stride", "7"], "--cam.stride"),
+        (["--cam.training.optimizer", "adam"], "--cam.training.optimizer"),
+        (["--cam.training.long-side-px", "64"], "--cam.training.long-side-px"),
+        (["--resources.num-workers", "0"], "--resources.num-workers"),
+    ],
+)
+def test_mistake_in_a_network_is_one_line_that_names_the_option(arguments: list[str], named: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse(TrainCam, [*TRAIN, *arguments])
+    assert named in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "is damaged"),
+        ("[]", "holds no JSON object"),
+        ("{}", "has no settings"),
+        ('{"settings": {"walk": {"gamma": 1}}}', "no setting 'walk.gamma'"),
+        ('{"settings": {"walk": {"beta": -1.0}}}', "beta is -1"),
+    ],
+)
+def test_config_file_that_cannot_be_used_is_the_users_mistake(
+    content: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "old.json"
+    path.write_text(content)
+    assert main(Label, lambda _: {}, [*LABEL, "--config", str(path)]) == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.xfail(strict=True, reason="checks of a setting from --config do not say which file they are about")
+def test_value_of_a_config_file_that_is_not_allowed_is_said_with_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "old.json"
+    path.write_text('{"settings": {"walk": {"beta": -1.0}}}')
+    main(Label, lambda _: {}, [*LABEL, "--config", str(path)])
+    assert "old.json" in capsys.readouterr().err
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Nap:
+    """A job of no work."""
+
+    length_s: float = 1.0
+    """How long."""
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "words"),
+    [
+        (None, 0, ""),
+        (ManifestError("--data is odd"), 2, "error: --data is odd"),
+        (TooManyErrors("9 of 10 images ended in an error"), 1, "failed: 9 of 10 images ended in an error"),
+        (KeyboardInterrupt(), 1, "interrupted: "),
+    ],
+)
+def test_exit_status_follows_what_happened(
+    outcome: BaseException | None, status: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(config: Nap) -> dict[str, Any]:
+        assert config.length_s == 3
+        if outcome is not None:
+            raise outcome
+        return {}
+
+    assert main(Nap, run, ["--length-s", "3"]) == status
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert words in err
+    assert len(err.splitlines()) == (1 if words else 0)
+
+
+def test_mistake_on_the_command_line_ends_with_status_2_before_the_job_starts(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def run(config: Nap) -> dict[str, Any]:
+        raise AssertionError("started")
+
+    assert main(Nap, run, ["--length", "3"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert "--length" in err
