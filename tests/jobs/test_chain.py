@@ -1,0 +1,337 @@
+"""The jobs one after the other on a few scenes: what each leaves behind, and what it does the second time."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.config import ResourceConfig, Settings, TrainingConfig, WalkConfig, preset
+from engine.errors import OutputError
+from engine.records import decode_mask, mask_schema
+from engine.stages.networks import load_network
+from engine.storage.shards import committed_shards, read_schema, read_shards
+from jobs import (
+    evaluate,
+    label,
+    make_scenes,
+    make_seeds,
+    segment,
+    train_affinity,
+    train_cam,
+    train_segmentation,
+)
+from jobs.command import main
+
+pytestmark = pytest.mark.slow
+NUM_SCENES = 12
+NETWORK = {"backbone": "mobilenetv3_small_050", "weights": "random"}
+
+
+def _settings() -> Settings:
+    tiny = preset("tiny")
+
+    def short(training: TrainingConfig) -> TrainingConfig:
+        return replace(training, num_epochs=1, batch_size=6, crop_px=64, long_side_px=(64, 96))
+
+    sight = replace(tiny.cam.inference, long_side_px=96, scales=(1.0,))
+    return replace(
+        tiny,
+        cam=replace(tiny.cam, training=short(tiny.cam.training), inference=sight, **NETWORK),
+        seed=replace(tiny.seed, long_side_px=96),
+        affinity=replace(
+            tiny.affinity,
+            training=short(tiny.affinity.training),
+            inference=replace(tiny.affinity.inference, long_side_px=96),
+            **NETWORK,
+        ),
+        walk=replace(tiny.walk, num_steps=16),
+        crf=replace(tiny.crf, num_iterations=2),
+        segmentation=replace(
+            tiny.segmentation,
+            training=short(tiny.segmentation.training),
+            inference=sight,
+            head_channels=16,
+            **NETWORK,
+        ),
+        shards=replace(tiny.shards, rows_per_shard=5),
+        resources=ResourceConfig(training_threads=1, max_loader_actors=1, max_network_actors=1, max_crf_actors=1),
+    )
+
+
+SETTINGS = _settings()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scenes under ``scenes/``; every job writes beside them."""
+    root = tmp_path_factory.mktemp("chain")
+    make_scenes.run(make_scenes.MakeScenes(out=str(root / "scenes"), num_images=NUM_SCENES, width=96, height=96))
+    return root
+
+
+def _shared(root: Path, out: str) -> dict[str, Any]:
+    return {
+        "data": str(root / "scenes" / "manifest.csv"),
+        "out": str(root / out),
+        "preset": "tiny",
+        "resources": SETTINGS.resources,
+    }
+
+
+@pytest.fixture(scope="module")
+def cam(folder: Path, ray_session: None) -> str:
+    train_cam.run(train_cam.TrainCam(**_shared(folder, "cam"), cam_network=SETTINGS.cam))
+    return str(folder / "cam")
+
+
+@pytest.fixture(scope="module")
+def seeds(folder: Path, cam: str) -> str:
+    config = make_seeds.MakeSeeds(
+        **_shared(folder, "seeds"),
+        cam=cam,
+        cam_inference=SETTINGS.cam.inference,
+        seed=SETTINGS.seed,
+        crf=SETTINGS.crf,
+        shards=SETTINGS.shards,
+    )
+    make_seeds.run(config)
+    return str(folder / "seeds")
+
+
+@pytest.fixture(scope="module")
+def affinity(folder: Path, seeds: str) -> str:
+    config = train_affinity.TrainAffinity(
+        **_shared(folder, "affinity"), seeds=seeds, affinity_network=SETTINGS.affinity
+    )
+    train_affinity.run(config)
+    return str(folder / "affinity")
+
+
+def _label(root: Path, cam: str, affinity: str, **changes: Any) -> label.Label:
+    values: dict[str, Any] = {
+        **_shared(root, "masks"),
+        "cam": cam,
+        "affinity": affinity,
+        "keep_stages": True,
+        "cam_inference": SETTINGS.cam.inference,
+        "affinity_inference": SETTINGS.affinity.inference,
+        "walk": SETTINGS.walk,
+        "crf": SETTINGS.crf,
+        "shards": SETTINGS.shards,
+    }
+    return label.Label(**{**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def masks(folder: Path, cam: str, affinity: str) -> str:
+    label.run(_label(folder, cam, affinity))
+    return str(folder / "masks")
+
+
+@pytest.fixture(scope="module")
+def segmentation(folder: Path, masks: str) -> str:
+    config = train_segmentation.TrainSegmentation(
+        **_shared(folder, "segmentation"), masks=masks, segmentation_network=SETTINGS.segmentation
+    )
+    train_segmentation.run(config)
+    return str(folder / "segmentation")
+
+
+def _json(*parts: str | Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(Path(*parts).read_text())
+    return values
+
+
+def _check_trained(out: str, kind: str) -> None:
+    names = tuple((Path(out).parent / "scenes" / "classes.txt").read_text().split())
+    network, architecture = load_network(out, kind)
+    assert architecture.class_names == names
+    assert architecture.backbone == NETWORK["backbone"]
+    assert all(bool(value.isfinite().all()) for value in network.state_dict().values())
+    summary = _json(out, "summary.json")
+    assert (summary["images"], summary["steps"]) == (NUM_SCENES, NUM_SCENES // 6)
+    assert summary["loss"] == summary["curve"][-1]["loss"] > 0
+    record = _json(out, "run.json")
+    assert record["settings"][kind]["training"]["crop_px"] == 64
+    assert record["versions"].keys() >= {"torch", "ray", "tag2mask"}
+    assert {path.name for path in Path(out, ".tag2mask").iterdir()} == {"manifest"}  # no checkpoints left
+
+
+def _rows(out: str) -> list[dict[str, Any]]:
+    return [row for table in read_shards(out) for row in table.to_pylist()]
+
+
+def _check_complete(root: Path, out: str) -> list[dict[str, Any]]:
+    """One row for every image of the manifest, none with an error, and a summary that says so."""
+    assert committed_shards(out) == {0, 1, 2}
+    rows = _rows(out)
+    lines = (root / "scenes" / "manifest.csv").read_text().splitlines()[1:]
+    assert sorted(row["image_id"] for row in rows) == sorted(line.split(",")[0] for line in lines)
+    assert [row["error"] for row in rows] == [None] * NUM_SCENES
+    assert {(row["height"], row["width"]) for row in rows} == {(96, 96)}
+    summary = _json(out, "summary.json")
+    assert (summary["images"], summary["labeled"], summary["errors"]) == (NUM_SCENES, NUM_SCENES, {})
+    assert summary["seconds"] > 0
+    assert summary["images_per_s"] > 0
+    return rows
+
+
+def test_classifier_is_trained_once(folder: Path, cam: str) -> None:
+    _check_trained(cam, "cam")
+    before = Path(cam, "weights.safetensors").stat().st_mtime_ns
+    again = train_cam.run(train_cam.TrainCam(**_shared(folder, "cam"), cam_network=SETTINGS.cam))
+    assert again == _json(cam, "summary.json")
+    assert Path(cam, "weights.safetensors").stat().st_mtime_ns == before
+    other = replace(SETTINGS.cam, training=replace(SETTINGS.cam.training, learning_rate=1.0))
+    with pytest.raises(OutputError, match=r"cam\.training\.learning_rate: .* -> 1\.0"):
+        train_cam.run(train_cam.TrainCam(**_shared(folder, "cam"), cam_network=other))
+
+
+def test_seeds_lie_on_their_grid_with_sure_cells_of_the_tags_alone(folder: Path, seeds: str) -> None:
+    ids = {name: number for number, name in enumerate(_json(seeds, "run.json")["class_names"], start=1)}
+    for row in _check_complete(folder, seeds):
+        seed = decode_mask(row["seed"]["bytes"])
+        assert seed.shape == (12, 12)
+        assert set(np.unique(seed).tolist()) <= {0, 255, *(ids[tag] for tag in row["tags"])}
+
+
+def test_affinity_network_is_trained_on_the_seeds(affinity: str) -> None:
+    _check_trained(affinity, "affinity")
+
+
+def test_masks_keep_the_contract(folder: Path, masks: str) -> None:
+    rows = _check_complete(folder, masks)
+    ids = {name: number for number, name in enumerate(_json(masks, "run.json")["class_names"], start=1)}
+    schema = read_schema(masks)
+    assert schema.equals(mask_schema(keep_stages=True, metadata={}), check_metadata=False)
+    about = json.loads(schema.metadata[b"tag2mask"])
+    assert about["class_names"] == list(ids)
+    assert about["config_hash"] == _json(masks, "summary.json")["config_hash"]
+    assert about["inputs"].keys() >= {"cam", "affinity"}
+    for row in rows:
+        for column in ("mask", "mask_cam", "mask_walk"):
+            mask = decode_mask(row[column]["bytes"])
+            assert mask.shape == (96, 96)
+            assert set(np.unique(mask).tolist()) <= {0, *(ids[tag] for tag in row["tags"])}
+        assert sum(row["areas"]) == pytest.approx(1, abs=1e-5)
+        assert len(row["areas"]) == len(row["tags"]) + 1
+        assert 0 <= row["confidence"] <= 1
+
+
+@pytest.mark.xfail(strict=True, reason="run.json and summary.json lie among the shards, and readers of a folder choke")
+@pytest.mark.parametrize("reader", ["pandas", "polars", "datasets"])
+def test_other_programs_read_the_folder_as_it_is(reader: str, masks: str, tmp_path: Path) -> None:
+    if reader == "pandas":
+        import pandas as pd
+
+        assert len(pd.read_parquet(masks)) == NUM_SCENES
+    elif reader == "polars":
+        import polars as pl
+
+        assert pl.read_parquet(masks).height == NUM_SCENES
+    else:
+        import datasets
+
+        loaded = datasets.load_dataset("parquet", data_dir=masks, cache_dir=str(tmp_path), split="train")
+        assert loaded.num_rows == NUM_SCENES
+
+
+def test_masks_are_scored_against_the_truth(folder: Path, masks: str) -> None:
+    result = evaluate.run(evaluate.Evaluate(masks=masks, truth=str(folder / "scenes" / "truth")))
+    assert result["images"] == NUM_SCENES
+    assert 0 < result["miou"] < 1
+    assert np.sum(result["confusion"]) <= NUM_SCENES * 96 * 96
+    same = evaluate.run(evaluate.Evaluate(masks=masks, truth=masks, out=str(folder / "same")))
+    assert same["miou"] == 1
+
+
+def test_labeling_again_does_nothing_and_other_settings_are_refused(folder: Path, cam: str, masks: str) -> None:
+    config = _label(folder, cam, str(folder / "affinity"))
+    files = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in Path(masks).iterdir() if path.is_file()}
+    summary = label.run(config)
+    assert (summary["images"], summary["labeled"], summary["errors"]) == (NUM_SCENES, NUM_SCENES, {})
+    with pytest.raises(OutputError, match=r"walk\.alpha"):
+        label.run(replace(config, walk=replace(config.walk, alpha=3.0)))
+    with pytest.raises(OutputError, match="keep_stages"):
+        label.run(replace(config, keep_stages=False))
+    assert files == {
+        path: (path.stat().st_mtime_ns, path.read_bytes()) for path in Path(masks).iterdir() if path.is_file()
+    }
+
+
+def test_shard_that_is_gone_is_made_again_with_the_same_bytes(folder: Path, cam: str, masks: str) -> None:
+    shard = Path(masks, "shard-000001.parquet")
+    before = shard.read_bytes()
+    shard.unlink()
+    summary = label.run(_label(folder, cam, str(folder / "affinity")))
+    assert summary["labeled"] == NUM_SCENES
+    assert shard.read_bytes() == before
+
+
+def test_network_learns_from_the_masks_and_segments_with_and_without_tags(folder: Path, segmentation: str) -> None:
+    _check_trained(segmentation, "segmentation")
+    config = segment.SegmentImages(
+        **_shared(folder, "segmented"),
+        segmentation=segmentation,
+        use_tags=True,
+        segmentation_inference=SETTINGS.segmentation.inference,
+        shards=SETTINGS.shards,
+    )
+    segment.run(config)
+    ids = {name: number for number, name in enumerate(_json(segmentation, "run.json")["class_names"], start=1)}
+    for row in _check_complete(folder, config.out):
+        mask = decode_mask(row["mask"]["bytes"])
+        assert mask.shape == (96, 96)
+        assert set(np.unique(mask).tolist()) <= {0, *(ids[tag] for tag in row["tags"])}
+    assert read_schema(config.out).equals(mask_schema(keep_stages=False, metadata={}), check_metadata=False)
+    with pytest.raises(OutputError, match="use_tags"):
+        segment.run(replace(config, use_tags=False))
+
+
+def test_bad_images_end_in_error_rows_and_too_many_of_them_in_status_1(
+    folder: Path, cam: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = folder / "bad"
+    bad.mkdir()
+    (bad / "no-image.png").write_bytes(b"no picture")
+    good = sorted((folder / "scenes" / "images").iterdir())[:2]
+    tag = _json(cam, "run.json")["class_names"][0]
+    rows = [f"{good[0]},{tag}", f"missing.png,{tag}", f"no-image.png,{tag}", f"{good[1]},unicorn"]
+    (bad / "manifest.csv").write_text("image,tags\n" + "\n".join(rows) + "\n")
+    config = _label(
+        folder,
+        cam,
+        "",
+        data=str(bad / "manifest.csv"),
+        out=str(bad / "masks"),
+        walk=WalkConfig(num_steps=0),
+        crf=replace(SETTINGS.crf, num_iterations=0),
+        keep_stages=False,
+    )
+    arguments = ["--data", "m", "--out", "o", "--cam", "c"]
+    assert main(label.Label, lambda _: label.run(config), arguments) == 1
+    err = capsys.readouterr().err.splitlines()
+    assert err[-1].startswith("failed: 3 of 4 images ended in an error")
+
+    by_stage = {Path(row["image_id"]).name: row["error"] for row in _rows(config.out)}
+    assert by_stage.pop(good[0].name) is None
+    assert {name: error.split(":")[0] for name, error in by_stage.items()} == {
+        "missing.png": "fetch",
+        "no-image.png": "decode",
+        good[1].name: "manifest",
+    }
+    for row in _rows(config.out):
+        assert all((row[column] is None) == (row["error"] is not None) for column in ("mask", "height", "width"))
+    assert _json(config.out, "summary.json")["errors"] == {"fetch": 1, "decode": 1, "manifest": 1}
+
+    lenient = replace(config, max_error_fraction=1.0)
+    assert main(label.Label, lambda _: label.run(lenient), arguments) == 0
+
+    (bad / "missing.png").write_bytes(good[0].read_bytes())
+    summary = label.run(replace(lenient, retry_errors=True))
+    assert summary["errors"] == {"decode": 1, "manifest": 1}

@@ -1,0 +1,119 @@
+"""What a training job accepts as the output of an earlier one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.config import preset
+from engine.errors import OutputError, StorageError, UserError
+from engine.records import encode_mask, mask_schema, seed_schema, shard_table
+from engine.storage.shards import write_shard
+from jobs import train_affinity
+from jobs.label import Label
+from jobs.make_seeds import MakeSeeds
+from jobs.options import DataOptions
+from jobs.shard_job import Claimed, claim
+from jobs.shard_samples import check_same_images, made_with, shard_source
+
+
+def _data(folder: Path, num_images: int = 5) -> str:
+    folder.mkdir()
+    (folder / "manifest.csv").write_text("image,tags\n" + "".join(f"{n}.png,cat\n" for n in range(num_images)))
+    return str(folder / "manifest.csv")
+
+
+def _made(out: Path, data: str, job: str, *, shards: int = 3) -> Claimed:
+    """An output of two rows a shard, as a job leaves it, of which the first shards are done."""
+    claimed = claim(job, DataOptions(data=data, out=str(out)), {}, {}, rows_per_shard=2)
+    column = "seed" if job == "make_seeds" else "mask"
+    schema = seed_schema(metadata={}) if column == "seed" else mask_schema(keep_stages=False, metadata={})
+    for shard in range(shards):
+        rows = claimed.manifest.read_shard(shard)
+        count = len(rows["image_id"])
+        empty = {name: [None] * count for name in ("height", "width", "areas", "confidence")}
+        pngs = [encode_mask(np.zeros((4, 4), dtype=np.uint8))] * count
+        write_shard(str(out), shard, shard_table({**rows, **empty, column: pngs}, schema))
+    return claimed
+
+
+def test_complete_output_is_accepted_and_says_what_it_was_made_from(tmp_path: Path) -> None:
+    data = _data(tmp_path / "data")
+    claimed = _made(tmp_path / "seeds", data, "make_seeds")
+    made = made_with(str(tmp_path / "seeds"), "make_seeds", "--seeds")
+    assert made.hash == claimed.hash
+    check_same_images(claimed, made, "--seeds")
+    options = DataOptions(data=data, out=str(tmp_path / "affinity"), max_pixels=77)
+    source = shard_source(options, made, str(tmp_path / "seeds"), "seed", grid_stride=8)
+    assert (source.rows_of_shards, source.num_classes, source.max_pixels) == ((2, 2, 1), 1, 77)
+
+
+@pytest.mark.parametrize(
+    ("shards", "words"), [(2, "where 1 of 3 shards are missing; run jobs.make_seeds again"), (-1, "has no run.json")]
+)
+def test_output_that_is_not_complete_is_refused(shards: int, words: str, tmp_path: Path) -> None:
+    if shards >= 0:
+        _made(tmp_path / "seeds", _data(tmp_path / "data"), "make_seeds", shards=shards)
+    with pytest.raises(StorageError, match="--seeds is ") as refused:
+        made_with(str(tmp_path / "seeds"), "make_seeds", "--seeds")
+    assert words in str(refused.value)
+
+
+def test_shards_of_other_images_are_refused(tmp_path: Path) -> None:
+    one = _made(tmp_path / "seeds", _data(tmp_path / "data"), "make_seeds")
+    other = _made(tmp_path / "other", _data(tmp_path / "more", num_images=6), "make_seeds")
+    with pytest.raises(OutputError, match="--seeds was made from another manifest than --data"):
+        check_same_images(other, one, "--seeds")
+
+
+@pytest.mark.xfail(strict=True, reason="made_with() does not look at which job wrote the folder or which column it has")
+def test_output_of_another_job_is_refused(tmp_path: Path) -> None:
+    _made(tmp_path / "masks", _data(tmp_path / "data"), "label")
+    with pytest.raises(UserError, match="--seeds"):
+        made_with(str(tmp_path / "masks"), "make_seeds", "--seeds")
+
+
+@pytest.mark.xfail(strict=True, reason="the images are compared only after --out was claimed")
+def test_refusal_leaves_the_output_folder_free(tmp_path: Path) -> None:
+    _made(tmp_path / "seeds", _data(tmp_path / "data"), "make_seeds")
+    config = train_affinity.TrainAffinity(
+        data=_data(tmp_path / "more", num_images=6),
+        out=str(tmp_path / "affinity"),
+        seeds=str(tmp_path / "seeds"),
+        affinity_network=replace(preset("tiny").affinity, weights="random"),
+    )
+    with pytest.raises(OutputError, match="--seeds was made from another manifest"):
+        train_affinity.run(config)
+    assert not (tmp_path / "affinity" / "run.json").exists()
+
+
+def test_manifest_that_cannot_be_used_leaves_the_output_folder_free(tmp_path: Path) -> None:
+    data = _data(tmp_path / "data")
+    Path(data).write_text("image,tags\na.png,cat\na.png,cat\n")  # the same image_id twice
+    options = DataOptions(data=data, out=str(tmp_path / "out"))
+    with pytest.raises(UserError, match=r"a\.png"):
+        claim("label", options, {}, {}, rows_per_shard=2)
+    Path(data).write_text("image,tags\na.png,cat\nb.png,cat\n")
+    assert claim("label", options, {}, {}, rows_per_shard=2).manifest.num_rows == 2
+
+
+def test_options_of_the_jobs_are_checked_alike() -> None:
+    for job in (Label, MakeSeeds):
+        with pytest.raises(UserError, match=r"--max-error-fraction is 1\.5; allowed: 0 to 1"):
+            job(data="m", out="o", cam="c", max_error_fraction=1.5, **_parts(job))  # type: ignore[arg-type]
+
+
+def _parts(job: type) -> dict[str, object]:
+    tiny = preset("tiny")
+    parts: dict[str, object] = {
+        "cam_inference": tiny.cam.inference,
+        "affinity_inference": tiny.affinity.inference,
+        "seed": tiny.seed,
+        "walk": tiny.walk,
+        "crf": tiny.crf,
+        "shards": tiny.shards,
+    }
+    return {name: value for name, value in parts.items() if name in job.__dataclass_fields__}  # type: ignore[attr-defined]
