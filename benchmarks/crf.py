@@ -55,7 +55,8 @@ class Result:
 def photographs(folder: Path, num_images: int) -> list[NDArray[np.uint8]]:
     """The first photographs of 500x375, or of any size where there are none."""
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    chosen, others = [], []
+    chosen: list[NDArray[np.uint8]] = []
+    others: list[NDArray[np.uint8]] = []
     for path in paths:
         if len(chosen) == num_images:
             break
@@ -90,8 +91,11 @@ def timed_ms(call: Callable[[], list[Probabilities]]) -> tuple[float, list[Proba
 
 def measure(images: list[NDArray[np.uint8]], num_labels: int, num_unaries: int, repeats: int) -> Result:
     """Run the implementations in turns on every photograph."""
-    reference_ms, streaming_ms, alone_ms = [], [], []
-    equal, worst = [], 0.0
+    reference_ms: list[float] = []
+    streaming_ms: list[float] = []
+    alone_ms: list[float] = []
+    equal: list[float] = []
+    worst = 0.0
     for number, image in enumerate(images):
         unaries = [probabilities(image, num_labels, 100 * number + s) for s in range(num_unaries)]
         refine(image, unaries, "numba")
@@ -109,7 +113,7 @@ def measure(images: list[NDArray[np.uint8]], num_labels: int, num_unaries: int, 
             equal.append(float((one.argmax(axis=0) == other.argmax(axis=0)).mean()))
 
     def ratio(times: list[float]) -> float:
-        return statistics.median(slow / fast for slow, fast in zip(reference_ms, times, strict=True))
+        return float(statistics.median(slow / fast for slow, fast in zip(reference_ms, times, strict=True)))
 
     return Result(
         num_labels=num_labels,

@@ -177,16 +177,18 @@ def _read_features(
     features: Float32, colours: Any, start: int, count: int, sigma_px: Scalar, sigma_rgb: Scalar
 ) -> None:
     """Write a block of pixels as (D, pixels): x, y and the colours, each over its sigma."""
-    width, num_colours = colours.shape[1], colours.shape[2]
+    width, num_colours, flat = colours.shape[1], colours.shape[2], colours.reshape(-1)
     y, x = start // width, start % width
     for p in range(count):
         features[0, p] = np.float32(x) / sigma_px
         features[1, p] = np.float32(y) / sigma_px
-        for c in range(num_colours):
-            features[2 + c, p] = np.float32(colours[y, x, c]) / sigma_rgb
         x += 1
         if x == width:
             x, y = 0, y + 1
+    for c in range(num_colours):
+        row, first = features[2 + c], start * num_colours + c
+        for p in range(count):
+            row[p] = np.float32(flat[np.uint64(first + p * num_colours)]) / sigma_rgb
 
 
 @_compiled
@@ -358,13 +360,13 @@ def find_chains(keys: Int64, classes: Int64, tables: Int32, strides: Int64) -> I
     following, has_before = np.empty(len(keys), np.int32), np.empty(len(keys), np.bool_)
     chains = np.empty(size * (len(keys) + len(keys) // 2) + 2, np.int32)
     chains[0] = 0
-    length = 1
+    length, all_strides = 1, strides.sum()
     for axis in range(size):
         has_before[:] = False
         for vertex in range(1, len(keys)):
             r, key = classes[vertex], keys[vertex] + strides[axis]
             if r == 0:
-                r, key = size, key - strides.sum()
+                r, key = size, key - all_strides
             r -= 1
             after = tables[r, _slot(tables[r], keys, key)]
             following[vertex] = after
@@ -398,19 +400,32 @@ def _blur(like: Any, values: Float32, chains: Int32) -> None:
 
 
 @_compiled
-def apply_filter(vertices: Int32, weights: Float32, chains: Int32, num_vertices: int, values: Float32) -> Float32:
-    """Splat (N,) values onto the vertices, blur, slice: without alpha, the constant of Adams et al."""
+def _splat_and_blur(vertices: Int32, weights: Float32, chains: Int32, num_vertices: int, values: Float32) -> Float32:
+    """What (N,) values become at the vertices."""
     at_vertices = np.zeros(num_vertices, np.float32)
     for pixel in range(len(values)):
         for r in range(vertices.shape[1]):
             at_vertices[np.uint64(vertices[pixel, r])] += weights[pixel, r] * values[pixel]
     _blur((_ZERO,), at_vertices, chains)
+    return at_vertices
+
+
+@_compiled
+def _slice(vertices: Int32, weights: Float32, at_vertices: Float32, pixel: int) -> Scalar:
+    """What a pixel reads from the vertices around it."""
+    total = _ZERO
+    for r in range(vertices.shape[1]):
+        total += weights[pixel, r] * at_vertices[np.uint64(vertices[pixel, r])]
+    return total
+
+
+@_compiled
+def apply_filter(vertices: Int32, weights: Float32, chains: Int32, num_vertices: int, values: Float32) -> Float32:
+    """Splat (N,) values onto the vertices, blur, slice: without alpha, the constant of Adams et al."""
+    at_vertices = _splat_and_blur(vertices, weights, chains, num_vertices, values)
     filtered = np.empty_like(values)
     for pixel in range(len(values)):
-        total = _ZERO
-        for r in range(vertices.shape[1]):
-            total += weights[pixel, r] * at_vertices[np.uint64(vertices[pixel, r])]
-        filtered[pixel] = total
+        filtered[pixel] = _slice(vertices, weights, at_vertices, pixel)
     return filtered
 
 
@@ -418,9 +433,9 @@ def apply_filter(vertices: Int32, weights: Float32, chains: Int32, num_vertices:
 def normalise(vertices: Int32, weights: Float32, chains: Int32, num_vertices: int) -> None:
     """Divide each pixel's weights by the root of what the filter makes of all ones, so that K becomes n K n."""
     ones = np.ones(len(vertices), np.float32)
-    filtered = apply_filter(vertices, weights, chains, num_vertices, ones)
+    at_vertices = _splat_and_blur(vertices, weights, chains, num_vertices, ones)
     for pixel in range(len(vertices)):
-        factor = np.float32(1 / math.sqrt(filtered[pixel] + 1e-20))
+        factor = np.float32(1 / math.sqrt(_slice(vertices, weights, at_vertices, pixel) + 1e-20))
         for r in range(vertices.shape[1]):
             weights[pixel, r] *= factor
 
