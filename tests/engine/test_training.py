@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -30,6 +30,14 @@ CONFIG = replace(
     weight_decay=0.0,
 )
 Fit = Callable[..., tuple[Trained, list[TrainingProgress], float]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_reports() -> Iterator[None]:
+    """Ray Train looks more often whether a worker has reported: seconds a training, which is all that these last."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+        yield
 
 
 @pytest.fixture(scope="module")
