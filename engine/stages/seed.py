@@ -89,5 +89,6 @@ class MakeSeed:
             bilateral_sigma_px=crf.bilateral_sigma_px,
             bilateral_sigma_rgb=crf.bilateral_sigma_rgb,
             bilateral_weight=crf.bilateral_weight,
+            backend=crf.backend,
         )
-        return [lattice.infer(start, crf.num_iterations) for start in starts]
+        return lattice.infer_many(starts, crf.num_iterations)
