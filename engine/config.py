@@ -120,13 +120,40 @@ class CamConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CrfConfig:
+    """Dense CRF."""
+
+    num_iterations: int = 10
+    """Mean field iterations; 0 leaves the dCRF out."""
+    spatial_sigma_px: float = 3.0
+    """Width of the smoothness kernel, pixels."""
+    spatial_weight: float = 3.0
+    """Weight of the smoothness kernel."""
+    bilateral_sigma_px: float = 80.0
+    """Width of the appearance kernel in the plane, pixels."""
+    bilateral_sigma_rgb: float = 13.0
+    """Width of the appearance kernel in colour, of 255."""
+    bilateral_weight: float = 10.0
+    """Weight of the appearance kernel."""
+    backend: Literal["auto", "numba", "pydensecrf"] = "auto"
+    """Which implementation computes it: numba is the fast one, pydensecrf the reference; both give the same."""
+
+    def __post_init__(self) -> None:
+        _require(self.num_iterations >= 0, "num_iterations", self.num_iterations, "0 or more")
+        for name in ("spatial_sigma_px", "bilateral_sigma_px", "bilateral_sigma_rgb"):
+            _require(getattr(self, name) >= 0.5, name, getattr(self, name), "0.5 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SeedConfig:
     """How sure a cell must be to teach AffinityNet."""
 
-    alpha_low: float = 0.8
+    alpha_low: float = 1.2
     """Background exponent under which foreground must still win; smaller makes the foreground surer."""
-    alpha_high: float = 4.0
+    alpha_high: float = 5.0
     """Background exponent under which background must still win; larger makes the background surer."""
+    crf: CrfConfig = field(default_factory=CrfConfig)
+    """The dCRF of the seed; stronger than that of the masks, because sure cells matter more than many."""
     long_side_px: int = 384
     """The dCRF of the seed works on the image at this long side, pixels; 0 keeps its own size."""
     grid_stride: int = 8
@@ -174,11 +201,11 @@ class AffinityConfig:
 class WalkConfig:
     """Background map and random walk."""
 
-    alpha: float = 1.0
+    alpha: float = 2.0
     """Background exponent; larger means less, surer background."""
     beta: float = 8.0
     """Exponent of the affinities; larger keeps the walk from weak ones."""
-    num_steps: int = 256
+    num_steps: int = 128
     """Steps of the walk; 0 leaves it out."""
     radius: int = 5
     """Pairs of cells closer than this many cells are connected (gamma of the paper)."""
@@ -191,31 +218,6 @@ class WalkConfig:
         _require(self.num_steps >= 0, "num_steps", self.num_steps, "0 or more")
         _require(2 <= self.radius <= 32, "radius", self.radius, "2 to 32 cells")
         _require(self.tolerance >= 0, "tolerance", self.tolerance, "0 or more")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CrfConfig:
-    """Dense CRF."""
-
-    num_iterations: int = 10
-    """Mean field iterations; 0 leaves the dCRF out."""
-    spatial_sigma_px: float = 3.0
-    """Width of the smoothness kernel, pixels."""
-    spatial_weight: float = 3.0
-    """Weight of the smoothness kernel."""
-    bilateral_sigma_px: float = 80.0
-    """Width of the appearance kernel in the plane, pixels."""
-    bilateral_sigma_rgb: float = 13.0
-    """Width of the appearance kernel in colour, of 255."""
-    bilateral_weight: float = 10.0
-    """Weight of the appearance kernel."""
-    backend: Literal["auto", "numba", "pydensecrf"] = "auto"
-    """Which implementation computes it: numba is the fast one, pydensecrf the reference; both give the same."""
-
-    def __post_init__(self) -> None:
-        _require(self.num_iterations >= 0, "num_iterations", self.num_iterations, "0 or more")
-        for name in ("spatial_sigma_px", "bilateral_sigma_px", "bilateral_sigma_rgb"):
-            _require(getattr(self, name) >= 0.5, name, getattr(self, name), "0.5 or more")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -301,14 +303,19 @@ class Settings:
     resources: ResourceConfig = field(default_factory=ResourceConfig)
 
 
+MILD_CRF = CrfConfig(bilateral_weight=4.0, bilateral_sigma_px=30.0, bilateral_sigma_rgb=8.0)
+"""The authors' constants take whole objects from the softer maps of small networks (docs/decisions.md)."""
+
+
 def _small() -> Settings:
     crops = TrainingConfig(
         num_epochs=6, batch_size=16, crop_px=256, long_side_px=(256, 420), learning_rate=2e-4, head_learning_rate=2e-3
     )
     return Settings(
         cam=CamConfig(training=crops, inference=InferenceConfig()),
+        crf=MILD_CRF,
         affinity=AffinityConfig(
-            training=replace(crops, num_epochs=2, batch_size=8, learning_rate=1e-4, head_learning_rate=1e-3),
+            training=replace(crops, num_epochs=3, batch_size=8, learning_rate=1e-4, head_learning_rate=1e-3),
             inference=AffinityInferenceConfig(),
         ),
         segmentation=SegmentationConfig(
@@ -359,6 +366,7 @@ def _default() -> Settings:
     return Settings(
         cam=CamConfig(training=crops, inference=sight, **resnet),
         seed=SeedConfig(long_side_px=0),
+        crf=MILD_CRF,
         affinity=AffinityConfig(
             training=replace(crops, num_epochs=4, batch_size=16),
             inference=AffinityInferenceConfig(long_side_px=512, precision="bfloat16"),
@@ -401,6 +409,7 @@ def _paper() -> Settings:
             **resnet,
         ),
         walk=WalkConfig(alpha=16.0, beta=8.0, num_steps=256),
+        crf=CrfConfig(),
         segmentation=SegmentationConfig(training=crops, inference=sight, head_channels=256, **resnet),
     )
 

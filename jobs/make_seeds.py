@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from engine.cluster import Cluster
-from engine.config import CrfConfig, InferenceConfig, SeedConfig, ShardConfig, to_dict
+from engine.config import InferenceConfig, SeedConfig, ShardConfig, to_dict
 from engine.pipeline import Pool, Step, crf_pool, network_pool
 from engine.records import seed_schema
 from engine.stages.cam import ComputeCam
@@ -30,8 +30,6 @@ class MakeSeeds(ShardOptions):
     """How the activation maps are taken."""
     seed: SeedConfig
     """How sure a cell must be."""
-    crf: CrfConfig
-    """The dense CRF."""
     shards: ShardConfig
     """The output's layout."""
 
@@ -41,7 +39,6 @@ def run(config: MakeSeeds) -> dict[str, Any]:
     settings = {
         "cam": {"inference": to_dict(config.cam_inference)},
         "seed": to_dict(config.seed),
-        "crf": to_dict(config.crf),
         "shards": to_dict(config.shards),
     }
     claimed = claim(
@@ -63,7 +60,6 @@ def run(config: MakeSeeds) -> dict[str, Any]:
         }
         seed = {
             "seed": config.seed,
-            "crf": config.crf,
             "num_classes": len(claimed.manifest.class_names),
             "max_pixels": config.max_pixels,
         }

@@ -77,7 +77,6 @@ def run(config: Run) -> dict[str, Any]:
                 cam=folder["cam"],
                 cam_inference=config.cam.inference,
                 seed=config.seed,
-                crf=config.crf,
                 shards=config.shards,
             ),
         )

@@ -34,7 +34,8 @@ class AffinityNetwork(nn.Module):
         for tap in self.taps:
             assert isinstance(tap, nn.Conv2d)
             nn.init.kaiming_normal_(tap.weight)
-        nn.init.xavier_uniform_(self.mix.weight, gain=4)
+        # The authors' gain of 4 makes the first affinities of some backbones all but 0, which takes long to unlearn.
+        nn.init.xavier_uniform_(self.mix.weight)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 255] to features (B, D, h, w) with h = ceil(H / grid_stride)."""

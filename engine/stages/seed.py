@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.config import CrfConfig, SeedConfig
+from engine.config import SeedConfig
 from engine.ops.cam import with_background
 from engine.ops.crf import DenseCrf
 from engine.ops.mask import class_areas, to_probabilities, upsample
@@ -26,9 +26,8 @@ from engine.storage.images import decode_image
 class MakeSeed:
     """Reads ``cam``, ``encoded``, ``class_ids``; adds ``seed`` (h, w), ``areas`` (sure cells); drops what it read."""
 
-    def __init__(self, seed: SeedConfig, crf: CrfConfig, *, num_classes: int, max_pixels: int) -> None:
+    def __init__(self, seed: SeedConfig, *, num_classes: int, max_pixels: int) -> None:
         self._seed = seed
-        self._crf = crf
         self._dtype = mask_dtype(num_classes)
         self._ignore = ignore_value(num_classes)
         self._max_pixels = max_pixels
@@ -78,7 +77,7 @@ class MakeSeed:
         return seed
 
     def _sharpened(self, starts: list[NDArray[np.float32]], image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        crf = self._crf
+        crf = self._seed.crf
         if crf.num_iterations == 0:
             return starts
         lattice = DenseCrf(
