@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar, cast, get_type_hints
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from engine.errors import ConfigError
 
@@ -459,15 +459,37 @@ def merged(config: Part, changes: dict[str, Any], *, where: str, prefix: str = "
         current = getattr(config, name)
         if dataclasses.is_dataclass(current) and isinstance(value, dict):
             updates[name] = merged(current, value, where=where, prefix=f"{prefix}{name}.")
-        elif isinstance(current, tuple) and isinstance(value, list):
-            updates[name] = tuple(value)
-        elif isinstance(current, bool) != isinstance(value, bool) or not isinstance(
-            value, (int, float) if isinstance(current, float) else type(current)
-        ):
-            raise ConfigError(f"{where}: setting '{prefix}{name}' is {value!r}; allowed: a {type(current).__name__}")
-        else:
-            updates[name] = float(value) if isinstance(current, float) else value
-    return cast(Part, replace(config, **updates))
+            continue
+        try:
+            updates[name] = _as_type(value, hints[name])
+        except TypeError as error:
+            raise ConfigError(f"{where}: setting '{prefix}{name}' is {value!r}; allowed: {error}") from error
+    try:
+        return cast(Part, replace(config, **updates))
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {prefix}{error}") from error
+
+
+def _as_type(value: Any, hint: Any) -> Any:
+    """A JSON value as the type of a setting; TypeError with what is allowed."""
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint) or isinstance(value, bool):
+            raise TypeError(", ".join(str(choice) for choice in get_args(hint)))
+        return value
+    if get_origin(hint) is tuple:
+        kinds = get_args(hint)
+        if not isinstance(value, list | tuple):
+            raise TypeError("a list")
+        if kinds[-1] is Ellipsis:
+            return tuple(_as_type(one, kinds[0]) for one in value)
+        if len(value) != len(kinds):
+            raise TypeError(f"a list of {len(kinds)}")
+        return tuple(_as_type(one, kind) for one, kind in zip(value, kinds, strict=True))
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise TypeError({int: "a whole number", float: "a number", bool: "true or false"}.get(hint, "text"))
+    return value
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

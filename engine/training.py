@@ -182,6 +182,7 @@ def _train(sent: dict[str, Any]) -> None:
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         start, curve = state["step"], state["curve"]
+    network.train()
     wrapped = ray.train.torch.prepare_model(network, move_to_device=False)
 
     steps_per_epoch = max(1, -(-steps // config.num_epochs))
@@ -192,9 +193,6 @@ def _train(sent: dict[str, Any]) -> None:
         _set_rate(optimizer, (1 - step / steps) ** config.poly_power)
         with clock.waiting():
             batch = next(batches)
-        network.train()
-        if config.freeze_batch_norm:
-            cast(Backbone, network.backbone).freeze_batch_norm()
         loss_of_window.add(_step(job, wrapped, network, optimizer, batch, device, world))
         done = step + 1
         if clock.is_due() or done == steps:

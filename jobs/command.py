@@ -128,4 +128,4 @@ def one_line(complaint: str) -> str:
 
 
 def _option(part: str, name: str) -> str:
-    return f"--{part}.{name}".replace("_", "-")
+    return f"--{part}.{name}".replace("_", "-").replace("-network.", ".").replace("-inference.", ".inference.")

@@ -2,43 +2,44 @@
 
 from __future__ import annotations
 
-from engine.errors import OutputError, StorageError
+from engine.errors import StorageError
 from engine.stages.samples import SampleSource, Target
 from engine.storage.filesystem import join
-from engine.storage.manifest import open_manifest
+from engine.storage.manifest import file_hash, open_manifest
 from engine.storage.run_record import RECORD_NAME, WORK_FOLDER, read_json
 from engine.storage.shards import committed_shards
 from jobs.options import DataOptions
 from jobs.shard_job import Claimed
 
 
-def made_with(folder: str, job: str, option: str) -> Claimed:
+def made_with(folder: str, jobs: tuple[str, ...], option: str, *, data: str) -> Claimed:
     """What an earlier job's output was made from.
 
     Args:
         folder: what the job wrote, complete.
-        job: the job's name, for the error's sentence.
+        jobs: the jobs whose output will do.
         option: the option that names the folder.
+        data: the manifest that it must have been made from.
 
     Raises:
-        StorageError: the folder is not a complete output of a job.
+        StorageError: the folder is not a complete output of one of the jobs, or of other images.
     """
     record = read_json(join(folder, RECORD_NAME))
+    allowed = " or ".join(f"jobs.{job}" for job in jobs)
     if record is None:
-        raise StorageError(f"{option} is '{folder}', which has no {RECORD_NAME}; allowed: a folder of jobs.{job}")
+        raise StorageError(f"{option} is '{folder}', which has no {RECORD_NAME}; allowed: a folder of {allowed}")
+    if record["job"] not in jobs:
+        raise StorageError(f"{option} is '{folder}', which jobs.{record['job']} wrote; allowed: a folder of {allowed}")
     manifest = open_manifest(join(folder, WORK_FOLDER))
     missing = manifest.num_shards - len(committed_shards(folder))
     if missing:
         raise StorageError(
-            f"{option} is '{folder}', where {missing} of {manifest.num_shards} shards are missing; run jobs.{job} again"
+            f"{option} is '{folder}', where {missing} of {manifest.num_shards} shards are missing; "
+            f"run jobs.{record['job']} again"
         )
+    if manifest.data_hash != file_hash(data):
+        raise StorageError(f"{option} was made from another manifest than --data; allowed: the shards of these images")
     return Claimed(record=record, manifest=manifest)
-
-
-def check_same_images(claimed: Claimed, made: Claimed, option: str) -> None:
-    """Raises OutputError where the shards were not made from ``--data``."""
-    if made.manifest.data_hash != claimed.manifest.data_hash:
-        raise OutputError(f"{option} was made from another manifest than --data; allowed: the shards of these images")
 
 
 def shard_source(

@@ -12,7 +12,7 @@ from engine.config import AffinityConfig
 from jobs.command import main
 from jobs.options import DataOptions
 from jobs.shard_job import claim
-from jobs.shard_samples import check_same_images, made_with, shard_source
+from jobs.shard_samples import made_with, shard_source
 from jobs.training_job import train, training_settings
 
 
@@ -28,7 +28,7 @@ class TrainAffinity(DataOptions):
 
 def run(config: TrainAffinity) -> dict[str, Any]:
     """Train AffinityNet; writes ``weights.safetensors``, ``run.json`` and ``summary.json`` under ``--out``."""
-    made = made_with(config.seeds, "make_seeds", "--seeds")
+    made = made_with(config.seeds, ("make_seeds",), "--seeds", data=config.data)
     settings = training_settings("affinity", config.affinity_network)
     claimed = claim(
         "train_affinity",
@@ -38,7 +38,6 @@ def run(config: TrainAffinity) -> dict[str, Any]:
         rows_per_shard=made.manifest.rows_per_shard,
         class_names=made.manifest.class_names,
     )
-    check_same_images(claimed, made, "--seeds")
     grid_stride = config.affinity_network.grid_stride
     source = shard_source(config, claimed, config.seeds, "seed", grid_stride=grid_stride)
     return train(config, claimed, config.affinity_network, source)

@@ -12,7 +12,7 @@ from engine.config import SegmentationConfig
 from jobs.command import main
 from jobs.options import DataOptions
 from jobs.shard_job import claim
-from jobs.shard_samples import check_same_images, made_with, shard_source
+from jobs.shard_samples import made_with, shard_source
 from jobs.training_job import train, training_settings
 
 
@@ -28,7 +28,7 @@ class TrainSegmentation(DataOptions):
 
 def run(config: TrainSegmentation) -> dict[str, Any]:
     """Train the network; writes ``weights.safetensors``, ``run.json`` and ``summary.json`` under ``--out``."""
-    made = made_with(config.masks, "label", "--masks")
+    made = made_with(config.masks, ("label", "segment"), "--masks", data=config.data)
     settings = training_settings("segmentation", config.segmentation_network)
     claimed = claim(
         "train_segmentation",
@@ -38,7 +38,6 @@ def run(config: TrainSegmentation) -> dict[str, Any]:
         rows_per_shard=made.manifest.rows_per_shard,
         class_names=made.manifest.class_names,
     )
-    check_same_images(claimed, made, "--masks")
     return train(config, claimed, config.segmentation_network, shard_source(config, claimed, config.masks, "mask"))
 
 

@@ -16,7 +16,6 @@ from jobs.command import main, parse
 from jobs.label import Label
 from jobs.train_cam import TrainCam
 
-RENAMED = pytest.mark.xfail(strict=True, reason="the complaint names the field (--cam-network), not the option (--cam)")
 LABEL = ["--data", "m.csv", "--out", "out", "--cam", "c", "--affinity", "a"]
 TRAIN = ["--data", "m.csv", "--out", "out"]
 
@@ -73,8 +72,8 @@ def test_setting_of_a_preset_is_changed_alone() -> None:
         ([*LABEL, "--walk.alpha", "much"], "--walk.alpha"),
         ([*LABEL, "--walk.alpha", "-1"], "--walk.alpha"),
         ([*LABEL, "--walk.num-steps", "2.5"], "--walk.num-steps"),
-        pytest.param([*LABEL, "--cam.inference.scales", "0"], "--cam.inference.scales", marks=RENAMED),
-        pytest.param([*LABEL, "--cam.inference.long-side-px", "7"], "--cam.inference.long-side-px", marks=RENAMED),
+        pytest.param([*LABEL, "--cam.inference.scales", "0"], "--cam.inference.scales"),
+        pytest.param([*LABEL, "--cam.inference.long-side-px", "7"], "--cam.inference.long-side-px"),
         ([*LABEL, "--shards.rows-per-shard", "0"], "--shards.rows-per-shard"),
         ([*LABEL, "--preset", "huge"], "--preset"),
         ([*LABEL, "--preset"], "--preset"),
@@ -98,7 +97,7 @@ def test_mistake_is_one_line_that_names_the_option(arguments: list[str], named: 
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        pytest.param(["--cam.training.crop-px", "31"], "--cam.training.crop-px", marks=RENAMED),
+        pytest.param(["--cam.training.crop-px", "31"], "--cam.training.crop-px"),
         (["--cam.stride", "7"], "--cam.stride"),
         (["--cam.training.optimizer", "adam"], "--cam.training.optimizer"),
         (["--cam.training.long-side-px", "64"], "--cam.training.long-side-px"),
@@ -133,7 +132,6 @@ def test_config_file_that_cannot_be_used_is_the_users_mistake(
     assert len(err.splitlines()) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="checks of a setting from --config do not say which file they are about")
 def test_value_of_a_config_file_that_is_not_allowed_is_said_with_the_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ SEED = SeedConfig(alpha_low=0.8, alpha_high=4.0, long_side_px=64, grid_stride=8)
 
 
 def _stage(crf: CrfConfig = NO_CRF, num_classes: int = 3) -> MakeSeed:
-    return MakeSeed(SEED, crf, num_classes=num_classes, max_pixels=MAX_PIXELS)
+    return MakeSeed(replace(SEED, crf=crf), num_classes=num_classes, max_pixels=MAX_PIXELS)
 
 
 def _steps() -> np.ndarray:
