@@ -26,6 +26,7 @@ from engine.config import (
 from engine.errors import OutputError
 from engine.storage.filesystem import check_writable, join
 from engine.storage.run_record import RECORD_NAME, commit, versions, write_json
+from engine.storage.truth import open_truth
 from jobs import label, make_seeds, report, segment, train_affinity, train_cam, train_segmentation
 from jobs.command import main
 from jobs.evaluate import RESULT, score
@@ -63,6 +64,8 @@ class Run(ShardOptions):
 def run(config: Run) -> dict[str, Any]:
     """Run the chain into ``cam/ seeds/ affinity/ masks/ segmentation/ report.html summary.json`` under ``--out``."""
     check_writable(config.out)
+    if config.truth:
+        open_truth(config.truth)  # a slip in its path is said now, not after the training
     folder = {name: join(config.out, name) for name in ("cam", "seeds", "affinity", "masks", "segmentation", SEGMENTED)}
     shared = {item.name: getattr(config, item.name) for item in dataclasses.fields(DataOptions) if item.name != "out"}
     sharded = {**shared, "max_error_fraction": config.max_error_fraction, "retry_errors": config.retry_errors}

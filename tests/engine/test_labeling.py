@@ -1,0 +1,91 @@
+"""Labeling in memory, without Ray."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import engine
+from engine.config import Settings, preset
+from engine.errors import ConfigError, WeightsError
+from tests.engine.stages.examples import CLASS_NAMES, picture, write_network
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return {kind: write_network(tmp_path_factory.mktemp(kind), kind) for kind in ("cam", "affinity")}
+
+
+def _settings(num_steps: int = 8) -> Settings:
+    tiny = preset("tiny")
+    return replace(tiny, walk=replace(tiny.walk, num_steps=num_steps), crf=replace(tiny.crf, num_iterations=2))
+
+
+def test_arrays_paths_and_pillow_images_give_the_same_mask(weights: dict[str, str], tmp_path: Path) -> None:
+    image = picture(60, 80)
+    Image.fromarray(image).save(tmp_path / "image.png")
+    results = engine.label_images(
+        [image, str(tmp_path / "image.png"), Image.fromarray(image)],
+        [["cat", "bird"]] * 3,
+        **weights,
+        settings=_settings(),
+    )
+    for result in results:
+        assert result.error is None
+        assert result.mask is not None
+        assert result.mask.shape == (60, 80)
+        assert set(np.unique(result.mask)) <= {0, 1, 3}
+        assert np.array_equal(result.mask, results[0].mask)
+        assert list(result.areas) == ["background", "cat", "bird"]
+        assert sum(result.areas.values()) == pytest.approx(1, abs=1e-5)
+    assert results[0].class_names == CLASS_NAMES
+
+
+def test_image_that_cannot_be_labeled_costs_no_other(weights: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"<html>not here</html>")
+    good = picture(48, 64)
+    images = [str(tmp_path / "missing.jpg"), str(tmp_path / "broken.jpg"), good, good.astype(np.float32), good]
+    tags = [["cat"], ["cat"], ["cat"], ["cat"], ["unicorn"]]
+    results = engine.label_images(images, tags, **weights, settings=_settings())
+    assert [(result.error or "fine").split(":")[0] for result in results] == [
+        "fetch",
+        "decode",
+        "fine",
+        "decode",
+        "tags",
+    ]
+    (alone,) = engine.label_images([good], [["cat"]], **weights, settings=_settings())
+    assert np.array_equal(alone.mask, results[2].mask)
+
+
+def test_image_without_tags_is_all_background(weights: dict[str, str]) -> None:
+    (result,) = engine.label_images([picture(48, 64)], [[]], **weights, settings=_settings())
+    assert result.mask is not None
+    assert not result.mask.any()
+    assert result.areas == {"background": 1.0}
+
+
+def test_walk_needs_affinities_and_its_absence_does_not(weights: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="affinity is missing"):
+        engine.label_images([picture(48, 64)], [["cat"]], cam=weights["cam"], settings=_settings())
+    (result,) = engine.label_images([picture(48, 64)], [["cat"]], cam=weights["cam"], settings=_settings(num_steps=0))
+    assert result.mask is not None
+
+
+def test_mistakes_are_said_before_anything_runs(weights: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="images has 1 entries and tags 2"):
+        engine.label_images([picture(48, 64)], [["cat"], ["dog"]], **weights)
+    with pytest.raises(WeightsError, match="kind 'affinity'"):
+        engine.label_images([picture(48, 64)], [["cat"]], cam=weights["affinity"], affinity=weights["cam"])
+
+
+def test_importing_the_engine_starts_and_loads_nothing() -> None:
+    code = "import engine, sys; print([name for name in ('torch', 'ray', 'pyarrow', 'PIL') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"
