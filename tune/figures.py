@@ -1,0 +1,112 @@
+"""mIoU of many configurations from their counts, how sure it is, and what it is on images that were not looked at.
+
+Images are dealt to groups, at most :data:`MAX_GROUPS`; the bootstrap draws groups, so its cost and the size of the
+counts do not grow with the data set.
+
+Letters: R configurations, G groups, C classes, B draws.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tune.sweep import INTERSECTION, PREDICTED
+
+MAX_GROUPS = 500
+COVERAGE = (2.5, 97.5)
+"""Percentiles of the bootstrap between which an interval lies."""
+_BLOCK = 64
+
+Floats = NDArray[np.float64]
+
+
+def class_iou(counts: NDArray[Any], truth: NDArray[Any]) -> Floats:
+    """IoU of each class, as engine.ops.metrics.mean_iou counts it.
+
+    Args:
+        counts: (..., 2, C+1) pixels by intersection and prediction.
+        truth: (..., C+1) pixels of each class in the truth.
+
+    Returns:
+        (..., C+1) float64 in [0, 1]; NaN for a class that neither truth nor masks hold.
+    """
+    intersection = counts[..., INTERSECTION, :].astype(np.float64)
+    union = counts[..., PREDICTED, :] + truth - intersection
+    return np.where(union > 0, intersection / np.where(union > 0, union, 1.0), np.nan)
+
+
+def mean_over_classes(iou: Floats) -> Floats:
+    """The mean over the last axis without its NaN; NaN when there is nothing else."""
+    known = ~np.isnan(iou)
+    number = known.sum(axis=-1)
+    total = np.where(known, iou, 0.0).sum(axis=-1)
+    return np.where(number > 0, total / np.maximum(number, 1), np.nan)
+
+
+def miou(counts: NDArray[Any], truth: NDArray[Any]) -> Floats:
+    """mIoU over all groups.
+
+    Args:
+        counts: (R, G, 2, C+1).
+        truth: (G, C+1).
+
+    Returns:
+        (R,) float64.
+    """
+    return mean_over_classes(class_iou(counts.sum(axis=1), truth.sum(axis=0)))
+
+
+def bootstrap(counts: NDArray[Any], truth: NDArray[Any], *, num_draws: int, rng_seed: int) -> Floats:
+    """mIoU over groups drawn with replacement; every configuration sees the same draws, so they can be compared.
+
+    Args:
+        counts: (R, G, 2, C+1).
+        truth: (G, C+1).
+
+    Returns:
+        (R, B) float64.
+    """
+    num_groups = len(truth)
+    rng = np.random.default_rng(rng_seed)
+    weights = rng.multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=num_draws).astype(np.float64)
+    drawn_truth = weights @ truth
+    drawn = np.empty((len(counts), num_draws))
+    for start in range(0, len(counts), _BLOCK):
+        block = counts[start : start + _BLOCK]
+        flat = np.moveaxis(block, 1, 0).reshape(num_groups, -1).astype(np.float64)
+        totals = (weights @ flat).reshape(num_draws, len(block), 2, -1)
+        drawn[start : start + _BLOCK] = mean_over_classes(class_iou(totals, drawn_truth[:, None])).T
+    return drawn
+
+
+def intervals(drawn: Floats) -> Floats:
+    """(R, 2): the ends of each configuration's interval."""
+    return np.stack([np.nanpercentile(drawn, percentile, axis=1) for percentile in COVERAGE], axis=1)
+
+
+def tied_with(best: int, drawn: Floats) -> NDArray[np.bool_]:
+    """(R,) bool: whether zero lies in the interval of the best's lead, from the same draws."""
+    lead = drawn[best] - drawn
+    return np.asarray(np.nanpercentile(lead, COVERAGE[0], axis=1) <= 0)
+
+
+def cross_validated(counts: NDArray[Any], truth: NDArray[Any], *, num_folds: int) -> float:
+    """mIoU of a search that never saw what it is scored on.
+
+    The configuration for each fold is the best on the other folds; the counts of all folds add up to one mIoU.
+
+    Args:
+        counts: (R, G, 2, C+1).
+        truth: (G, C+1).
+        num_folds: 2 up to G.
+    """
+    folds = np.arange(len(truth)) % num_folds
+    held_out = np.zeros(counts.shape[2:])
+    for fold in range(num_folds):
+        inside = folds == fold
+        best = int(np.nanargmax(miou(counts[:, ~inside], truth[~inside])))
+        held_out += counts[best][inside].sum(axis=0)
+    return float(mean_over_classes(class_iou(held_out, truth.sum(axis=0))))

@@ -1,0 +1,416 @@
+"""Search alpha, beta and the number of walk steps for mIoU, without labeling again: ``python -m tune.search``."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+import ray.tune
+import tyro
+from ray.tune.schedulers import ASHAScheduler
+
+from engine.cluster import Cluster, connected
+from engine.config import AffinityInferenceConfig, CrfConfig, InferenceConfig, WalkConfig, to_dict
+from engine.errors import ConfigError, OutputError, StorageError, TooManyErrors
+from engine.progress import Meter
+from engine.stages.networks import read_architecture
+from engine.storage.filesystem import absolute, delete_file, join, list_names, write_bytes
+from engine.storage.run_record import WORK_FOLDER, claim_output, commit, versions, write_json
+from engine.storage.weights import weights_hash
+from jobs.command import main
+from jobs.options import DataOptions
+from jobs.shard_job import network_classes
+from tune.cache import TrueMasks, cache_key, fill_cache, missing_shards, open_cache, read_true_masks
+from tune.plots import class_bars, heat_maps
+from tune.results import Scored, collect, judged, print_table, validated, write_results
+from tune.space import SearchName, Slice, default_slice, grid_slices, random_slices, single, slice_of
+from tune.trial import Context, read_state, run_slice
+
+RESULTS, BEST, HEAT_MAPS, CLASSES = "results.parquet", "best.json", "miou.svg", "classes.svg"
+_QUIET = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a folder of logs for each trial
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ctrl-c ends the search as it ends any job
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Search(DataOptions):
+    """Find the alpha, beta and number of walk steps with the best mIoU on the images that have truth."""
+
+    truth: str
+    """True masks, of all images or of some: a folder of PNGs named by image stem, or a folder of mask shards."""
+    cam: str
+    """Folder that jobs.train_cam wrote."""
+    affinity: str
+    """Folder that jobs.train_affinity wrote."""
+    cache: str = ""
+    """Folder or URI for what the networks say, which later searches use again; 'cache' in --out by default."""
+    search: SearchName = "grid"
+    """grid: every combination. random: --num-betas betas between the least and the greatest, each with as many alphas
+    and steps as are given, drawn too. optuna: a model chooses the betas; every alpha and number of steps with each."""
+    alphas: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 8.0, 16.0)
+    """Background exponents."""
+    betas: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 16.0)
+    """Exponents of the affinities."""
+    steps: tuple[int, ...] = (0, 8, 16, 32, 64, 128, 192, 256, 512, 1024)
+    """Numbers of steps; 0 leaves out the walk."""
+    num_betas: int = 10
+    """Betas that random and optuna try."""
+    early_stopping: bool = False
+    """Stop betas that look poor on a share of the images (ASHA); their figures are over that share alone."""
+    top_k_crf: int = 0
+    """Give this many of the best configurations the dCRF too, and rank them by the mIoU with it; 0 leaves it out."""
+    folds: int = 5
+    """Parts of the images for the cross-validated figure; 0 leaves it out."""
+    bootstrap: int = 1000
+    """Draws for the confidence intervals; 0 leaves them out."""
+    rng_seed: int = 0
+    """Seed of the order of the images, of random configurations and of the bootstrap."""
+    cam_inference: Annotated[InferenceConfig, tyro.conf.arg(name="cam.inference")]
+    """How the activation maps are taken."""
+    affinity_inference: Annotated[AffinityInferenceConfig, tyro.conf.arg(name="affinity.inference")]
+    """How the affinities are taken."""
+    walk: WalkConfig
+    """alpha, beta and steps that the search is compared with; radius and tolerance of every walk."""
+    crf: CrfConfig
+    """The dense CRF of --top-k-crf."""
+
+    def __post_init__(self) -> None:
+        DataOptions.__post_init__(self)
+        for name in ("alphas", "betas"):
+            values = getattr(self, name)
+            if isinstance(values, tuple) and not (values and all(0 < value < 1e6 for value in values)):
+                raise ConfigError(f"--{name} is {_shown(values)}; allowed: one or more numbers above 0")
+        if isinstance(self.steps, tuple) and not (self.steps and all(0 <= count <= 100_000 for count in self.steps)):
+            raise ConfigError(f"--steps is {_shown(self.steps)}; allowed: one or more whole numbers, 0 to 100000")
+        for name, least in (("num_betas", 1), ("top_k_crf", 0), ("bootstrap", 0), ("folds", 0)):
+            value = getattr(self, name)
+            if isinstance(value, int) and value < least:
+                raise ConfigError(f"--{name.replace('_', '-')} is {value}; allowed: {least} or more")
+        if self.folds == 1:
+            raise ConfigError("--folds is 1; allowed: 0 (none), or 2 and more")
+
+
+def _shown(values: Sequence[float]) -> str:
+    return " ".join(f"{value:g}" for value in values) or "empty"
+
+
+def run(config: Search) -> dict[str, Any]:
+    """Search; writes ``results.parquet``, ``best.json``, ``miou.svg`` and ``classes.svg`` under ``--out``.
+
+    Returns:
+        What ``best.json`` holds.
+
+    Raises:
+        UserError: an option, a file or the truth cannot be used.
+        TooManyErrors: networks or trials failed.
+    """
+    if config.top_k_crf and config.crf.num_iterations == 0:
+        raise ConfigError("--crf.num-iterations is 0 with --top-k-crf; allowed: 1 or more")
+    if config.search == "optuna":
+        _check_optuna()
+    class_names = network_classes(config.cam, "cam", config)
+    read_architecture(config.affinity, "affinity")
+    true_masks = read_true_masks(config.data, config.truth, num_classes=len(class_names), rng_seed=config.rng_seed)
+    key = cache_key(
+        true_masks,
+        cam=config.cam,
+        affinity=config.affinity,
+        cam_inference=config.cam_inference,
+        affinity_inference=config.affinity_inference,
+        radius=config.walk.radius,
+        class_names=class_names,
+        max_pixels=config.max_pixels,
+    )
+    _claim(config, true_masks, class_names)
+    place, manifest = open_cache(config.cache or join(config.out, "cache"), true_masks, key)
+    context = Context(
+        cache=place,
+        manifest=manifest,
+        true_masks=true_masks.masks,
+        states=absolute(join(config.out, WORK_FOLDER, "trials")),
+        walk=config.walk,
+        crf=config.crf,
+        max_pixels=config.max_pixels,
+    )
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    with connected(config.resources) as cluster:
+        if missing_shards(place, manifest):
+            fill_cache(
+                place,
+                manifest,
+                cam=config.cam,
+                affinity=config.affinity,
+                cam_inference=config.cam_inference,
+                affinity_inference=config.affinity_inference,
+                walk=config.walk,
+                resources=config.resources,
+                max_pixels=config.max_pixels,
+                cluster=cluster,
+            )
+        slices = _sweep(config, context, cluster)
+        plain = collect(context, slices)
+        chosen = [one for one in plain if one.complete][: config.top_k_crf]
+        with_crf = [single(one.alpha, one.beta, one.num_steps, crf=True) for one in chosen]
+        if with_crf:
+            _run_trials("dCRF", context, with_crf, cluster, early_stopping=False)
+    return _report(config, plain, collect(context, with_crf), manifest.num_rows)
+
+
+def _claim(config: Search, true_masks: TrueMasks, class_names: tuple[str, ...]) -> None:
+    settings = {
+        "cam": {"inference": to_dict(config.cam_inference)},
+        "affinity": {"inference": to_dict(config.affinity_inference)},
+        "walk": to_dict(config.walk),
+        "crf": to_dict(config.crf),
+        "search": {
+            name: getattr(config, name)
+            for name in ("search", "alphas", "betas", "steps", "num_betas", "early_stopping", "rng_seed")
+        },
+    }
+    inputs = {
+        "cam": weights_hash(config.cam),
+        "affinity": weights_hash(config.affinity),
+        "truth": true_masks.hash,
+    }
+    record = {
+        "job": "search",
+        "settings": settings,
+        "inputs": inputs,
+        "class_names": list(class_names),
+        "options": {"data": config.data, "truth": config.truth, "preset": config.preset},
+        "versions": versions(),
+        "commit": commit(),
+    }
+    claim_output(config.out, record, overwrite=config.overwrite)
+    if config.overwrite:
+        for name in (RESULTS, BEST, HEAT_MAPS, CLASSES):
+            delete_file(join(config.out, name))
+
+
+def _sweep(config: Search, context: Context, cluster: Cluster) -> list[Slice]:
+    """Do all trials without dCRF; gives the slices that were tried."""
+    first = default_slice(config.walk)
+    if config.search == "optuna":
+        _run_trials("default", context, [first], cluster, early_stopping=False)
+        return [first, *_run_optuna(config, context, cluster)]
+    if config.search == "grid":
+        slices = grid_slices(config.alphas, config.betas, config.steps)
+    else:
+        slices = random_slices(
+            config.alphas, config.betas, config.steps, num_betas=config.num_betas, rng_seed=config.rng_seed
+        )
+    slices = list({part.name: part for part in [first, *slices]}.values())
+    _run_trials("search", context, slices, cluster, early_stopping=config.early_stopping)
+    return slices
+
+
+def _run_trials(
+    name: str, context: Context, slices: Sequence[Slice], cluster: Cluster, *, early_stopping: bool
+) -> None:
+    todo = [part for part in slices if early_stopping or read_state(context, part).num_images < _num_images(context)]
+    if not todo:
+        return
+    total = sum(part.num_configurations for part in slices)
+    done = total - sum(part.num_configurations for part in todo)
+    with Meter(name, total, unit="configurations", done=done) as meter:
+        _fit(
+            context,
+            {"slice": ray.tune.grid_search(todo)},
+            cluster,
+            _Watch(meter, done, context),
+            scheduler=_asha(context) if early_stopping else None,
+        )
+
+
+def _run_optuna(config: Search, context: Context, cluster: Cluster) -> list[Slice]:
+    """Let a model choose betas; those that an earlier run has tried are told to it first, at no cost."""
+    from ray.tune.search.optuna import OptunaSearch
+
+    optuna = importlib.import_module("optuna")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+    def part_of(beta: float) -> Slice:
+        return slice_of(float(f"{beta:.3g}"), config.alphas, config.steps)
+
+    def tried() -> list[float]:
+        names = list_names(context.states, prefix="walk-", suffix=".npz")
+        betas = [float(match[1]) for match in (re.match(r"walk-(.+)-[0-9a-f]+\.npz$", name) for name in names) if match]
+        return [beta for beta in betas if f"{part_of(beta).name}.npz" in names]
+
+    low, high = min(config.betas), max(config.betas)
+    if low == high:
+        raise ConfigError("--betas holds one number; allowed with --search optuna: a least and a greatest")
+    start = tried() or [min(max(config.walk.beta, low), high)]
+    per_trial = part_of(low).num_configurations
+    algorithm = OptunaSearch(points_to_evaluate=[{"beta": beta} for beta in start], seed=config.rng_seed)
+    with Meter("search", config.num_betas * per_trial, unit="configurations") as meter:
+        _fit(
+            context,
+            {"beta": ray.tune.loguniform(low, high), "alphas": config.alphas, "steps": config.steps},
+            cluster,
+            _Watch(meter, 0, context),
+            scheduler=_asha(context) if config.early_stopping else None,
+            search_alg=algorithm,
+            num_samples=config.num_betas,
+        )
+    return [part_of(beta) for beta in tried()]
+
+
+def _check_optuna() -> None:
+    try:
+        importlib.import_module("optuna")
+    except ImportError as error:
+        raise ConfigError(
+            "--search optuna needs the package optuna (pip install optuna); allowed without it: grid, random"
+        ) from error
+
+
+def _asha(context: Context) -> Any:
+    """Half of the betas go on at 1/8, 1/4 and 1/2 of the images."""
+    return ASHAScheduler(time_attr="part", max_t=len(context.parts()), grace_period=1, reduction_factor=2)
+
+
+def _num_images(context: Context) -> int:
+    return context.manifest.num_rows
+
+
+def _fit(
+    context: Context, space: dict[str, Any], cluster: Cluster, watch: _Watch, *, scheduler: Any, **choice: Any
+) -> None:
+    """Hand the trials to Tune.
+
+    Raises:
+        StorageError: a trial met a file that cannot be used.
+        TooManyErrors: a trial failed.
+    """
+    trainable = ray.tune.with_resources(ray.tune.with_parameters(_trial, context=context), {"cpu": 1})
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory(prefix="tag2mask-tune-") as scratch:
+        tuner = ray.tune.Tuner(
+            trainable,
+            param_space=space,
+            tune_config=ray.tune.TuneConfig(
+                metric="miou",
+                mode="max",
+                scheduler=scheduler,
+                max_concurrent_trials=cluster.num_cores if cluster.started_here else None,
+                reuse_actors=True,
+                **choice,
+            ),
+            run_config=ray.tune.RunConfig(
+                name="search",
+                storage_path=scratch,
+                verbose=0,
+                callbacks=[watch],
+                failure_config=ray.tune.FailureConfig(max_failures=2),
+            ),
+        )
+        grid = tuner.fit()
+    errors = [str(error) for error in grid.errors]
+    if errors:
+        lines = [line.strip() for line in errors[0].strip().splitlines() if line.strip()]
+        reason = lines[-1] if lines else "no reason given"
+        if "StorageError: " in reason:
+            raise StorageError(reason.partition("StorageError: ")[2])
+        raise TooManyErrors(f"{len(errors)} trials failed ({reason}); the same command tries them again")
+
+
+def _trial(settings: dict[str, Any], context: Context) -> None:
+    """What a worker runs: one slice."""
+    part = settings.get("slice")
+    if part is None:
+        part = slice_of(float(f"{settings['beta']:.3g}"), settings["alphas"], settings["steps"])
+    for number, state in enumerate(run_slice(context, part), start=1):
+        ray.tune.report({"miou": state.history[-1], "part": number, "configurations": part.num_configurations})
+
+
+class _Watch(ray.tune.Callback):
+    """Live progress with the best so far."""
+
+    def __init__(self, meter: Meter, done: int, context: Context) -> None:
+        self._meter, self._before, self._num_parts = meter, done, len(context.parts())
+        self._done: dict[str, float] = {}
+        self._size: dict[str, int] = {}
+        self._best = 0.0
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+        self._size[trial.trial_id] = result["configurations"]
+        self._done[trial.trial_id] = result["configurations"] * result["part"] / self._num_parts
+        if result["part"] == self._num_parts:
+            self._best = max(self._best, result["miou"])
+        self._say()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self._done[trial.trial_id] = self._size.get(trial.trial_id, 0)  # also when it was stopped early
+        self._say()
+
+    def _say(self) -> None:
+        note = f"best mIoU {100 * self._best:.2f} %" if self._best else ""
+        self._meter.update(self._before + round(sum(self._done.values())), note)
+
+
+def _report(config: Search, plain: list[Scored], with_crf: list[Scored], num_images: int) -> dict[str, Any]:
+    draws = {"num_draws": config.bootstrap, "rng_seed": config.rng_seed}
+    ranked = judged([*with_crf, *plain], **draws)
+    with_crf, plain = [one for one in ranked if one.crf], [one for one in ranked if not one.crf]
+    default = next((one for one in plain if one.is_of(config.walk)), None)
+    best = ranked[0]
+    cross = validated(plain, num_folds=config.folds)
+    cross_crf = validated(with_crf, num_folds=config.folds)
+    settings: dict[str, Any] = {
+        "cam": {"inference": to_dict(config.cam_inference)},
+        "affinity": {"inference": to_dict(config.affinity_inference)},
+        "walk": to_dict(
+            replace(
+                config.walk,
+                alpha=best.alpha,
+                beta=best.beta if best.num_steps else config.walk.beta,
+                num_steps=best.num_steps,
+            )
+        ),
+    }
+    if best.crf:
+        settings["crf"] = to_dict(config.crf)
+    summary = {
+        "settings": settings,
+        "miou": best.miou,
+        "miou_interval": None if best.low is None else [best.low, best.high],
+        "miou_cross_validated": cross,
+        "miou_crf_cross_validated": cross_crf,
+        "miou_default": None if default is None else default.miou,
+        "crf": best.crf,
+        "configurations": len(plain),
+        "tied_with_best": sum(one.tied for one in ranked),
+        "images": num_images,
+        "rng_seed": config.rng_seed,
+    }
+    try:
+        write_results(join(config.out, RESULTS), ranked, config.walk)
+        write_bytes(join(config.out, HEAT_MAPS), heat_maps(plain).encode())
+        names = tuple(network_classes(config.cam, "cam", config))
+        same_default = next((one for one in ranked if one.is_of(config.walk) and one.crf == best.crf), default)
+        write_bytes(join(config.out, CLASSES), class_bars(best, same_default, names).encode())
+    except OSError as error:
+        raise OutputError(f"--out: {error}") from error
+    write_json(join(config.out, BEST), summary)
+    print_table(ranked, config.walk, num_images=num_images)
+    for name, value in (("without dCRF", cross), ("with dCRF", cross_crf)):
+        if value is not None:
+            print(f"cross-validated over {config.folds} folds, {name}: mIoU {100 * value:.2f} %")
+    print(f"take it with: python -m jobs.label --config {join(config.out, BEST)} ...")
+    return summary
+
+
+if __name__ == "__main__":
+    sys.exit(main(Search, run))
