@@ -1,7 +1,8 @@
 """The stages as Ray Data actor pools: shards of a frozen manifest in, committed shards out.
 
 One block is one shard from the manifest to its file, so a shard is the unit of commit: a crash costs the shards in
-flight, and a rerun does those that have no file. The only import of ray.data for labeling.
+flight, and a rerun does those that have no file. A shard that its workers do not survive is done again image by image,
+so that the guilty one alone becomes an error row. The only import of ray.data for labeling.
 """
 
 from __future__ import annotations
@@ -11,25 +12,35 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
+from ray.data.context import AutoscalingConfig
 
 from engine.cluster import Cluster
 from engine.config import ResourceConfig
-from engine.records import to_batch, to_table
+from engine.records import error_counts, shard_table, to_batch, to_table
 from engine.stages.commit import CommitShard
 from engine.stages.fetch import FetchImages
 from engine.stages.guard import guarded
 from engine.stages.load_shard import LoadShard
-from engine.storage.manifest import Manifest
+from engine.storage.filesystem import delete_folder, join
+from engine.storage.manifest import Manifest, SingleRows
+from engine.storage.run_record import WORK_FOLDER
+from engine.storage.shards import committed_shards, read_shard, write_shard
 
 UNGUARDED = ("manifest", "commit")
 """Steps whose failure is no single image's."""
-MAX_CRASHES_OF_A_SHARD = 2
-"""Times that a shard may take its actor down before it is left out."""
+TRIES = 3
+"""Times that a shard is tried among others before it is set aside."""
+TRIES_ALONE = 2
+"""Times that what was set aside is tried with an actor for itself: first the shard, then each of its images."""
+
+MAX_DEATHS_AT_BIRTH = 3
+"""Actors of a pool that may die in a row while they start, as when a spot node goes, before the run ends."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,13 +75,13 @@ class Committed:
 
 def network_pool(steps: Sequence[Step], resources: ResourceConfig, cluster: Cluster) -> Pool:
     """A pool for stages that run a network."""
-    if resources.num_gpus > 0:
-        most = resources.max_network_actors or max(1, int(cluster.num_gpus / resources.num_gpus)) * 4
-    else:
-        most = resources.max_network_actors or max(1, cluster.num_cores // 2 if cluster.started_here else 1024)
+    # what a cluster offers now says nothing of what it grows to
+    most = 1024
+    if cluster.started_here:
+        most = int(cluster.num_gpus / resources.num_gpus) if resources.num_gpus > 0 else cluster.num_cores // 2
     return Pool(
         steps=tuple(steps),
-        max_actors=most,
+        max_actors=resources.max_network_actors or max(1, most),
         num_cpus=float(resources.threads_per_actor),
         num_gpus=resources.num_gpus,
         threads=resources.threads_per_actor,
@@ -107,7 +118,88 @@ def run_shards(
     """
     if not shards:
         return
-    _set_context()
+    done: set[int] = set()
+
+    def commit(committed: Committed) -> None:
+        done.add(committed.shard)
+        on_commit(committed)
+
+    stream = partial(_stream, pools=pools, schema=schema, resources=resources, cluster=cluster)
+    stream(manifest, shards, folder=folder, on_commit=commit)
+    # a shard that takes its actor down takes those along that wait for the same actor: they pass here
+    stream(manifest, [shard for shard in shards if shard not in done], folder=folder, on_commit=commit, alone=True)
+    left = [shard for shard in shards if shard not in done]
+    # the first one by itself: where no image of it survives, none is to blame, and to go on would last for ever
+    for group in (left[:1], left[1:]):
+        if group and not _redo_by_image(manifest, group, stream, folder=folder, schema=schema, on_commit=on_commit):
+            break
+
+
+def parts_folder(folder: str) -> str:
+    """Where images that are done one by one wait for the rest of their shard."""
+    return join(folder, WORK_FOLDER, "parts")
+
+
+def _redo_by_image(
+    manifest: Manifest,
+    shards: Sequence[int],
+    stream: Callable[..., None],
+    *,
+    folder: str,
+    schema: pa.Schema,
+    on_commit: Callable[[Committed], None],
+) -> bool:
+    """Do each image of some shards apart from the others; one that fails even so becomes an error row.
+
+    Returns:
+        Whether an image of every shard survived; a shard without one is not committed.
+    """
+    parts, step = parts_folder(folder), manifest.rows_per_shard
+    rows_of = {shard: range(shard * step, min((shard + 1) * step, manifest.num_rows)) for shard in shards}
+    earlier = committed_shards(parts)
+    todo = [row for rows in rows_of.values() for row in rows if row not in earlier]
+    stream(SingleRows(manifest=manifest), todo, folder=parts, on_commit=lambda _: None, alone=True)
+    made = committed_shards(parts)
+    complete = True
+    for shard, rows in rows_of.items():
+        if made.isdisjoint(rows) and step > 1:
+            complete = False
+            continue
+        tables = [read_shard(parts, row) if row in made else _given_up(manifest, row, schema) for row in rows]
+        table = pa.concat_tables(tables)
+        write_shard(folder, shard, table)
+        errors = Counter(error_counts(table.column("error").to_pylist()))
+        on_commit(Committed(shard=shard, num_rows=len(rows), errors=errors))
+    delete_folder(parts)
+    return complete
+
+
+def _given_up(manifest: Manifest, row: int, schema: pa.Schema) -> pa.Table:
+    values = SingleRows(manifest=manifest).read_shard(row)
+    reason = values["error"][0] or f"crash: its worker died {TRIES_ALONE} times in a row, with no other image at work"
+    return shard_table({**{name: [None] for name in schema.names}, **values, "error": [reason]}, schema)
+
+
+def _stream(
+    manifest: Manifest | SingleRows,
+    shards: Sequence[int],
+    *,
+    pools: Sequence[Pool],
+    folder: str,
+    schema: pa.Schema,
+    resources: ResourceConfig,
+    cluster: Cluster,
+    on_commit: Callable[[Committed], None],
+    alone: bool = False,
+) -> None:
+    """Take every shard through the pools once; one that fails again and again is left out.
+
+    Args:
+        alone: an actor has one shard at a time, none waiting, so that no other is lost with it.
+    """
+    if not shards:
+        return
+    _set_context(alone=alone)
     first = Pool(
         steps=(
             Step(name="manifest", stage=LoadShard, arguments={"manifest": manifest}),
@@ -120,6 +212,8 @@ def run_shards(
     *middle, last = pools
     chain = [first, *middle, Pool(**{**_fields(last), "steps": (*last.steps, commit)})]
     share = min(1.0, max(cluster.num_cpus - 1, 0.5) / sum(pool.num_cpus for pool in chain))
+    if any(pool.num_gpus > cluster.num_gpus for pool in chain):
+        share = 1.0  # the nodes that do the work are still to come: the CPUs of the head say nothing
     dataset: ray.data.Dataset = ray.data.from_items(
         [{"shard": shard} for shard in shards], override_num_blocks=len(shards)
     )
@@ -132,8 +226,10 @@ def run_shards(
             zero_copy_batch=True,
             num_cpus=round(pool.num_cpus * share, 3),
             num_gpus=pool.num_gpus or None,
-            compute=ActorPoolStrategy(min_size=1, max_size=pool.max_actors),
-            max_task_retries=MAX_CRASHES_OF_A_SHARD,
+            compute=ActorPoolStrategy(
+                min_size=1, max_size=pool.max_actors, max_tasks_in_flight_per_actor=1 if alone else None
+            ),
+            max_task_retries=(TRIES_ALONE if alone else TRIES) - 1,
         )
     for row in dataset.iter_rows():
         on_commit(
@@ -145,10 +241,14 @@ def _fields(pool: Pool) -> dict[str, Any]:
     return {name: getattr(pool, name) for name in pool.__slots__}
 
 
-def _set_context() -> None:
+def _set_context(*, alone: bool) -> None:
     context = DataContext.get_current()
+    # a pool grows when its actors have more waiting than this; with one shard at a time none ever waits
+    usual = AutoscalingConfig().actor_pool_util_upscaling_threshold
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0 if alone else usual
     context.target_max_block_size = None  # a block is a shard and stays whole
     context.max_errored_blocks = -1  # a shard that keeps failing must not end the others
+    context.max_consecutive_actor_init_deaths = MAX_DEATHS_AT_BIRTH
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 

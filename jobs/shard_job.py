@@ -13,11 +13,11 @@ import pyarrow as pa
 
 from engine.cluster import Cluster, connected
 from engine.errors import ConfigError, TooManyErrors, UserError
-from engine.pipeline import Committed, Pool, run_shards
+from engine.pipeline import Committed, Pool, parts_folder, run_shards
 from engine.progress import Meter
 from engine.records import error_counts
 from engine.stages.networks import read_architecture
-from engine.storage.filesystem import delete_file, exists, join
+from engine.storage.filesystem import delete_file, delete_folder, exists, join
 from engine.storage.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -139,6 +139,8 @@ def label_shards(
         TooManyErrors: more images than ``--max-error-fraction`` ended in an error, or shards could not be done.
     """
     manifest, folder = claimed.manifest, options.out
+    if options.retry_errors:
+        delete_folder(parts_folder(folder))  # of a run that was killed; they may hold errors
     earlier = _earlier(folder, options.retry_errors)
     todo = [shard for shard in range(manifest.num_shards) if shard not in earlier]
     errors: Counter[str] = sum(earlier.values(), Counter())

@@ -78,6 +78,18 @@ class Manifest:
         return to_batch(rows)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SingleRows:
+    """A manifest cut into shards of one row each, to do images apart from their neighbours."""
+
+    manifest: Manifest
+
+    def read_shard(self, row: int) -> Batch:
+        """One row of the manifest, as :meth:`Manifest.read_shard`."""
+        shard, offset = divmod(row, self.manifest.rows_per_shard)
+        return {name: values[offset : offset + 1] for name, values in self.manifest.read_shard(shard).items()}
+
+
 def _shards_per_group(rows_per_shard: int) -> int:
     return max(1, _ROWS_PER_GROUP // rows_per_shard)
 
@@ -145,7 +157,7 @@ def named_classes(location: str, class_names_file: str = "") -> tuple[str, ...] 
             raise ManifestError(f"--classes: {error}; allowed: a text file with a class name a line") from error
         return None
     except OSError as error:
-        raise ManifestError(f"{_classes_label(class_names_file, source)} cannot be read: {error}") from error
+        raise ManifestError(f"{'--classes' if class_names_file else '--data'}: {error}") from error
     return _check_names(
         [line.strip() for line in text.rstrip().split("\n") if text.strip()], _classes_label(class_names_file, source)
     )

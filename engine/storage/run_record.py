@@ -124,6 +124,7 @@ def claim_output(folder: str, record: dict[str, Any], *, overwrite: bool) -> Non
             _check_empty(folder, entries)
     except OSError as error:
         raise OutputError(f"--out '{folder}' cannot be used: {error}") from error
+    filesystem.check_writable(folder)
     write_json(location, record)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,8 @@ from engine.cluster import Cluster, connected
 from engine.config import ResourceConfig
 from engine.pipeline import Committed, Pool, Step, crf_pool, network_pool, run_shards
 from engine.records import Batch, decode_mask, encode_mask, mask_schema
-from engine.storage.manifest import freeze_manifest
-from engine.storage.shards import committed_shards, read_shards
+from engine.storage.manifest import Manifest, freeze_manifest
+from engine.storage.shards import committed_shards, read_shards, shard_path
 
 ALONE = Cluster(num_cpus=10, num_gpus=0, num_cores=4, started_here=True)
 JOINED = Cluster(num_cpus=640, num_gpus=8, num_cores=2, started_here=False)
@@ -103,3 +104,83 @@ def test_every_row_of_the_asked_shards_is_committed_once_as_mask_or_error(tmp_pa
         assert (row["mask"] is None) == (row["error"] is not None)
         if row["mask"] is not None:
             assert decode_mask(row["mask"]["bytes"]).shape == (int(row["image_id"][:-4]),) * 2
+
+
+class Deadly:
+    """A stage: takes its whole process down at the first byte of these."""
+
+    def __init__(self, deadly: tuple[int, ...]) -> None:
+        self.deadly = deadly
+
+    def __call__(self, batch: Batch) -> Batch:
+        if any(encoded is not None and encoded[0] in self.deadly for encoded in batch["encoded"]):
+            os._exit(1)
+        return batch
+
+
+def _numbered(folder: Path, count: int, rows_per_shard: int) -> Manifest:
+    folder.mkdir()
+    for number in range(1, count + 1):
+        (folder / f"{number}.png").write_bytes(bytes([number]))
+    (folder / "manifest.csv").write_text(
+        "image,tags\n" + "".join(f"{number}.png,cat\n" for number in range(1, count + 1))
+    )
+    return freeze_manifest(
+        str(folder / "manifest.csv"), str(folder / "frozen"), rows_per_shard=rows_per_shard, class_names=("cat",)
+    )
+
+
+def _run_past(deadly: tuple[int, ...], manifest: Manifest, out: str) -> list[Committed]:
+    committed: list[Committed] = []
+    resources = ResourceConfig()
+    steps = (
+        Step(name="deadly", stage=Deadly, arguments={"deadly": deadly}),
+        Step(name="measure", stage=Measure),
+        Step(name="paint", stage=Paint, arguments={"color": 4}),
+    )
+    with connected(resources) as cluster:
+        run_shards(
+            manifest,
+            range(manifest.num_shards),
+            [Pool(steps=steps, max_actors=2, num_cpus=0.5)],
+            folder=out,
+            schema=mask_schema(keep_stages=False, metadata={"tag2mask": "{}"}),
+            resources=resources,
+            cluster=cluster,
+            on_commit=committed.append,
+        )
+    return sorted(committed, key=lambda one: one.shard)
+
+
+@pytest.mark.slow
+def test_image_that_kills_its_worker_becomes_an_error_row_and_costs_no_other(tmp_path: Path, ray_session: None) -> None:
+    manifest = _numbered(tmp_path / "images", 12, rows_per_shard=3)
+    calm, hurt = str(tmp_path / "calm"), str(tmp_path / "hurt")
+    _run_past((), manifest, calm)
+    committed = _run_past((5, 12), manifest, hurt)
+    assert [(one.shard, one.num_rows, dict(one.errors)) for one in committed] == [
+        (0, 3, {}),
+        (1, 3, {"crash": 1}),
+        (2, 3, {"measure": 1}),
+        (3, 3, {"crash": 1}),
+    ]
+    for shard in (0, 2):
+        assert Path(shard_path(hurt, shard)).read_bytes() == Path(shard_path(calm, shard)).read_bytes()
+    expected = [row for table in read_shards(calm) for row in table.to_pylist()]
+    rows = [row for table in read_shards(hurt) for row in table.to_pylist()]
+    assert [row["image_id"] for row in rows] == [f"{number}.png" for number in range(1, 13)]
+    for row, undisturbed in zip(rows, expected, strict=True):
+        if row["image_id"] in ("5.png", "12.png"):
+            assert row["error"].startswith("crash: its worker died 2 times")
+            assert (row["mask"], row["height"], row["width"], row["tags"]) == (None, None, None, ["cat"])
+        else:
+            assert row == undisturbed
+    assert os.listdir(Path(hurt, ".tag2mask")) == []
+
+
+@pytest.mark.slow
+def test_stage_that_no_image_survives_is_nobodys_fault_and_soon_given_up(tmp_path: Path, ray_session: None) -> None:
+    manifest = _numbered(tmp_path / "images", 2, rows_per_shard=2)
+    out = str(tmp_path / "out")
+    assert _run_past((1, 2), manifest, out) == []
+    assert committed_shards(out) == set()
