@@ -61,7 +61,7 @@ class Search(DataOptions):
     """Background exponents."""
     betas: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 16.0)
     """Exponents of the affinities."""
-    steps: tuple[int, ...] = (0, 8, 16, 32, 64, 128, 192, 256, 512, 1024)
+    steps: tuple[int, ...] = (0, 4, 8, 16, 32, 64, 128, 192, 256, 512, 1024)
     """Numbers of steps; 0 leaves out the walk."""
     num_betas: int = 10
     """Betas that random and optuna try."""
@@ -131,7 +131,7 @@ def run(config: Search) -> dict[str, Any]:
         class_names=class_names,
         max_pixels=config.max_pixels,
     )
-    _claim(config, true_masks, class_names)
+    _claim(config, true_masks, key, class_names)
     place, manifest = open_cache(config.cache or join(config.out, "cache"), true_masks, key)
     context = Context(
         cache=place,
@@ -167,7 +167,7 @@ def run(config: Search) -> dict[str, Any]:
     return _report(config, plain, collect(context, with_crf), manifest.num_rows)
 
 
-def _claim(config: Search, true_masks: TrueMasks, class_names: tuple[str, ...]) -> None:
+def _claim(config: Search, true_masks: TrueMasks, key: dict[str, Any], class_names: tuple[str, ...]) -> None:
     settings = {
         "cam": {"inference": to_dict(config.cam_inference)},
         "affinity": {"inference": to_dict(config.affinity_inference)},
@@ -181,6 +181,7 @@ def _claim(config: Search, true_masks: TrueMasks, class_names: tuple[str, ...]) 
     inputs = {
         "cam": weights_hash(config.cam),
         "affinity": weights_hash(config.affinity),
+        "images": key["images"],
         "truth": true_masks.hash,
     }
     record = {
@@ -201,8 +202,9 @@ def _claim(config: Search, true_masks: TrueMasks, class_names: tuple[str, ...]) 
 def _sweep(config: Search, context: Context, cluster: Cluster) -> list[Slice]:
     """Do all trials without dCRF; gives the slices that were tried."""
     first = default_slice(config.walk)
-    if config.search == "optuna":
+    if config.search == "optuna" or config.early_stopping:  # what all is compared with is never stopped
         _run_trials("default", context, [first], cluster, early_stopping=False)
+    if config.search == "optuna":
         return [first, *_run_optuna(config, context, cluster)]
     if config.search == "grid":
         slices = grid_slices(config.alphas, config.betas, config.steps)
@@ -210,9 +212,10 @@ def _sweep(config: Search, context: Context, cluster: Cluster) -> list[Slice]:
         slices = random_slices(
             config.alphas, config.betas, config.steps, num_betas=config.num_betas, rng_seed=config.rng_seed
         )
-    slices = list({part.name: part for part in [first, *slices]}.values())
-    _run_trials("search", context, slices, cluster, early_stopping=config.early_stopping)
-    return slices
+    others = list({part.name: part for part in slices if part != first}.values())
+    todo = others if config.early_stopping else [first, *others]
+    _run_trials("search", context, todo, cluster, early_stopping=config.early_stopping)
+    return [first, *others]
 
 
 def _run_trials(
