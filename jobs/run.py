@@ -45,6 +45,9 @@ class Run(ShardOptions):
 
     truth: str = ""
     """True masks to score every stage with: a folder of PNGs named by image stem, or mask shards. Never trained on."""
+    segmentation_from_cam: bool = True
+    """Start the segmentation network from the classifier's backbone, which knows the classes, where both have the same
+    one; else from ImageNet's weights, as the paper."""
     cam: CamConfig
     """The classifier."""
     seed: SeedConfig
@@ -111,6 +114,7 @@ def run(config: Run) -> dict[str, Any]:
             train_segmentation.TrainSegmentation(
                 **{**shared, "out": folder["segmentation"]},
                 masks=folder["masks"],
+                cam=folder["cam"] if _shares_backbone(config) else "",
                 segmentation_network=config.segmentation,
             ),
         )
@@ -146,6 +150,10 @@ def run(config: Run) -> dict[str, Any]:
         )
     )
     return summary
+
+
+def _shares_backbone(config: Run) -> bool:
+    return config.segmentation_from_cam and config.segmentation.backbone == config.cam.backbone
 
 
 class _Steps:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import tyro
 
 from engine.config import SegmentationConfig
+from engine.storage.weights import weights_file, weights_hash
 from jobs.command import main
 from jobs.options import DataOptions
 from jobs.shard_job import claim
@@ -22,6 +23,8 @@ class TrainSegmentation(DataOptions):
 
     masks: str
     """Folder of mask shards that jobs.label wrote."""
+    cam: str = ""
+    """Folder of jobs.train_cam: start from the classifier's backbone, which knows the classes, not from ImageNet's."""
     segmentation_network: Annotated[SegmentationConfig, tyro.conf.arg(name="segmentation")]
     """The segmentation network."""
 
@@ -29,16 +32,21 @@ class TrainSegmentation(DataOptions):
 def run(config: TrainSegmentation) -> dict[str, Any]:
     """Train the network; writes ``weights.safetensors``, ``run.json`` and ``summary.json`` under ``--out``."""
     made = made_with(config.masks, ("label", "segment"), "--masks", data=config.data)
-    settings = training_settings("segmentation", config.segmentation_network)
+    network = config.segmentation_network
+    settings = training_settings("segmentation", network)
+    inputs = {"masks": made.hash}
+    if config.cam:
+        inputs["cam"] = weights_hash(config.cam)
+        network = replace(network, weights=weights_file(config.cam))
     claimed = claim(
         "train_segmentation",
         config,
         settings,
-        {"masks": made.hash},
+        inputs,
         rows_per_shard=made.manifest.rows_per_shard,
         class_names=made.manifest.class_names,
     )
-    return train(config, claimed, config.segmentation_network, shard_source(config, claimed, config.masks, "mask"))
+    return train(config, claimed, network, shard_source(config, claimed, config.masks, "mask"))
 
 
 if __name__ == "__main__":

