@@ -50,7 +50,7 @@ class MakeMask:
             mask = pseudo_mask(probabilities, class_ids, dtype=self._dtype)
             out["mask"][row] = encode_mask(mask)
             out["areas"][row] = class_areas(mask, class_ids).tolist()
-            out["confidence"][row] = mask_confidence(probabilities)
+            out["confidence"][row] = mask_confidence(walked)  # the dCRF is sure of every pixel, right or wrong
             if self._keep_stages:
                 cam = with_background(torch.from_numpy(decode_map(batch["cam"][row])), self._walk.alpha)
                 start = self._probabilities(cam.numpy(), size)
