@@ -43,7 +43,11 @@ class AtrousPyramid(nn.Module):
 
 
 class SegmentationNetwork(nn.Module):
-    """Backbone, atrous pyramid, and a finer level that sharpens the borders."""
+    """Backbone, atrous pyramid, and a finer level that sharpens the borders; a linear shortcut that learns first.
+
+    The pyramid starts as a correction of 0 to the shortcut, a 1x1 convolution like the CAM's, so that a few hundred
+    steps already tell the classes apart.
+    """
 
     def __init__(self, backbone: Backbone, *, num_classes: int, stride: int, head_channels: int) -> None:
         """Args:
@@ -64,6 +68,20 @@ class SegmentationNetwork(nn.Module):
         self.fine = _conv(backbone.channels[1], FINE_CHANNELS)
         self.merge = _conv(head_channels + FINE_CHANNELS, head_channels, kernel=3)
         self.classifier = nn.Conv2d(head_channels, num_classes + 1, kernel_size=1)
+        nn.init.zeros_(self.classifier.weight)
+        self.shortcut = nn.Conv2d(backbone.channels[-1], num_classes + 1, kernel_size=1)
+        nn.init.xavier_uniform_(self.shortcut.weight)
+
+    @torch.no_grad()
+    def start_from_cam(self, classifier: Tensor) -> None:
+        """Let the shortcut begin as the CAM; weights of another shape or number of classes are left aside.
+
+        Args:
+            classifier: (C, D, 1, 1) float, the weights of a CAM network's classifier on the same backbone.
+        """
+        if classifier.shape == self.shortcut.weight[1:].shape:
+            self.shortcut.weight[1:] = classifier
+            self.shortcut.weight[0] = 0
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 255] to logits (B, C+1, H, W), background first."""
@@ -73,4 +91,6 @@ class SegmentationNetwork(nn.Module):
             self.pyramid(levels[-1]), size=fine.shape[-2:], mode="bilinear", align_corners=False
         )
         logits = self.classifier(self.merge(torch.cat([coarse, fine], dim=1)))
+        direct = self.shortcut(levels[-1])
+        logits = logits + functional.interpolate(direct, size=fine.shape[-2:], mode="bilinear", align_corners=False)
         return functional.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)

@@ -90,7 +90,8 @@ def build_pretrained(architecture: Architecture, source: str) -> nn.Module:
 def _build_from_own(architecture: Architecture, source: str) -> nn.Module:
     """A network that starts with the backbone of another network of this engine."""
     network = build(architecture, mean=(0, 0, 0), std=(1, 1, 1))
-    state_dict = {name: value for name, value in load_weights(source)[0].items() if name.startswith("backbone.")}
+    weights = load_weights(source)[0]
+    state_dict = {name: value for name, value in weights.items() if name.startswith("backbone.")}
     wanted = {name for name in network.state_dict() if name.startswith("backbone.")}
     try:
         found = network.load_state_dict(state_dict, strict=False)
@@ -98,6 +99,9 @@ def _build_from_own(architecture: Architecture, source: str) -> nn.Module:
         raise WeightsError(f"{source} holds another backbone than {architecture.backbone!r}") from error
     if found.unexpected_keys or wanted & set(found.missing_keys):
         raise WeightsError(f"{source} holds another backbone than {architecture.backbone!r}")
+    classifier = weights.get("classifier.weight")
+    if isinstance(network, SegmentationNetwork) and classifier is not None:
+        network.start_from_cam(classifier)
     return network
 
 
