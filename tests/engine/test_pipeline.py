@@ -154,23 +154,20 @@ def _run_past(deadly: tuple[int, ...], manifest: Manifest, out: str) -> list[Com
 
 @pytest.mark.slow
 def test_image_that_kills_its_worker_becomes_an_error_row_and_costs_no_other(tmp_path: Path, ray_session: None) -> None:
-    manifest = _numbered(tmp_path / "images", 12, rows_per_shard=3)
+    manifest = _numbered(tmp_path / "images", 6, rows_per_shard=3)
     calm, hurt = str(tmp_path / "calm"), str(tmp_path / "hurt")
     _run_past((), manifest, calm)
-    committed = _run_past((5, 12), manifest, hurt)
+    committed = _run_past((5,), manifest, hurt)
     assert [(one.shard, one.num_rows, dict(one.errors)) for one in committed] == [
         (0, 3, {}),
         (1, 3, {"crash": 1}),
-        (2, 3, {"measure": 1}),
-        (3, 3, {"crash": 1}),
     ]
-    for shard in (0, 2):
-        assert Path(shard_path(hurt, shard)).read_bytes() == Path(shard_path(calm, shard)).read_bytes()
+    assert Path(shard_path(hurt, 0)).read_bytes() == Path(shard_path(calm, 0)).read_bytes()
     expected = [row for table in read_shards(calm) for row in table.to_pylist()]
     rows = [row for table in read_shards(hurt) for row in table.to_pylist()]
-    assert [row["image_id"] for row in rows] == [f"{number}.png" for number in range(1, 13)]
+    assert [row["image_id"] for row in rows] == [f"{number}.png" for number in range(1, 7)]
     for row, undisturbed in zip(rows, expected, strict=True):
-        if row["image_id"] in ("5.png", "12.png"):
+        if row["image_id"] == "5.png":
             assert row["error"].startswith("crash: its worker died 2 times")
             assert (row["mask"], row["height"], row["width"], row["tags"]) == (None, None, None, ["cat"])
         else:
