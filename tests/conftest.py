@@ -51,6 +51,10 @@ def ray_session() -> Iterator[None]:
     """A local Ray with 8 logical CPUs, so that small pipelines never wait for each other."""
     import ray
 
+    from engine.cluster import QUIET
+
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     ray.init(
         num_cpus=8,
         include_dashboard=False,
