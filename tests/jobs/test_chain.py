@@ -246,7 +246,7 @@ def test_other_programs_read_the_shards_by_their_pattern(reader: str, masks: str
     elif reader == "duckdb":
         import duckdb
 
-        num_rows = duckdb.sql(f"select count(*) from '{pattern}'").fetchone()[0]
+        num_rows = duckdb.sql(f"select count(*) from '{pattern}'").fetchall()[0][0]
     else:
         import datasets
 
