@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.config import preset
+from engine.presets import preset
 from engine.records import Batch, decode_map, decode_mask, ignore_value
 from engine.stages.cam import ComputeCam
 from engine.stages.mask import MakeMask

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.config import Settings, preset
+from engine.config import Settings
 from engine.errors import ConfigError, ImageError
+from engine.presets import preset
 from engine.records import Batch, decode_mask, encode_picture
 from engine.stages.cam import ComputeCam
 from engine.stages.guard import guarded

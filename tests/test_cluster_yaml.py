@@ -9,8 +9,8 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from engine.cluster import Cluster
-from engine.config import PRESETS, preset
 from engine.pipeline import Pool, crf_pool, network_pool
+from engine.presets import PRESETS, preset
 from tests.conftest import ROOT
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from engine.config import (
-    PRESETS,
     CrfConfig,
     InferenceConfig,
     ResourceConfig,
@@ -19,10 +18,10 @@ from engine.config import (
     WalkConfig,
     differences,
     merged,
-    preset,
     to_dict,
 )
 from engine.errors import ConfigError
+from engine.presets import PRESETS, preset
 
 
 @pytest.mark.parametrize("name", PRESETS)

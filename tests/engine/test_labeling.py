@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 import engine
-from engine.config import Settings, preset
+from engine.config import Settings
 from engine.errors import ConfigError, WeightsError
+from engine.presets import preset
 from tests.engine.stages.examples import CLASS_NAMES, picture, write_network
 
 

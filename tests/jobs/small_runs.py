@@ -16,8 +16,9 @@ from pathlib import Path
 
 import torch
 
-from engine.config import ResourceConfig, Settings, TrainingConfig, preset, to_dict
+from engine.config import ResourceConfig, Settings, TrainingConfig, to_dict
 from engine.objectives import Objective
+from engine.presets import preset
 from engine.scenes import CLASS_NAMES, write_scenes
 from engine.stages.networks import save_network
 from tests.conftest import ROOT

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.config import ResourceConfig, Settings, TrainingConfig, WalkConfig, preset
+from engine.config import ResourceConfig, Settings, TrainingConfig, WalkConfig
 from engine.errors import OutputError
+from engine.presets import preset
 from engine.records import decode_mask, mask_schema
 from engine.stages.networks import load_network
 from engine.storage.shards import committed_shards, read_schema, read_shards

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from engine.config import CamConfig, preset
+from engine.config import CamConfig
 from engine.errors import ConfigError, ManifestError, TooManyErrors
+from engine.presets import preset
 from jobs.command import main, parse
 from jobs.label import Label
 from jobs.train_cam import TrainCam

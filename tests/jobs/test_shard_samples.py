@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.config import preset
 from engine.errors import StorageError, UserError
+from engine.presets import preset
 from engine.records import encode_mask, mask_schema, seed_schema, shard_table
 from engine.storage.shards import write_shard
 from jobs import train_affinity

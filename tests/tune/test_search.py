@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from engine.config import preset
 from engine.errors import ConfigError, OutputError, StorageError
+from engine.presets import preset
 from engine.stages.networks import Architecture, build_pretrained, save_network
 from jobs import evaluate, label, make_scenes
 from jobs.command import main, parse

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.config import preset
+from engine.presets import preset
 from engine.records import Batch, mask_schema, seed_schema, shard_table
 from engine.stages.networks import Architecture, NetworkConfig, build, save_network
 from engine.stages.samples import SampleSource

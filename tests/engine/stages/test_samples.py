@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.config import TrainingConfig, preset
+from engine.config import TrainingConfig
 from engine.errors import ImageError
+from engine.presets import preset
 from engine.records import encode_mask
 from engine.stages.sample_order import samples_of_step
 from engine.stages.samples import LoadSamples, SampleSource, cut_labels, image_labels
