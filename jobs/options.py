@@ -34,6 +34,8 @@ class DataOptions(JobOptions):
     """A file with a class name a line; without it classes.txt beside the manifest, else the tags that occur."""
     max_pixels: int = 100_000_000
     """Images with more pixels become error rows."""
+    allow_outside: bool = False
+    """Also read local images that are not below the manifest's folder; without it they become error rows."""
 
     def __post_init__(self) -> None:
         if isinstance(self.max_pixels, int) and self.max_pixels < 1:

@@ -15,6 +15,7 @@ from engine.records import decode_mask, error_counts
 from engine.report import ReportData, ReportImage, best_by_confidence, render_report
 from engine.storage.filesystem import join, parent, read_bytes, resolve, write_bytes
 from engine.storage.images import decode_image, resize_long_side
+from engine.storage.roots import lies_outside, outside_reason
 from engine.storage.run_record import RECORD_NAME, read_json
 from engine.storage.shards import committed_shards, read_shard, read_shards
 from engine.storage.truth import Truth, open_truth
@@ -44,6 +45,8 @@ class Report:
     """Images to show: the surest, the least sure, some of each class, some at random."""
     max_pixels: int = 100_000_000
     """Images with more pixels are not shown."""
+    allow_outside: bool = False
+    """Also show local images that are not below the manifest's folder."""
 
 
 def run(config: Report) -> dict[str, Any]:
@@ -131,6 +134,8 @@ def _picture(row: dict[str, Any], group: str, config: Report, truth: Truth | Non
     }
     photograph: NDArray[np.uint8] | None = None
     try:
+        if not config.allow_outside and lies_outside(row["image"], parent(config.data)):
+            raise PermissionError(outside_reason(row["image"]))
         encoded = read_bytes(resolve(row["image"], parent(config.data)))
         photograph = resize_long_side(decode_image(encoded, max_pixels=config.max_pixels), SHOWN_LONG_SIDE_PX)
     except (OSError, ImageError):

@@ -146,7 +146,12 @@ def run(config: Run) -> dict[str, Any]:
         _print_scores(summary)
     report.run(
         report.Report(
-            data=config.data, masks=folder["masks"], truth=config.truth, run_folder=config.out, out=config.out
+            data=config.data,
+            masks=folder["masks"],
+            truth=config.truth,
+            run_folder=config.out,
+            out=config.out,
+            allow_outside=config.allow_outside,
         )
     )
     return summary

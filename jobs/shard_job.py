@@ -79,7 +79,8 @@ def claim(
     record = {
         "job": job,
         "settings": settings,
-        "inputs": {**inputs, "data": file_hash(options.data), "classes": fingerprint({"names": list(names)})},
+        "inputs": {**inputs, "data": file_hash(options.data), "classes": fingerprint({"names": list(names)})}
+        | ({"outside": "allowed"} if options.allow_outside else {}),
         "class_names": list(names),
         "options": {"data": options.data, "classes": options.classes, "preset": options.preset},
         "versions": versions(),
@@ -90,7 +91,13 @@ def claim(
     if exists(join(folder, MANIFEST_NAME)):
         return Claimed(record=record, manifest=open_manifest(folder))
     try:
-        manifest = freeze_manifest(options.data, folder, class_names=names, rows_per_shard=rows_per_shard)
+        manifest = freeze_manifest(
+            options.data,
+            folder,
+            class_names=names,
+            rows_per_shard=rows_per_shard,
+            allow_outside=options.allow_outside,
+        )
     except UserError:
         delete_file(join(options.out, RECORD_NAME))  # nothing was done yet: the mended manifest may come here
         raise

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.config import AffinityInferenceConfig, InferenceConfig, ResourceConfig, WalkConfig, to_dict
-from engine.errors import ConfigError, StorageError, TooManyErrors
+from engine.errors import ConfigError, ManifestError, StorageError, TooManyErrors
 from engine.ops.metrics import confusion_matrix
 from engine.pipeline import Committed, Pool, Step, network_pool, run_shards
 from engine.progress import Meter
@@ -29,6 +29,7 @@ from engine.stages.cam import ComputeCam
 from engine.stages.walk import RefineCam
 from engine.storage.filesystem import absolute, exists, join, parent, resolve, write_bytes
 from engine.storage.manifest import MANIFEST_NAME, Manifest, freeze_manifest, iter_manifest, open_manifest
+from engine.storage.roots import lies_outside, outside_reason
 from engine.storage.run_record import RECORD_NAME, WORK_FOLDER, fingerprint, versions, write_json
 from engine.storage.shards import committed_shards
 from engine.storage.truth import open_truth
@@ -85,7 +86,9 @@ class TrueMasks:
         return fingerprint({name: hashlib.sha256(png).hexdigest() for name, png in self.masks.items()})
 
 
-def read_true_masks(data: str, truth: str, *, num_classes: int, rng_seed: int) -> TrueMasks:
+def read_true_masks(
+    data: str, truth: str, *, num_classes: int, rng_seed: int, allow_outside: bool = False
+) -> TrueMasks:
     """Find and check the true masks.
 
     Args:
@@ -93,14 +96,16 @@ def read_true_masks(data: str, truth: str, *, num_classes: int, rng_seed: int) -
         truth: folder of PNGs or of mask shards.
         num_classes: C.
         rng_seed: of the order.
+        allow_outside: take local images that are not below the manifest's folder too.
 
     Raises:
-        UserError: a file cannot be read, a mask holds a class that does not exist, or no image has truth.
+        UserError: an image lies outside, a file cannot be read, a mask holds a class that does not exist, or no image
+            has truth.
     """
     true_masks = open_truth(truth)
     folder = parent(absolute(data))
     rows = [
-        (image_id, image, tuple(tags))
+        (image_id, _inside(image, folder, allow_outside), tuple(tags))
         for batch in iter_manifest(data)
         for image_id, image, tags in zip(batch["image_id"], batch["image"], batch["tags"], strict=True)
     ]
@@ -125,6 +130,12 @@ def read_true_masks(data: str, truth: str, *, num_classes: int, rng_seed: int) -
         rows=tuple((row[0], resolve(row[1], folder) if row[1] else "", row[2]) for row, _ in found),
         masks={row[0]: png for row, png in found},
     )
+
+
+def _inside(image: str, folder: str, allow_outside: bool) -> str:
+    if image and not allow_outside and lies_outside(image, folder):
+        raise ManifestError(f"--data: {outside_reason(image)}")
+    return image
 
 
 def cache_key(
@@ -168,7 +179,9 @@ def open_cache(folder: str, true_masks: TrueMasks, key: Mapping[str, Any]) -> tu
         raise ConfigError(f"--cache: {error}") from error
     write_json(join(place, RECORD_NAME), {"job": "tune.cache", "key": dict(key), "versions": versions()})
     rows_per_shard = min(MAX_ROWS_PER_SHARD, -(-len(true_masks.rows) // LEAST_SHARDS))
-    return place, freeze_manifest(rows, work, class_names=tuple(key["class_names"]), rows_per_shard=rows_per_shard)
+    return place, freeze_manifest(
+        rows, work, class_names=tuple(key["class_names"]), rows_per_shard=rows_per_shard, allow_outside=True
+    )
 
 
 def missing_shards(place: str, manifest: Manifest) -> list[int]:

@@ -120,7 +120,13 @@ def run(config: Search) -> dict[str, Any]:
         _check_optuna()
     class_names = network_classes(config.cam, "cam", config)
     read_architecture(config.affinity, "affinity")
-    true_masks = read_true_masks(config.data, config.truth, num_classes=len(class_names), rng_seed=config.rng_seed)
+    true_masks = read_true_masks(
+        config.data,
+        config.truth,
+        num_classes=len(class_names),
+        rng_seed=config.rng_seed,
+        allow_outside=config.allow_outside,
+    )
     key = cache_key(
         true_masks,
         cam=config.cam,

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from engine.errors import ManifestError, StorageError
 from engine.records import COLUMN_TYPES, IGNORE_16, Batch, to_batch, to_table
 from engine.storage import filesystem
+from engine.storage.roots import lies_outside, outside_reason
 
 MANIFEST_NAME = "manifest"
 """Name of the frozen manifest; no ``.parquet`` ending, so that no reader of the masks takes it for a shard."""
@@ -367,6 +368,7 @@ def freeze_manifest(
     rows_per_shard: int,
     class_names_file: str = "",
     class_names: tuple[str, ...] | None = None,
+    allow_outside: bool = False,
 ) -> Manifest:
     """Check a user's manifest and write it as ``folder/manifest``, whole or not at all.
 
@@ -376,9 +378,10 @@ def freeze_manifest(
         rows_per_shard: images of a shard.
         class_names_file: as for :func:`read_class_names`.
         class_names: the classes 1..C where they are known already.
+        allow_outside: take local images that are not below the manifest's folder too; without it they are error rows.
 
     Raises:
-        ManifestError: the manifest or the classes cannot be used, or an image_id stands twice.
+        ManifestError: the manifest or the classes cannot be used, an image_id stands twice, or all images lie outside.
         StorageError: the frozen manifest cannot be written.
     """
     assert rows_per_shard >= 1, rows_per_shard
@@ -392,7 +395,7 @@ def freeze_manifest(
     group_rows = rows_per_shard * _shards_per_group(rows_per_shard)
     schema = pa.schema([(name, COLUMN_TYPES[name]) for name in FROZEN_COLUMNS])
     hashes: list[NDArray[np.uint64]] = []
-    num_rows = 0
+    num_rows = num_outside = 0
     try:
         with (
             filesystem.atomic_file(target) as temporary,
@@ -404,7 +407,9 @@ def freeze_manifest(
             num_waiting = 0
             for batch in iter_manifest(location):
                 hashes.append(_hashes(batch["image_id"]))
-                waiting.append(to_table(_frozen_rows(batch, ids, source_folder)))
+                outside = [not allow_outside and lies_outside(image, source_folder) for image in batch["image"]]
+                num_outside += sum(outside)
+                waiting.append(to_table(_frozen_rows(batch, ids, source_folder, outside)))
                 num_waiting += len(batch["image"])
                 num_rows += len(batch["image"])
                 if num_waiting >= group_rows:
@@ -415,6 +420,11 @@ def freeze_manifest(
             if num_waiting:
                 writer.write_table(pa.concat_tables(waiting), row_group_size=group_rows)
             _check_unique(np.concatenate(hashes), location)
+            if num_outside == num_rows:
+                raise ManifestError(
+                    f"--data '{location}': every image lies outside of the manifest's folder '{source_folder}'; "
+                    "allowed: paths below it, URIs, or --allow-outside"
+                )
             manifest = Manifest(
                 location=target,
                 num_rows=num_rows,
@@ -467,16 +477,18 @@ def open_manifest(folder: str) -> Manifest:
     )
 
 
-def _frozen_rows(batch: Batch, ids: dict[str, int], folder: str) -> Batch:
+def _frozen_rows(batch: Batch, ids: dict[str, int], folder: str, outside: list[bool]) -> Batch:
     class_ids: list[list[int]] = []
     uris: list[str] = []
     errors: list[str | None] = []
-    for image, tags in zip(batch["image"], batch["tags"], strict=True):
+    for image, tags, is_outside in zip(batch["image"], batch["tags"], outside, strict=True):
         unknown = next((tag for tag in tags if tag not in ids), None)
         if not image:
             errors.append("manifest: the row names no image")
         elif unknown is not None:
             errors.append(f"manifest: tag '{unknown}' is not among the classes")
+        elif is_outside:
+            errors.append(f"manifest: {outside_reason(image)}")
         else:
             errors.append(None)
         class_ids.append([] if unknown is not None else [ids[tag] for tag in tags])

@@ -328,6 +328,7 @@ def test_bad_images_end_in_error_rows_and_too_many_of_them_in_status_1(
         walk=WalkConfig(num_steps=0),
         crf=replace(SETTINGS.crf, num_iterations=0),
         keep_stages=False,
+        allow_outside=True,  # the good ones lie among the scenes
     )
     arguments = ["--data", "m", "--out", "o", "--cam", "c"]
     assert main(label.Label, lambda _: label.run(config), arguments) == 1
