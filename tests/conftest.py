@@ -56,6 +56,7 @@ def ray_session() -> Iterator[None]:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     ray.init(
+        address="local",  # never another user's cluster on this machine
         num_cpus=8,
         include_dashboard=False,
         object_store_memory=300 << 20,

@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -38,6 +39,7 @@ _BATCH_ROWS = 8192
 _ROWS_PER_GROUP = 4096
 _CHUNK_BYTES = 8 << 20
 _METADATA_KEY = "tag2mask"
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -249,6 +251,8 @@ def _text(value: object, column: str, where: str) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
+        if not value.isascii() and _HALF_CHARACTER.search(value):
+            raise ManifestError(f"{where} has {column} {value!r} with half a character; allowed: Unicode text")
         return value if value.strip() else ""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
@@ -334,6 +338,8 @@ def _iter_jsonl(location: str) -> Iterator[Batch]:
                 row = json.loads(line)
             except ValueError as error:
                 raise ManifestError(f"--data '{location}', line {number} is not JSON: {error}") from error
+            except RecursionError as error:
+                raise ManifestError(f"--data '{location}', line {number} is not JSON: nested too deep") from error
             if not isinstance(row, dict):
                 raise ManifestError(f"--data '{location}', line {number} is not a JSON object in braces")
             found.update(dict.fromkeys(row))

@@ -1,0 +1,181 @@
+"""Bad and odd input of every kind among good images: an outcome for each, and no harm to a good one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.config import ResourceConfig, Settings
+from engine.errors import ManifestError
+from engine.presets import preset
+from engine.records import Batch, decode_mask
+from engine.stages.cam import ComputeCam
+from engine.stages.fetch import FetchImages
+from engine.stages.guard import guarded
+from engine.stages.mask import MakeMask
+from engine.stages.seed import MakeSeed
+from engine.stages.segment import Segment
+from engine.stages.walk import RefineCam
+from engine.storage.manifest import freeze_manifest, iter_manifest
+from engine.storage.shards import read_shards
+from jobs import label
+from tests.engine.stages.examples import write_network
+from tests.poison import ImageCase, ManifestCase, good_cases, image_cases, manifest_cases, mixed, write_images
+
+MAX_PIXELS = 1_000_000
+BAD, GOOD = image_cases(), good_cases(12)
+# pytest undoes for every test that the module of images silences Pillow
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+
+
+def _settings() -> Settings:
+    tiny = preset("tiny")
+    sight = replace(tiny.cam.inference, long_side_px=64, scales=(1.0,))
+    return replace(
+        tiny,
+        cam=replace(tiny.cam, inference=sight),
+        affinity=replace(tiny.affinity, inference=replace(tiny.affinity.inference, long_side_px=64)),
+        seed=replace(tiny.seed, long_side_px=64, crf=replace(tiny.seed.crf, num_iterations=1)),
+        walk=replace(tiny.walk, num_steps=8),
+        crf=replace(tiny.crf, num_iterations=2),
+        shards=replace(tiny.shards, rows_per_shard=16),
+        resources=ResourceConfig(max_network_actors=1, max_crf_actors=1),
+    )
+
+
+SETTINGS = _settings()
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    kinds = ("cam", "affinity", "segmentation")
+    return {kind: write_network(tmp_path_factory.mktemp(kind), kind) for kind in kinds}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The manifest of good and bad images together."""
+    return write_images(tmp_path_factory.mktemp("poison") / "data", mixed(GOOD, BAD))
+
+
+def _stages(weights: dict[str, str], which: str) -> list[tuple[str, Any]]:
+    shared = {"device": "cpu", "images_per_pass": 8, "max_pixels": MAX_PIXELS}
+    cam = ("cam", ComputeCam(weights["cam"], SETTINGS.cam.inference, **shared))
+    if which == "segment":
+        sight = SETTINGS.cam.inference
+        network = Segment(weights["segmentation"], sight, device="cpu", max_pixels=MAX_PIXELS, use_tags=True)
+        return [("segment", network)]
+    if which == "seed":
+        return [cam, ("seed", MakeSeed(SETTINGS.seed, num_classes=3, max_pixels=MAX_PIXELS))]
+    walk = RefineCam(weights["affinity"], SETTINGS.affinity.inference, SETTINGS.walk, **shared, keep_cam=False)
+    mask = MakeMask(SETTINGS.crf, SETTINGS.walk, num_classes=3, max_pixels=MAX_PIXELS, keep_stages=False)
+    return [cam, ("walk", walk), ("crf", mask)]
+
+
+def _rows_by_image(data: str, folder: Path, stages: list[tuple[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What the stages make of a manifest in this process, without Ray; a row for each image."""
+    manifest = freeze_manifest(data, str(folder), rows_per_shard=1000)
+    batch: Batch = manifest.read_shard(0)
+    for name, stage in [("fetch", FetchImages(threads=4)), *stages]:
+        batch = guarded(name, stage, batch)
+    names = list(batch)
+    return {
+        row["image"]: row
+        for row in (dict(zip(names, values, strict=True)) for values in zip(*batch.values(), strict=True))
+    }
+
+
+@pytest.fixture(scope="module")
+def outcome(data: str, weights: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    return _rows_by_image(data, tmp_path_factory.mktemp("frozen"), _stages(weights, "mask"))
+
+
+def _check(case: ImageCase, row: dict[str, Any], column: str = "mask") -> None:
+    if isinstance(case.expected, str):
+        assert row["error"] is not None
+        assert row["error"].startswith(case.expected)
+        assert len(row["error"].splitlines()) == 1
+        assert len(row["error"].partition(": ")[2]) > 3
+        assert row[column] is None
+        return
+    assert row["error"] is None
+    assert (row["height"], row["width"]) == case.expected
+    if column == "mask":
+        assert decode_mask(row["mask"]).shape == case.expected
+
+
+@pytest.mark.parametrize("case", BAD, ids=lambda case: case.kind)
+def test_bad_or_odd_image_ends_as_expected(case: ImageCase, outcome: dict[str, dict[str, Any]]) -> None:
+    _check(case, outcome[case.image])
+
+
+def test_good_images_have_the_masks_that_they_have_without_the_bad_ones(
+    outcome: dict[str, dict[str, Any]], weights: dict[str, str], tmp_path: Path
+) -> None:
+    alone = _rows_by_image(write_images(tmp_path / "good", GOOD), tmp_path / "frozen", _stages(weights, "mask"))
+    for case in GOOD:
+        _check(case, outcome[case.image])
+        for column in ("mask", "areas", "confidence"):
+            assert outcome[case.image][column] == alone[case.image][column]
+
+
+@pytest.mark.parametrize(("which", "column"), [("seed", "seed"), ("segment", "mask")])
+def test_other_stages_take_bad_and_odd_images_as_well(
+    which: str, column: str, data: str, weights: dict[str, str], tmp_path: Path
+) -> None:
+    rows = _rows_by_image(data, tmp_path, _stages(weights, which))
+    for case in [*GOOD, *BAD]:
+        _check(case, rows[case.image], column)
+
+
+@pytest.mark.parametrize("case", manifest_cases(), ids=lambda case: case.kind)
+def test_bad_or_odd_manifest_ends_as_expected(case: ManifestCase, tmp_path: Path) -> None:
+    (tmp_path / case.name).write_bytes(case.content)
+    location = str(tmp_path / case.name)
+    if isinstance(case.expected, str):
+        with pytest.raises(ManifestError) as refused:
+            freeze_manifest(location, str(tmp_path / "out"), rows_per_shard=4)
+        assert case.expected in str(refused.value)
+        assert location in str(refused.value)
+        assert len(str(refused.value).splitlines()) == 1
+        assert len(str(refused.value)) < 500
+        return
+    freeze_manifest(location, str(tmp_path / "out"), rows_per_shard=4)
+    rows = [row for batch in iter_manifest(location) for row in zip(batch["image"], batch["tags"], strict=True)]
+    assert rows == case.expected
+
+
+@pytest.mark.slow
+def test_labeling_gives_the_same_rows_among_all_kinds_of_bad_images(
+    data: str, outcome: dict[str, dict[str, Any]], weights: dict[str, str], tmp_path: Path, ray_session: None
+) -> None:
+    config = label.Label(
+        data=data,
+        out=str(tmp_path / "masks"),
+        preset="tiny",
+        max_pixels=MAX_PIXELS,
+        max_error_fraction=1.0,
+        resources=SETTINGS.resources,
+        cam=weights["cam"],
+        affinity=weights["affinity"],
+        cam_inference=SETTINGS.cam.inference,
+        affinity_inference=SETTINGS.affinity.inference,
+        walk=SETTINGS.walk,
+        crf=SETTINGS.crf,
+        shards=SETTINGS.shards,
+    )
+    summary = label.run(config)
+    rows = {row["image"]: row for table in read_shards(config.out) for row in table.to_pylist()}
+    assert rows.keys() == outcome.keys()
+    for case in [*GOOD, *BAD]:
+        row = rows[case.image]
+        row["mask"] = row["mask"] and row["mask"]["bytes"]
+        _check(case, row)
+        assert row["error"] == outcome[case.image]["error"]
+    for case in GOOD:
+        assert rows[case.image]["mask"] == outcome[case.image]["mask"]
+    assert summary["images"] == len(GOOD) + len(BAD)
+    assert summary["labeled"] == sum(not isinstance(case.expected, str) for case in [*GOOD, *BAD])
