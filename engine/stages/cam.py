@@ -15,6 +15,7 @@ from engine.errors import ImageError
 from engine.models.cam_net import CamNetwork
 from engine.ops.cam import merge_cams, normalize_cam
 from engine.records import Batch, encode_map
+from engine.stages.memory import DECODED_PIXELS
 from engine.stages.networks import load_network
 from engine.stages.scaling import as_tensor, equal_groups, resized, scaled_size
 from engine.storage.images import decode_image
@@ -49,18 +50,28 @@ class ComputeCam:
         for name in ("height", "width", "error"):
             out[name] = list(batch[name])
         images: dict[int, NDArray[np.uint8]] = {}
+        num_pixels = 0
         for row, encoded in enumerate(batch["encoded"]):
             if batch["error"][row] is not None:
                 continue
             try:
-                images[row] = decode_image(encoded, max_pixels=self._max_pixels)
+                image = decode_image(encoded, max_pixels=self._max_pixels)
             except ImageError as error:
                 out["error"][row] = str(error)
                 continue
-            out["height"][row], out["width"][row] = images[row].shape[:2]
-        for row, cam in self.maps(images, batch["class_ids"]).items():
-            out["cam"][row] = encode_map(cam.numpy())
+            height, width = image.shape[:2]
+            if images and num_pixels + height * width > DECODED_PIXELS:
+                self._add_maps(out, images)
+                images, num_pixels = {}, 0
+            images[row] = image
+            num_pixels += height * width
+            out["height"][row], out["width"][row] = height, width
+        self._add_maps(out, images)
         return out
+
+    def _add_maps(self, out: Batch, images: dict[int, NDArray[np.uint8]]) -> None:
+        for row, cam in self.maps(images, out["class_ids"]).items():
+            out["cam"][row] = encode_map(cam.numpy())
 
     def maps(self, images: dict[int, NDArray[np.uint8]], class_ids: list[list[int]]) -> dict[int, Tensor]:
         """The normalised CAM of each image.

@@ -14,12 +14,15 @@ from engine.ops.cam import with_background
 from engine.ops.crf import dense_crf
 from engine.ops.mask import class_areas, mask_confidence, pseudo_mask, to_probabilities, upsample
 from engine.records import Batch, decode_map, encode_mask, mask_dtype
+from engine.stages.memory import enlarged, working_size
+from engine.stages.scaling import resized
 from engine.storage.images import decode_image
 
 
 class MakeMask:
     """Reads ``refined_cam``, ``encoded``, ``class_ids``; adds ``mask``, ``areas``, ``confidence``; drops what it read.
 
+    An image whose maps would take too much memory (:mod:`engine.stages.memory`) is worked on at a smaller size.
     With ``keep_stages`` it also reads ``cam`` and adds ``mask_cam`` and ``mask_walk``.
     """
 
@@ -43,19 +46,21 @@ class MakeMask:
         for row, refined in enumerate(batch["refined_cam"]):
             if refined is None:
                 continue
-            size = (batch["height"][row], batch["width"][row])
+            full = (batch["height"][row], batch["width"][row])
             class_ids = batch["class_ids"][row]
+            size = working_size(*full, len(class_ids) + 1)
             walked = self._probabilities(decode_map(refined), size)
             probabilities = self._sharpened(walked, batch["encoded"][row])
-            mask = pseudo_mask(probabilities, class_ids, dtype=self._dtype)
+            mask = enlarged(pseudo_mask(probabilities, class_ids, dtype=self._dtype), full)
             out["mask"][row] = encode_mask(mask)
             out["areas"][row] = class_areas(mask, class_ids).tolist()
             out["confidence"][row] = mask_confidence(walked)  # the dCRF is sure of every pixel, right or wrong
             if self._keep_stages:
                 cam = with_background(torch.from_numpy(decode_map(batch["cam"][row])), self._walk.alpha)
                 start = self._probabilities(cam.numpy(), size)
-                out["mask_cam"][row] = encode_mask(pseudo_mask(start, class_ids, dtype=self._dtype))
-                out["mask_walk"][row] = encode_mask(pseudo_mask(walked, class_ids, dtype=self._dtype))
+                for name, maps in (("mask_cam", start), ("mask_walk", walked)):
+                    early = enlarged(pseudo_mask(maps, class_ids, dtype=self._dtype), full)
+                    out[name][row] = encode_mask(early)
         dropped = {"refined_cam", "encoded", "class_ids", "cam"}
         return {**{name: values for name, values in batch.items() if name not in dropped}, **out}
 
@@ -67,8 +72,9 @@ class MakeMask:
         crf = self._crf
         if crf.num_iterations == 0 or len(probabilities) == 1:
             return probabilities
+        image = decode_image(encoded, max_pixels=self._max_pixels)
         return dense_crf(
-            decode_image(encoded, max_pixels=self._max_pixels),
+            resized(image, (probabilities.shape[1], probabilities.shape[2])),
             probabilities,
             num_iterations=crf.num_iterations,
             spatial_sigma_px=crf.spatial_sigma_px,

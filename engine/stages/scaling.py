@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+MAX_PIXELS = 1 << 24
+"""Largest picture that a network is given: its first layers take some 200 bytes a pixel."""
 MIN_SIDE_PX = 32
 """Shortest side that a network is given; the picture is stretched to it."""
 
@@ -23,9 +25,17 @@ def scaled_size(height: int, width: int, *, long_side_px: int, scale: float = 1.
 
     Args:
         long_side_px: 0 keeps the image's own size.
+
+    Raises:
+        MemoryError: that is more than :data:`MAX_PIXELS`, which only an image of its own size or a large scale reaches.
     """
     factor = scale * (long_side_px / max(height, width) if long_side_px else 1.0)
-    return max(MIN_SIDE_PX, round(height * factor)), max(MIN_SIDE_PX, round(width * factor))
+    size = max(MIN_SIDE_PX, round(height * factor)), max(MIN_SIDE_PX, round(width * factor))
+    if size[0] * size[1] > MAX_PIXELS:
+        raise MemoryError(
+            f"a network would be given {size[0]} x {size[1]} pixels, more than {MAX_PIXELS}; choose a long-side-px"
+        )
+    return size
 
 
 def resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

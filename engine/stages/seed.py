@@ -19,6 +19,7 @@ from engine.ops.crf import DenseCrf
 from engine.ops.mask import class_areas, to_probabilities, upsample
 from engine.ops.seed import sure_cells, to_grid
 from engine.records import Batch, decode_map, encode_mask, ignore_value, mask_dtype
+from engine.stages.memory import working_size
 from engine.stages.scaling import resized, scaled_size
 from engine.storage.images import decode_image
 
@@ -66,6 +67,7 @@ class MakeSeed:
         grid = (-(-size[0] // self._seed.grid_stride), -(-size[1] // self._seed.grid_stride))
         if not class_ids:
             return np.zeros(grid, dtype=self._dtype)
+        size = working_size(*size, len(class_ids) + 1)
         maps = upsample(cam, size)
         starts = [
             to_probabilities(with_background(maps, alpha)).numpy()

@@ -16,6 +16,7 @@ from engine.errors import ImageError
 from engine.models.segmentation_net import SegmentationNetwork
 from engine.ops.mask import class_areas, mask_confidence, pseudo_mask, upsample
 from engine.records import Batch, encode_mask, mask_dtype
+from engine.stages.memory import enlarged, working_size
 from engine.stages.networks import load_network
 from engine.stages.scaling import as_tensor, resized, scaled_size
 from engine.storage.images import decode_image
@@ -58,7 +59,7 @@ class Segment:
             tagged = batch["class_ids"][row]
             allowed = sorted(set(tagged)) if self._use_tags else self._all_ids()
             probabilities = self.probabilities(image, allowed)
-            mask = pseudo_mask(probabilities, allowed, dtype=self._dtype)
+            mask = enlarged(pseudo_mask(probabilities, allowed, dtype=self._dtype), image.shape[:2])
             out["mask"][row] = encode_mask(mask)
             out["areas"][row] = class_areas(mask, tagged).tolist()
             out["confidence"][row] = mask_confidence(probabilities)
@@ -77,11 +78,11 @@ class Segment:
             class_ids: (K,) ids from 1.
 
         Returns:
-            (K+1, H, W) float32 that sums to 1 over the channels.
+            (K+1, H', W') float32 that sums to 1 over the channels, at the size that the memory allows.
         """
         config = self._config
         channels = torch.tensor([0, *class_ids], device=self._device)
-        base = scaled_size(*image.shape[:2], long_side_px=config.long_side_px)
+        base = working_size(*scaled_size(*image.shape[:2], long_side_px=config.long_side_px), len(channels))
         total: Tensor | None = None
         for scale in config.scales:
             size = scaled_size(*image.shape[:2], long_side_px=config.long_side_px, scale=scale)
@@ -99,5 +100,6 @@ class Segment:
             )[0]
             total = mean if total is None else total + mean
         assert total is not None
-        full: NDArray[np.float32] = upsample(total / len(config.scales), image.shape[:2]).cpu().numpy()
-        return full
+        size = working_size(image.shape[0], image.shape[1], len(channels))
+        probabilities: NDArray[np.float32] = upsample(total / len(config.scales), size).cpu().numpy()
+        return probabilities

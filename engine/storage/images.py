@@ -178,7 +178,8 @@ def _bits(image: Image.Image) -> int:
 
 def _to_rgb(image: Image.Image, bits: int) -> Image.Image:
     if image.mode.startswith("I;16"):
-        return _grey(np.asarray(image).astype(np.float64) / (2**bits - 1))
+        bytes_of = np.rint(np.clip(np.arange(2**16) / (2**bits - 1), 0, 1) * 255).astype(np.uint8)
+        return Image.fromarray(bytes_of[np.asarray(image)]).convert("RGB")
     if image.mode in ("I", "F"):
         return _grey(_fractions(np.asarray(image).astype(np.float64), image.mode))
     if image.mode == "LAB":
