@@ -17,15 +17,13 @@ from engine.pipeline import Committed, Pool, parts_folder, run_shards
 from engine.progress import Meter
 from engine.records import error_counts
 from engine.stages.networks import read_architecture
+from engine.storage.class_names import named_classes, read_class_names
 from engine.storage.filesystem import delete_file, delete_folder, exists, join
 from engine.storage.manifest import (
     MANIFEST_NAME,
     Manifest,
-    file_hash,
     freeze_manifest,
-    named_classes,
     open_manifest,
-    read_class_names,
 )
 from engine.storage.run_record import (
     RECORD_NAME,
@@ -37,6 +35,7 @@ from engine.storage.run_record import (
     write_json,
 )
 from engine.storage.shards import committed_shards, read_shard
+from engine.storage.sources.find import source_hash
 from jobs.options import DataOptions, ShardOptions
 
 SUMMARY = "summary.json"
@@ -79,7 +78,7 @@ def claim(
     record = {
         "job": job,
         "settings": settings,
-        "inputs": {**inputs, "data": file_hash(options.data), "classes": fingerprint({"names": list(names)})}
+        "inputs": {**inputs, "data": source_hash(options.data), "classes": fingerprint({"names": list(names)})}
         | ({"outside": "allowed"} if options.allow_outside else {}),
         "class_names": list(names),
         "options": {"data": options.data, "classes": options.classes, "preset": options.preset},

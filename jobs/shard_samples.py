@@ -5,9 +5,10 @@ from __future__ import annotations
 from engine.errors import StorageError
 from engine.stages.samples import SampleSource, Target
 from engine.storage.filesystem import join
-from engine.storage.manifest import file_hash, open_manifest
+from engine.storage.manifest import open_manifest
 from engine.storage.run_record import RECORD_NAME, WORK_FOLDER, read_json
 from engine.storage.shards import committed_shards
+from engine.storage.sources.find import source_hash
 from jobs.options import DataOptions
 from jobs.shard_job import Claimed
 
@@ -37,7 +38,7 @@ def made_with(folder: str, jobs: tuple[str, ...], option: str, *, data: str) -> 
             f"{option} is '{folder}', where {missing} of {manifest.num_shards} shards are missing; "
             f"run jobs.{record['job']} again"
         )
-    if manifest.data_hash != file_hash(data):
+    if manifest.data_hash != source_hash(data):
         raise StorageError(f"{option} was made from another manifest than --data; allowed: the shards of these images")
     return Claimed(record=record, manifest=manifest)
 

@@ -27,11 +27,12 @@ from engine.progress import Meter
 from engine.records import Batch, encode_mask, ignore_value
 from engine.stages.cam import ComputeCam
 from engine.stages.walk import RefineCam
-from engine.storage.filesystem import absolute, exists, join, parent, resolve, write_bytes
+from engine.storage.filesystem import absolute, exists, join, write_bytes
 from engine.storage.manifest import MANIFEST_NAME, Manifest, freeze_manifest, iter_manifest, open_manifest
 from engine.storage.roots import lies_outside, outside_reason
 from engine.storage.run_record import RECORD_NAME, WORK_FOLDER, fingerprint, versions, write_json
 from engine.storage.shards import committed_shards
+from engine.storage.sources.find import find_source
 from engine.storage.truth import open_truth
 from engine.storage.weights import weights_hash
 from tune.sweep import pair_distances
@@ -103,14 +104,16 @@ def read_true_masks(
             has truth.
     """
     true_masks = open_truth(truth)
-    folder = parent(absolute(data))
+    folder = find_source(data).folder
     rows = [
-        (image_id, _inside(image, folder, allow_outside), tuple(tags))
+        (image_id, _inside(image, folder, allow_outside), tuple(tags), uri)
         for batch in iter_manifest(data)
-        for image_id, image, tags in zip(batch["image_id"], batch["image"], batch["tags"], strict=True)
+        for image_id, image, tags, uri in zip(
+            batch["image_id"], batch["image"], batch["tags"], batch["uri"], strict=True
+        )
     ]
 
-    def read(row: tuple[str, str, tuple[str, ...]]) -> bytes | None:
+    def read(row: tuple[str, str, tuple[str, ...], str]) -> bytes | None:
         mask = true_masks.mask_of(row[0], row[1])
         if mask is None:
             return None
@@ -127,7 +130,7 @@ def read_true_masks(
     found.sort(key=lambda entry: entry[0][0])
     random.Random(rng_seed).shuffle(found)
     return TrueMasks(
-        rows=tuple((row[0], resolve(row[1], folder) if row[1] else "", row[2]) for row, _ in found),
+        rows=tuple((row[0], row[3], row[2]) for row, _ in found),
         masks={row[0]: png for row, png in found},
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 from engine.records import Batch
-from engine.storage.filesystem import read_bytes
+from engine.storage.pictures import read_pictures
 
 
 class FetchImages:
@@ -18,21 +18,19 @@ class FetchImages:
         self._pool = ThreadPoolExecutor(threads)
 
     def __call__(self, batch: Batch) -> Batch:
-        fetched = list(self._pool.map(_fetch, batch["uri"], batch["error"]))
-        empty = [None] * len(fetched)
+        encoded: list[bytes | None] = [None] * len(batch["uri"])
+        errors: list[str | None] = list(batch["error"])
+        wanted = [row for row, error in enumerate(errors) if error is None]
+        for row, result in zip(wanted, read_pictures([batch["uri"][row] for row in wanted], self._pool), strict=True):
+            if isinstance(result, bytes):
+                encoded[row] = result
+            else:
+                errors[row] = f"fetch: {result}"
+        empty = [None] * len(encoded)
         return {
             **{name: values for name, values in batch.items() if name != "uri"},
-            "encoded": [encoded for encoded, _ in fetched],
-            "error": [error for _, error in fetched],
+            "encoded": encoded,
+            "error": errors,
             "height": empty,
             "width": list(empty),
         }
-
-
-def _fetch(uri: str, error: str | None) -> tuple[bytes | None, str | None]:
-    if error is not None:
-        return None, error
-    try:
-        return read_bytes(uri), None
-    except OSError as reason:
-        return None, f"fetch: {reason}"

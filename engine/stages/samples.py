@@ -19,9 +19,9 @@ from engine.config import TrainingConfig
 from engine.errors import ImageError
 from engine.records import IGNORE, IGNORE_16, Batch, decode_mask
 from engine.stages.sample_order import samples_of_step
-from engine.storage.filesystem import read_bytes
 from engine.storage.images import decode_image
 from engine.storage.manifest import open_manifest
+from engine.storage.pictures import read_picture
 from engine.storage.shards import read_shard
 
 Target = Literal["tags", "seed", "mask"]
@@ -94,7 +94,7 @@ class LoadSamples:
             elif self._source.target == "tags" or rows["png"][row] is not None:
                 try:
                     image = decode_image(
-                        read_bytes(rows["uri"][row]),
+                        read_picture(rows["uri"][row]),
                         max_pixels=self._source.max_pixels,
                         draft_px=self._config.long_side_px[1],
                     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from engine.storage.filesystem import absolute, is_uri, resolve
+from engine.storage.pictures import file_of
 
 
 def lies_outside(image: str, folder: str) -> bool:
@@ -20,7 +21,7 @@ def lies_outside(image: str, folder: str) -> bool:
         image: path or URI as in the manifest.
         folder: local path or URI of the manifest's folder.
     """
-    place = resolve(image, folder)
+    place = resolve(file_of(image), folder)
     if is_uri(place):
         return False  # the store's own rights decide
     if is_uri(folder):

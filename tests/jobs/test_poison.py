@@ -19,6 +19,7 @@ from engine.stages.mask import MakeMask
 from engine.stages.seed import MakeSeed
 from engine.stages.segment import Segment
 from engine.stages.walk import RefineCam
+from engine.storage.class_names import read_class_names
 from engine.storage.manifest import freeze_manifest, iter_manifest
 from engine.storage.shards import read_shards
 from jobs import label
@@ -77,7 +78,7 @@ def _stages(weights: dict[str, str], which: str) -> list[tuple[str, Any]]:
 
 def _rows_by_image(data: str, folder: Path, stages: list[tuple[str, Any]]) -> dict[str, dict[str, Any]]:
     """What the stages make of a manifest in this process, without Ray; a row for each image."""
-    manifest = freeze_manifest(data, str(folder), rows_per_shard=1000)
+    manifest = freeze_manifest(data, str(folder), rows_per_shard=1000, class_names=read_class_names(data))
     batch: Batch = manifest.read_shard(0)
     for name, stage in [("fetch", FetchImages(threads=4)), *stages]:
         batch = guarded(name, stage, batch)
@@ -137,13 +138,13 @@ def test_bad_or_odd_manifest_ends_as_expected(case: ManifestCase, tmp_path: Path
     location = str(tmp_path / case.name)
     if isinstance(case.expected, str):
         with pytest.raises(ManifestError) as refused:
-            freeze_manifest(location, str(tmp_path / "out"), rows_per_shard=4)
+            freeze_manifest(location, str(tmp_path / "out"), rows_per_shard=4, class_names=read_class_names(location))
         assert case.expected in str(refused.value)
         assert location in str(refused.value)
         assert len(str(refused.value).splitlines()) == 1
         assert len(str(refused.value)) < 500
         return
-    freeze_manifest(location, str(tmp_path / "out"), rows_per_shard=4)
+    freeze_manifest(location, str(tmp_path / "out"), rows_per_shard=4, class_names=read_class_names(location))
     rows = [row for batch in iter_manifest(location) for row in zip(batch["image"], batch["tags"], strict=True)]
     assert rows == case.expected
 

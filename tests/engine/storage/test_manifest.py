@@ -14,7 +14,8 @@ import pytest
 
 from engine.errors import ManifestError, StorageError
 from engine.storage import filesystem
-from engine.storage.manifest import Manifest, freeze_manifest, iter_manifest, open_manifest, read_class_names
+from engine.storage.class_names import read_class_names
+from engine.storage.manifest import Manifest, freeze_manifest, iter_manifest, open_manifest
 from tests.s3_server import S3Server
 
 CSV = "image,tags\nimages/a.jpg,cat;dog\nimages/b.jpg,\nimages/c.jpg, dog ;;cat;dog\n"
@@ -32,8 +33,10 @@ def rows_of(location: str) -> list[tuple[str, str, list[str]]]:
     return rows
 
 
-def freeze(location: str, folder: Path, rows_per_shard: int = 2, **options: Any) -> Manifest:
-    return freeze_manifest(location, str(folder / "out"), rows_per_shard=rows_per_shard, **options)
+def freeze(location: str, folder: Path, rows_per_shard: int = 2) -> Manifest:
+    return freeze_manifest(
+        location, str(folder / "out"), rows_per_shard=rows_per_shard, class_names=read_class_names(location)
+    )
 
 
 def all_rows(manifest: Manifest) -> dict[str, list[Any]]:
@@ -244,11 +247,11 @@ def test_manifest_in_a_bucket_is_frozen_into_a_bucket(s3: S3Server) -> None:
     location = f"{bucket}/set 1#/m.csv"
     filesystem.write_bytes(location, CSV.encode())
     filesystem.write_bytes(f"{bucket}/set 1#/classes.txt", b"dog\ncat\n")
-    manifest = freeze_manifest(location, f"{bucket}/out", rows_per_shard=2)
+    manifest = freeze_manifest(location, f"{bucket}/out", rows_per_shard=2, class_names=read_class_names(location))
     assert open_manifest(f"{bucket}/out") == manifest
     assert manifest.read_shard(0)["uri"] == [f"{bucket}/set 1#/images/a.jpg", f"{bucket}/set 1#/images/b.jpg"]
     with pytest.raises(ManifestError, match="does not exist"):
-        freeze_manifest(f"{bucket}/no.csv", f"{bucket}/out2", rows_per_shard=2)
+        freeze_manifest(f"{bucket}/no.csv", f"{bucket}/out2", rows_per_shard=2, class_names=("cat",))
     assert filesystem.list_entries(f"{bucket}/out2") == {}
 
 

@@ -41,6 +41,8 @@ def test_path_below_the_folder_or_in_a_store_is_inside(image: str, folder: str) 
         ("file://etc/passwd", "/data/set"),
         ("/etc/passwd", "s3://bucket/set"),
         ("file:///etc/passwd", "s3://bucket/set"),
+        ("tar://0+10//etc/passwd", "/data/set"),
+        ("parquet://0//etc/passwd", "/data/set"),
     ],
 )
 def test_path_that_leaves_the_folder_is_outside(image: str, folder: str) -> None:
@@ -49,7 +51,9 @@ def test_path_that_leaves_the_folder_is_outside(image: str, folder: str) -> None
 
 def _freeze(folder: Path, *images: str, allow_outside: bool = False) -> Manifest:
     (folder / "m.csv").write_text("image,tags\n" + "".join(f"{image},cat\n" for image in images))
-    return freeze_manifest(str(folder / "m.csv"), str(folder / "out"), rows_per_shard=9, allow_outside=allow_outside)
+    return freeze_manifest(
+        str(folder / "m.csv"), str(folder / "out"), rows_per_shard=9, class_names=("cat",), allow_outside=allow_outside
+    )
 
 
 def test_image_outside_is_an_error_row_unless_it_is_allowed(tmp_path: Path) -> None:

@@ -1,0 +1,242 @@
+"""Which files ``--data`` names: one file, the files of a folder, or those that fit a pattern."""
+
+from __future__ import annotations
+
+import errno
+import fnmatch
+import hashlib
+import json
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from engine.errors import ManifestError, StorageError
+from engine.storage import filesystem
+
+ENDINGS = (".csv", ".jsonl", ".parquet", ".tar")
+MANY = (".tar", ".parquet")
+"""Kinds of which there may be several files; where a folder holds both, as img2dataset leaves it, the tars count."""
+
+_CHUNK_BYTES = 8 << 20
+_THREADS = 16
+_END_BYTES = 64 << 10
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_MOST_FILES = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """The files that hold the rows, in their order."""
+
+    location: str
+    """As the user gave it, made absolute."""
+    ending: str
+    """One of :data:`ENDINGS`."""
+    files: tuple[str, ...]
+    folder: str
+    """What paths in the rows are relative to, and what the names of files are shown from."""
+
+    def name_of(self, file: str) -> str:
+        """A file as it is called from the folder of the source."""
+        return file[len(self.folder) :].lstrip("/") if file.startswith(self.folder) else filesystem.name_of(file)
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, without a full stop."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def open_source_file(location: str) -> Any:
+    """A file opened for reads anywhere in it; a folder is no file.
+
+    Raises:
+        OSError: it is not there, or cannot be read.
+        StorageError: the scheme is not supported.
+    """
+    opened, path = filesystem.open_filesystem(location)
+
+    def open_file() -> Any:
+        if opened.get_file_info(path).type == pafs.FileType.Directory:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        return opened.open_input_file(path)
+
+    return filesystem.retry(open_file, location)
+
+
+def find_source(location: str) -> Source:
+    """The files behind ``--data``.
+
+    Args:
+        location: a file that ends with one of :data:`ENDINGS`; a folder of ``.tar`` or ``.parquet`` files; or a
+            pattern of such, with ``*``, ``?``, ``{a,b}`` and ``{00000..00099}``. A file of exactly this name comes
+            before a pattern.
+
+    Raises:
+        ManifestError: there is no such file, or of another kind.
+    """
+    location = filesystem.absolute(location)
+    try:
+        if _is_pattern(location) and not filesystem.exists(location):
+            return _by_pattern(location)
+        ending = filesystem.ending(location)
+        if ending in ENDINGS and not (ending in MANY and _is_folder(location)):
+            return Source(location=location, ending=ending, files=(location,), folder=filesystem.parent(location))
+        return _in_folder(location)
+    except StorageError as error:
+        raise ManifestError(f"--data: {error}") from error
+    except OSError as error:
+        raise ManifestError(f"--data: {first_line(error)}") from error
+
+
+def _is_folder(location: str) -> bool:
+    opened, path = filesystem.open_filesystem(location)
+    kind = filesystem.retry(lambda: opened.get_file_info(path.rstrip("/") or path).type, location)
+    return bool(kind == pafs.FileType.Directory)
+
+
+def _in_folder(location: str) -> Source:
+    names = filesystem.list_names(location) if _is_folder(location) else []
+    for ending in MANY:
+        files = tuple(filesystem.join(location, name) for name in names if name.lower().endswith(ending))
+        if files:
+            return Source(location=location, ending=ending, files=files, folder=location.rstrip("/"))
+    raise ManifestError(
+        f"--data is '{location}'; allowed: a file that ends with {', '.join(ENDINGS)}, "
+        "a folder of .tar or .parquet files, or a pattern of such files"
+    )
+
+
+def _is_pattern(location: str) -> bool:
+    return any(letter in location for letter in "*?{")
+
+
+def _by_pattern(location: str) -> Source:
+    files: dict[str, None] = {}
+    for one in _expanded(location):
+        files.update(dict.fromkeys(_matches(one) if any(letter in one for letter in "*?") else [one]))
+    endings = sorted({filesystem.ending(file) for file in files})
+    if not files:
+        raise ManifestError(f"--data: no file fits '{location}'")
+    if len(endings) > 1 or endings[0] not in MANY:
+        raise ManifestError(
+            f"--data '{location}' fits files that end with {', '.join(endings)}; allowed: all .tar or all .parquet"
+        )
+    fixed = re.split(r"[*?{]", location, maxsplit=1)[0]
+    return Source(location=location, ending=endings[0], files=tuple(files), folder=fixed.rpartition("/")[0])
+
+
+def _expanded(pattern: str) -> list[str]:
+    """A pattern without its braces: every choice by itself."""
+    found = _BRACES.search(pattern)
+    if found is None:
+        return [pattern]
+    numbers = _RANGE.fullmatch(found.group(1))
+    if numbers:
+        first, last = numbers.groups()
+        if int(last) - int(first) >= _MOST_FILES:
+            raise ManifestError(f"--data '{pattern}' names more than {_MOST_FILES} files")
+        choices = [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
+    else:
+        choices = found.group(1).split(",")
+    rests = _expanded(pattern[found.end() :])
+    return [f"{pattern[: found.start()]}{choice}{rest}" for choice in choices for rest in rests]
+
+
+def _matches(pattern: str) -> list[str]:
+    """Files that fit ``*`` and ``?`` in any part of a path, sorted."""
+    fixed = re.split(r"[*?]", pattern, maxsplit=1)[0].rpartition("/")[0]
+    places = [fixed or "/"]
+    *folders, last = pattern[len(fixed) :].lstrip("/").split("/")
+    for part in folders:
+        places = [
+            filesystem.join(place, name)
+            for place in places
+            for name, is_folder in sorted(filesystem.list_entries(place).items())
+            if is_folder and fnmatch.fnmatchcase(name, part)
+        ]
+    return [
+        filesystem.join(place, name)
+        for place in places
+        for name in filesystem.list_names(place)
+        if fnmatch.fnmatchcase(name, last)
+    ]
+
+
+def source_hash(location: str) -> str:
+    """SHA-256 that tells whether two sources hold the same rows, as hexadecimal digits.
+
+    Of a manifest it is that of its bytes. Files with embedded pictures are too large to be read for it: of these it is
+    that of names, sizes and ends, and the end of Parquet is its footer, with place and size of every column chunk.
+
+    Raises:
+        ManifestError: a file cannot be read.
+    """
+    source = find_source(location)
+    try:
+        if len(source.files) == 1 and not embeds_pictures(source):
+            return _hash_of_bytes(source.files[0])
+        with ThreadPoolExecutor(_THREADS) as pool:
+            found = pool.map(lambda file: _size_and_end(file, source.ending), source.files)
+            parts = [[source.name_of(file), *one] for file, one in zip(source.files, found, strict=True)]
+    except StorageError as error:
+        raise ManifestError(f"--data: {error}") from error
+    except pa.ArrowException as error:
+        raise ManifestError(f"--data '{location}' is not a readable parquet file: {first_line(error)}") from error
+    except OSError as error:
+        raise ManifestError(f"--data: {first_line(error)}") from error
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _size_and_end(file: str, ending: str) -> tuple[int, str]:
+    with open_source_file(file) as opened:
+        size: int = opened.size()
+        length = _END_BYTES
+        if ending == ".parquet" and size >= 8:
+            length = 8 + int.from_bytes(opened.read_at(8, size - 8)[:4], "little")
+        end = opened.read_at(min(length, size), max(0, size - length))
+    return size, hashlib.sha256(end).hexdigest()
+
+
+def _hash_of_bytes(file: str) -> str:
+    digest = hashlib.sha256()
+    with open_source_file(file) as opened:
+        while chunk := opened.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=8)
+def parquet_footer(file: str) -> pq.FileMetaData:
+    """The footer of a Parquet file, kept for the next who asks."""
+    with open_source_file(file) as opened:
+        return pq.read_metadata(opened)
+
+
+def embeds_pictures(source: Source) -> bool:
+    """Whether the pictures lie in the source's own files.
+
+    Raises:
+        OSError: the first file cannot be read.
+        pyarrow.ArrowException: it is damaged.
+    """
+    if source.ending != ".parquet":
+        return source.ending == ".tar"
+    return holds_pictures(parquet_footer(source.files[0]).schema.to_arrow_schema())
+
+
+def holds_pictures(schema: pa.Schema) -> bool:
+    """Whether the column ``image`` of a Parquet file is bytes, plain or as the image struct of ``datasets``."""
+    if schema.get_field_index("image") < 0:
+        return False
+    kind = schema.field("image").type
+    if pa.types.is_struct(kind):
+        return bool(kind.get_field_index("bytes") >= 0)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))

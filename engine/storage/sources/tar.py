@@ -1,0 +1,192 @@
+"""WebDataset tars, as img2dataset writes them: members of one sample share their name up to the first dot.
+
+The picture is the member that ends with one of :data:`PICTURES`; the tags are the entry ``tags`` of the ``.json`` (a
+list, or names separated by ``;``), else the names in the ``.txt``, separated by ``;`` or line breaks. Only headers and
+these small members are read; of a picture, where it lies.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import groupby
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from engine.errors import ManifestError
+from engine.storage import filesystem
+from engine.storage.pictures import tar_uri
+from engine.storage.sources.find import Source, first_line, open_source_file
+from engine.storage.sources.rows import SCHEMA, checked_rows
+
+PICTURES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
+_BLOCK = 512
+_THREADS = 16
+_AT_ONCE = 64
+_NEAR_BYTES, _FAR_BYTES = 4 << 10, 32 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    name: str
+    offset: int
+    size: int
+
+
+@dataclass(slots=True)
+class _Window:
+    """Reads a little ahead, so that a header and the small members beside it cost one request."""
+
+    file: Any
+    length: int
+    start: int = 0
+    data: bytes = field(default=b"", repr=False)
+
+    def read(self, offset: int, size: int) -> bytes:
+        if not self.start <= offset <= offset + size <= self.start + len(self.data):
+            self.start, self.data = offset, self.file.read_at(max(size, self.length), offset)
+        return self.data[offset - self.start : offset - self.start + size]
+
+
+def iter_tars(source: Source) -> Iterator[pa.Table]:
+    """The rows of all tars, a table of :data:`engine.storage.sources.rows.SCHEMA` for each.
+
+    Raises:
+        ManifestError: a tar is damaged, or a sample's tags cannot be read.
+        OSError: a file cannot be read.
+    """
+    index = _index(source)
+    with pq.ParquetFile(index.name) as file:
+        for batch in file.iter_batches():
+            yield pa.Table.from_batches([batch])
+
+
+@lru_cache(maxsize=1)
+def _index(source: Source) -> Any:
+    """A temporary file with the rows: to walk through tars in a bucket takes a while, and they are asked for twice."""
+    index = tempfile.NamedTemporaryFile(prefix="tag2mask-tars-")  # noqa: SIM115 - lives as long as the cache
+    with (
+        pq.ParquetWriter(index.name, SCHEMA, compression="zstd") as writer,
+        ThreadPoolExecutor(_THREADS) as pool,
+    ):
+        for start in range(0, len(source.files), _AT_ONCE):
+            some = source.files[start : start + _AT_ONCE]
+            for rows in pool.map(lambda file: _rows(source, file), some):
+                if len(rows):
+                    writer.write_table(rows)
+    return index
+
+
+def _rows(source: Source, location: str) -> pa.Table:
+    columns: dict[str, list[Any]] = {"image_id": [], "image": [], "uri": [], "tags": []}
+    name = source.name_of(location)
+    where = f"--data '{location}'"
+
+    def walk() -> None:
+        for values in columns.values():
+            values.clear()
+        opened, _ = filesystem.open_filesystem(location)
+        length = _NEAR_BYTES if isinstance(opened, pafs.LocalFileSystem) else _FAR_BYTES
+        with open_source_file(location) as file:
+            window = _Window(file, length)
+            for _, members in groupby(_members(window, file, where), key=lambda member: _split(member.name)[0]):
+                by_kind = {_split(member.name)[1]: member for member in members}
+                picture = next((by_kind[kind] for kind in PICTURES if kind in by_kind), None)
+                if picture is None:
+                    continue
+                image_id, tags = _tags(window, by_kind, where)
+                columns["image_id"].append(image_id)
+                columns["image"].append(f"{name}/{picture.name}")
+                columns["uri"].append(tar_uri(location, picture.offset, picture.size))
+                columns["tags"].append(tags)
+
+    filesystem.retry(walk, location)
+    return checked_rows(columns, where, 0)
+
+
+def _split(name: str) -> tuple[str, str]:
+    """The sample that a member belongs to, and what it is of it."""
+    folder, _, last = name.rpartition("/")
+    key, _, kind = last.partition(".")
+    return f"{folder}/{key}", kind.lower()
+
+
+def _tags(window: _Window, members: dict[str, _Member], where: str) -> tuple[Any, Any]:
+    """The image_id, None where there is none, and the tags of a sample."""
+    image_id = None
+    if "json" in members:
+        member = members["json"]
+        try:
+            values = json.loads(window.read(member.offset, member.size))
+        except ValueError as error:
+            raise ManifestError(f"{where}: '{member.name}' is not JSON: {error}") from error
+        except RecursionError as error:
+            raise ManifestError(f"{where}: '{member.name}' is not JSON: nested too deep") from error
+        if not isinstance(values, dict):
+            raise ManifestError(f"{where}: '{member.name}' is not a JSON object in braces")
+        image_id = values.get("image_id")
+        if "tags" in values:
+            return image_id, values["tags"]
+        if "txt" not in members:
+            raise ManifestError(f"{where}: '{member.name}' has no entry 'tags', and there is no .txt beside it")
+    if "txt" not in members:
+        return image_id, []
+    member = members["txt"]
+    try:
+        text = window.read(member.offset, member.size).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{where}: '{member.name}' is not UTF-8 text") from error
+    return image_id, ";".join(text.splitlines())
+
+
+def _members(window: _Window, file: Any, where: str) -> Iterator[_Member]:
+    """The files in a tar, from their headers.
+
+    Plain headers, which is what WebDataset's writers leave, are read here, some ten times as fast as by tarfile; an
+    archive with others is left to tarfile.
+    """
+    total = file.size()
+    offset = 0
+    while offset + _BLOCK <= total:
+        header = window.read(offset, _BLOCK)
+        if not any(header):
+            return
+        try:
+            size = int(header[124:136].rstrip(b" \0") or b"0", 8)
+            checksum = int(header[148:156].strip(b" \0"), 8)
+        except ValueError:
+            size = checksum = -1
+        kind = header[156:157]
+        if checksum != sum(header) - sum(header[148:156]) + 256 or kind not in b"05" or header[257:262] != b"ustar":
+            yield from _members_by_tarfile(file, offset, where)
+            return
+        start = offset + _BLOCK
+        if start + size > total:
+            raise ManifestError(f"{where} is cut off at byte {total}, in the middle of a member")
+        if kind != b"5":
+            prefix = header[345:500].rstrip(b"\0") if header[263:265] == b"00" else b""
+            name = header[:100].partition(b"\0")[0]
+            yield _Member((prefix + b"/" + name if prefix else name).decode("utf-8", "replace"), start, size)
+        offset = start + -(-size // _BLOCK) * _BLOCK
+    if offset < total:
+        raise ManifestError(f"{where} is cut off at byte {total}, in the middle of a header")
+
+
+def _members_by_tarfile(file: Any, offset: int, where: str) -> Iterator[_Member]:
+    file.seek(offset)
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as archive:
+            for member in archive:
+                if member.isreg():
+                    yield _Member(member.name, member.offset_data, member.size)
+                archive.members = []  # type: ignore[attr-defined] # else it keeps them all
+    except tarfile.TarError as error:
+        raise ManifestError(f"{where} is not a readable tar: {first_line(error)}") from error

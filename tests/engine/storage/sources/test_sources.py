@@ -1,0 +1,68 @@
+"""Every kind of source gives the same pictures and tags, on a disk and in a bucket."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+import pytest
+
+from engine.stages.fetch import FetchImages
+from engine.stages.load_shard import LoadShard
+from engine.storage.class_names import read_class_names
+from engine.storage.manifest import freeze_manifest, iter_manifest
+from engine.storage.pictures import read_picture
+from engine.storage.sources.find import source_hash
+from tests.engine.storage.sources.examples import Sample, samples, write_sources
+from tests.s3_server import S3Server
+
+
+def _labeled_rows(data: str, folder: str) -> list[tuple[str, bytes | None, list[str], str | None]]:
+    """Image, picture, tags and error of every row, as the first two stages of a job leave them."""
+    manifest = freeze_manifest(data, folder, rows_per_shard=2, class_names=read_class_names(data))
+    load, fetch = LoadShard(manifest), FetchImages(threads=2)
+    rows = []
+    for shard in range(manifest.num_shards):
+        batch = fetch(load({"shard": [shard]}))
+        assert batch["image_id"] == batch["image"]
+        rows += list(zip(batch["image"], batch["encoded"], batch["tags"], batch["error"], strict=True))
+    return rows
+
+
+def _check_all_alike(folder: str, some: list[Sample]) -> None:
+    sources = write_sources(folder, some)
+    names = {
+        "manifest": [f"files/{name}" for name, *_ in some],
+        "tars": [f"{number // 3 and 1:05d}.tar/{name}" for number, (name, *_) in enumerate(some)],
+        "parquet": [f"train-{number // 3 and 1}.parquet/{name}" for number, (name, *_) in enumerate(some)],
+        "binary": [f"plain.parquet/{number}" for number in range(len(some))],
+    }
+    names["folder of tars"] = names["tars"]
+    for kind, data in sources.items():
+        rows = _labeled_rows(data, f"{folder}/frozen/{kind}")
+        expected = [(image, picture, tags, None) for image, (_, picture, tags) in zip(names[kind], some, strict=True)]
+        assert rows == expected, kind
+
+
+def test_every_source_gives_the_same_pictures_and_tags(tmp_path: Path) -> None:
+    _check_all_alike(str(tmp_path), samples())
+
+
+@pytest.mark.s3
+def test_every_source_in_a_bucket_gives_the_same_pictures_and_tags(s3: S3Server) -> None:
+    _check_all_alike(f"{s3.make_bucket(f'sources-{uuid.uuid4().hex[:12]}')}/a b", samples())
+
+
+def test_each_picture_is_read_by_itself_too(tmp_path: Path) -> None:
+    some = samples()
+    for data in write_sources(tmp_path, some).values():
+        uris = [uri for batch in iter_manifest(data) for uri in batch["uri"]]
+        assert [read_picture(uri) for uri in uris] == [picture for _, picture, _ in some]
+
+
+def test_hash_of_a_source_tells_other_rows_and_ignores_where_they_lie(tmp_path: Path) -> None:
+    some = samples()
+    first, moved = write_sources(tmp_path / "a", some), write_sources(tmp_path / "b", some)
+    other = write_sources(tmp_path / "c", [*some[:-1], ("9999.jpg", b"longer" * 1000, ["dog"])])
+    for kind in first:
+        assert source_hash(first[kind]) == source_hash(moved[kind]) != source_hash(other[kind])
