@@ -17,6 +17,10 @@ class StorageError(UserError):
     """A file or folder that the user named cannot be read or written."""
 
 
+class StoreUnavailableError(OSError):
+    """A store that a run lives on does not answer for longer than a run waits, or refuses its credentials."""
+
+
 class WeightsError(UserError):
     """A file of weights does not exist, is damaged, or belongs to another network."""
 

@@ -22,13 +22,15 @@ from ray.data.context import AutoscalingConfig
 
 from engine.cluster import Cluster
 from engine.config import ResourceConfig
-from engine.records import error_counts, shard_table, to_batch, to_table
+from engine.errors import StorageError, StoreUnavailableError, UserError
+from engine.records import Batch, error_counts, shard_table, to_batch, to_table
 from engine.stages.commit import CommitShard
 from engine.stages.fetch import FetchImages
 from engine.stages.guard import guarded
 from engine.stages.load_shard import LoadShard
 from engine.storage.filesystem import delete_folder, join
 from engine.storage.manifest import Manifest, SingleRows
+from engine.storage.retries import expect_stores
 from engine.storage.run_record import WORK_FOLDER
 from engine.storage.shards import committed_shards, read_shard, write_shard
 
@@ -115,6 +117,10 @@ def run_shards(
         folder: where the shards are written.
         schema: of a shard.
         on_commit: called in this process after every commit.
+
+    Raises:
+        StorageError: input or output became unusable on the way: the store is away, credentials expired, the disk is
+            full. What was committed stays.
     """
     if not shards:
         return
@@ -167,7 +173,10 @@ def _redo_by_image(
             continue
         tables = [read_shard(parts, row) if row in made else _given_up(manifest, row, schema) for row in rows]
         table = pa.concat_tables(tables)
-        write_shard(folder, shard, table)
+        try:
+            write_shard(folder, shard, table)
+        except OSError as error:
+            raise _stopped(error) from error
         errors = Counter(error_counts(table.column("error").to_pylist()))
         on_commit(Committed(shard=shard, num_rows=len(rows), errors=errors))
     delete_folder(parts)
@@ -232,9 +241,15 @@ def _stream(
             max_task_retries=(TRIES_ALONE if alone else TRIES) - 1,
         )
     for row in dataset.iter_rows():
+        if row["failure"] is not None:
+            raise _stopped(row["failure"])
         on_commit(
             Committed(shard=row["shard"], num_rows=row["num_rows"], errors=Counter(json.loads(row["num_errors"])))
         )
+
+
+def _stopped(reason: object) -> StorageError:
+    return StorageError(f"{reason}; what was written stays, and the same command goes on from there")
 
 
 def _fields(pool: Pool) -> dict[str, Any]:
@@ -260,10 +275,30 @@ class _Actor:
         import torch  # here, so that the driver does without
 
         torch.set_num_threads(pool.threads)
-        self._steps = [(step.name, step.stage(**step.arguments)) for step in pool.steps]
+        expect_stores()
+        self._failure = ""
+        try:
+            self._steps = [(step.name, step.stage(**step.arguments)) for step in pool.steps]
+        except (OSError, UserError) as error:  # weights that nobody can read any more
+            self._failure = str(error)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         batch = to_batch(table)
+        if "failure" in batch:  # of a pool before this one; the driver is to hear of it
+            return table
+        if self._failure:
+            return _failed(batch, self._failure)
         for name, stage in self._steps:
-            batch = guarded(name, stage, batch) if name not in UNGUARDED else stage(batch)
+            try:
+                batch = stage(batch) if name in UNGUARDED else guarded(name, stage, batch)
+            except StoreUnavailableError as error:
+                return _failed(batch, str(error))
+            except (OSError, UserError) as error:
+                if name not in UNGUARDED:
+                    raise
+                return _failed(batch, str(error))  # the disk is full, the bucket is gone, ...
         return to_table(batch)
+
+
+def _failed(batch: Batch, reason: str) -> pa.Table:
+    return to_table({"shard": batch["shard"][:1], "num_rows": [0], "num_errors": ["{}"], "failure": [reason]})

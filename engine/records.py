@@ -47,6 +47,7 @@ COLUMN_TYPES: dict[str, pa.DataType] = {
     "seed": pa.large_binary(),  # PNG (h, w) of class ids, IGNORE where not sure
     "num_rows": pa.int64(),  # of a committed shard
     "num_errors": pa.string(),  # of a committed shard: JSON, stage to number of rows
+    "failure": pa.string(),  # why a shard was not done where nothing of it is to blame, and no other would fare better
 }
 """Every column that a stage may read or add."""
 

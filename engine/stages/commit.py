@@ -11,7 +11,9 @@ from engine.storage.shards import write_shard
 
 
 class CommitShard:
-    """Reads the columns of the shard's schema and ``shard``; gives one row: ``shard``, ``num_rows``, ``num_errors``."""
+    """Reads the columns of the shard's schema and ``shard``; gives one row: ``shard``, ``num_rows``, ``num_errors``, an
+    empty ``failure``.
+    """
 
     def __init__(self, folder: str, schema: pa.Schema) -> None:
         self._folder = folder
@@ -24,4 +26,5 @@ class CommitShard:
             "shard": [shard],
             "num_rows": [len(batch["shard"])],
             "num_errors": [json.dumps(error_counts(batch["error"]))],
+            "failure": [None],
         }

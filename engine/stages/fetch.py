@@ -5,7 +5,8 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 from engine.records import Batch
-from engine.storage.pictures import read_pictures
+from engine.storage.filesystem import check_store
+from engine.storage.pictures import file_of, read_pictures
 
 
 class FetchImages:
@@ -18,6 +19,7 @@ class FetchImages:
         self._pool = ThreadPoolExecutor(threads)
 
     def __call__(self, batch: Batch) -> Batch:
+        """Raises StoreUnavailableError when the store of the images is away for long, or refuses the account."""
         encoded: list[bytes | None] = [None] * len(batch["uri"])
         errors: list[str | None] = list(batch["error"])
         wanted = [row for row, error in enumerate(errors) if error is None]
@@ -25,6 +27,8 @@ class FetchImages:
             if isinstance(result, bytes):
                 encoded[row] = result
             else:
+                if not isinstance(result, FileNotFoundError):
+                    check_store(file_of(batch["uri"][row]))  # where the store is to blame, no image is
                 errors[row] = f"fetch: {result}"
         empty = [None] * len(encoded)
         return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from engine.errors import StoreUnavailableError
 from engine.records import Batch
 
 _MADE = ("encoded", "height", "width", "cam", "refined_cam")
@@ -15,9 +16,14 @@ def guarded(name: str, stage: Callable[[Batch], Batch], batch: Batch) -> Batch:
     Args:
         name: of the stage, for the error column.
         batch: with a column ``error``.
+
+    Raises:
+        StoreUnavailableError: from the stage; no row is to blame.
     """
     try:
         return stage(batch)
+    except StoreUnavailableError:
+        raise
     except Exception as error:  # whatever it is, it is one row's: find which
         if len(batch["error"]) > 1:
             singles = [

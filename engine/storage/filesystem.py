@@ -9,46 +9,23 @@ from __future__ import annotations
 import errno
 import os
 import posixpath
-import random
 import re
 import shutil
 import stat
 import tempfile
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import unquote
 
 import pyarrow.fs as pafs
 
-from engine.errors import OutputError, StorageError
-
-Result = TypeVar("Result")
+from engine.errors import OutputError, StorageError, StoreUnavailableError
+from engine.storage.retries import is_refused_account, retry
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
-_AWS_ERROR = re.compile(r"AWS Error (\w+)")
-_TRANSIENT = re.compile(
-    r"SLOW_?DOWN|SERVICE_?UNAVAILABLE|NETWORK_CONNECTION|REQUEST_TIMEOUT|INTERNAL_FAILURE|INTERNAL_?ERROR|THROTTL"
-    r"|HTTP status (429|500|502|503|504)|curlCode|timed? ?out|[Cc]onnection reset|RequestTimeTooSkewed"
-)
-_DENIED = re.compile(
-    r"ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|INVALID_CLIENT_TOKEN_ID|EXPIRED_TOKEN"
-    r"|UNRECOGNIZED_CLIENT|INVALID_SIGNATURE|MISSING_AUTHENTICATION_TOKEN|HTTP status 40[13]"
-)
-_MISSING = re.compile(r"NO_SUCH_BUCKET|NO_SUCH_KEY|RESOURCE_NOT_FOUND|HTTP status 404|[Pp]ath does not exist")
-_TRANSIENT_ERRNO = {
-    errno.EAGAIN,
-    errno.EBUSY,
-    errno.ECONNABORTED,
-    errno.ECONNREFUSED,
-    errno.ECONNRESET,
-    errno.EINTR,
-    errno.ESTALE,
-    errno.ETIMEDOUT,
-}
 _S3_VARIABLES = (
     "AWS_ENDPOINT_URL_S3",
     "AWS_ENDPOINT_URL",
@@ -59,8 +36,8 @@ _S3_VARIABLES = (
     "AWS_SESSION_TOKEN",
     "AWS_PROFILE",
 )
-_FIRST_PAUSE_S = 0.25
-_LONGEST_PAUSE_S = 8.0
+_PROBE_S = 20.0
+"""How long a store may take to show that it lives."""
 _CHUNK_BYTES = 8 << 20
 
 
@@ -156,65 +133,15 @@ def _s3(bucket: str, variables: tuple[str, ...]) -> Any:
     return pafs.S3FileSystem(region=region or "us-east-1", **options)
 
 
-def _is_transient(error: OSError) -> bool:
-    if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)):
-        return False
-    if isinstance(error, (ConnectionError, TimeoutError)) or error.errno in _TRANSIENT_ERRNO:
-        return True
-    text = str(error)
-    return not _DENIED.search(text) and _TRANSIENT.search(text) is not None
-
-
-def _plain(error: OSError, location: str) -> OSError:
-    """The same error with a reason that a person reads, and without addresses that change from run to run."""
-    text = str(error)
-    if isinstance(error, IsADirectoryError):
-        return IsADirectoryError(f"'{location}' is a folder or a device, not a file")
-    if isinstance(error, (FileNotFoundError, NotADirectoryError)) or _MISSING.search(text):
-        bucket = " (the bucket does not exist)" if "NO_SUCH_BUCKET" in text else ""
-        return FileNotFoundError(f"'{location}' does not exist{bucket}")
-    if isinstance(error, PermissionError) or _DENIED.search(text):
-        return PermissionError(f"'{location}' may not be accessed with these credentials")
-    code = _AWS_ERROR.search(text)
-    reason = code.group(1) if code else (os.strerror(error.errno) if error.errno else text.splitlines()[0])
-    if code and code.group(1) == "UNKNOWN":
-        reason = next(iter(re.findall(r"HTTP status \d+", text)), "UNKNOWN")
-    return OSError(f"'{location}' failed: {reason}")
-
-
-def retry(call: Callable[[], Result], location: str, *, max_attempts: int = 5) -> Result:
-    """``call()``, again after a pause that doubles when the store is busy or the connection broke.
-
-    Args:
-        call: reads or writes; safe to run twice.
-        location: what it reads or writes, for the error's sentence.
-        max_attempts: calls in all.
-
-    Raises:
-        OSError: (or its FileNotFoundError, PermissionError, IsADirectoryError) what cannot be mended, at once, and what
-            could after ``max_attempts``; one sentence that names ``location``.
-    """
-    pause_s = _FIRST_PAUSE_S
-    for attempt in range(1, max_attempts + 1):
-        try:
-            return call()
-        except OSError as error:
-            if attempt == max_attempts or not _is_transient(error):
-                raise _plain(error, location) from error
-        time.sleep(pause_s * random.uniform(0.5, 1.5))
-        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-    raise AssertionError("max_attempts is at least 1")
-
-
-def read_bytes(location: str, *, max_attempts: int = 5) -> bytes:
+def read_bytes(location: str, *, patience_s: float | None = None) -> bytes:
     """The whole file at ``location``.
 
     Args:
         location: local path or URI.
-        max_attempts: tries in all when the store is busy or the connection breaks.
+        patience_s: as for :func:`engine.storage.retries.retry`.
 
     Raises:
-        OSError: as :func:`retry`; also for a scheme that is not supported.
+        OSError: as :func:`engine.storage.retries.retry`; also for a scheme that is not supported.
     """
     try:
         filesystem, path = open_filesystem(location)
@@ -238,19 +165,19 @@ def read_bytes(location: str, *, max_attempts: int = 5) -> bytes:
             return data
 
     local = isinstance(filesystem, pafs.LocalFileSystem)
-    return retry(read_local if local else read_remote, location, max_attempts=max_attempts)
+    return retry(read_local if local else read_remote, location, patience_s=patience_s)
 
 
-def write_bytes(location: str, data: bytes, *, max_attempts: int = 5) -> None:
+def write_bytes(location: str, data: bytes, *, patience_s: float | None = None) -> None:
     """Write a whole file; a reader sees all of ``data`` or what was there before.
 
     Args:
         location: local path, whose folders are made, or URI.
         data: everything.
-        max_attempts: tries in all when the store is busy or the connection breaks.
+        patience_s: as for :func:`engine.storage.retries.retry`.
 
     Raises:
-        OSError: as :func:`retry`.
+        OSError: as :func:`engine.storage.retries.retry`.
     """
     filesystem, path = open_filesystem(location)
     if isinstance(filesystem, pafs.LocalFileSystem):
@@ -263,7 +190,7 @@ def write_bytes(location: str, data: bytes, *, max_attempts: int = 5) -> None:
         with filesystem.open_output_stream(path, buffer_size=None) as file:
             file.write(data)
 
-    retry(put, location, max_attempts=max_attempts)
+    retry(put, location, patience_s=patience_s)
 
 
 @contextmanager
@@ -271,7 +198,7 @@ def atomic_file(location: str) -> Iterator[str]:
     """A local path to write to, whose file becomes ``location`` when the block ends without an error.
 
     Raises:
-        OSError: as :func:`retry`.
+        OSError: as :func:`engine.storage.retries.retry`.
     """
     filesystem, path = open_filesystem(location)
     if isinstance(filesystem, pafs.LocalFileSystem):
@@ -331,7 +258,7 @@ def list_names(location: str, *, prefix: str = "", suffix: str = "") -> list[str
     """Names of the files directly in a folder, sorted; ``[]`` when the folder does not exist.
 
     Raises:
-        OSError: as :func:`retry`; NotADirectoryError for a file.
+        OSError: as :func:`engine.storage.retries.retry`; NotADirectoryError for a file.
     """
     entries = list_entries(location)
     return sorted(
@@ -343,7 +270,7 @@ def exists(location: str) -> bool:
     """Whether there is a file or folder.
 
     Raises:
-        OSError: as :func:`retry`.
+        OSError: as :func:`engine.storage.retries.retry`.
     """
     filesystem, path = open_filesystem(location)
     kind = retry(lambda: filesystem.get_file_info(path.rstrip("/") or path).type, location)
@@ -354,7 +281,7 @@ def delete_file(location: str) -> None:
     """Delete a file; nothing happens when it does not exist.
 
     Raises:
-        OSError: as :func:`retry`.
+        OSError: as :func:`engine.storage.retries.retry`.
     """
     filesystem, path = open_filesystem(location)
     with suppress(FileNotFoundError):
@@ -365,7 +292,7 @@ def delete_folder(location: str) -> None:
     """Delete a folder and all in it; nothing happens when it does not exist.
 
     Raises:
-        OSError: as :func:`retry`.
+        OSError: as :func:`engine.storage.retries.retry`.
     """
     filesystem, path = open_filesystem(location)
     if isinstance(filesystem, pafs.LocalFileSystem):
@@ -389,7 +316,7 @@ def check_writable(location: str) -> None:
         if isinstance(filesystem, pafs.S3FileSystem) and not exists(f"s3://{bucket}"):
             # some stores would make it, and a slip of the pen would pass unseen
             raise OutputError(f"--out '{location}' cannot be written: there is no bucket '{bucket}'; make it first")
-        write_bytes(probe, b"probe", max_attempts=2)
+        write_bytes(probe, b"probe")
         delete_file(probe)
     except StorageError as error:
         raise OutputError(f"--out: {error}") from error
@@ -404,3 +331,26 @@ def _reason(error: OSError, probe: str) -> str:
     if error.errno:
         return os.strerror(error.errno)
     return str(error).replace(f"'{probe}' ", "")
+
+
+def check_store(location: str) -> None:
+    """Ask the store of a file that could not be read whether the fault is its own; a local disk is not asked.
+
+    Raises:
+        StoreUnavailableError: it does not answer, or refuses the account; no file of it can be read.
+    """
+    filesystem, path = open_filesystem(location)
+    if isinstance(filesystem, pafs.LocalFileSystem):
+        return
+    bucket = path.partition("/")[0]
+    # a listing, for its refusal says why; that of a single file comes without words
+    nothing = pafs.FileSelector(f"{bucket}/.tag2mask-probe-{uuid.uuid4().hex}", allow_not_found=True)
+    try:
+        retry(lambda: filesystem.get_file_info(nothing), f"s3://{bucket}", patience_s=_PROBE_S)
+    except FileNotFoundError:
+        return
+    except PermissionError as error:
+        if is_refused_account(error):
+            raise StoreUnavailableError(str(error)) from error
+    except OSError as error:
+        raise StoreUnavailableError(str(error)) from error

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from engine.errors import ManifestError, StorageError
 from engine.records import Batch
 from engine.storage import filesystem
+from engine.storage.retries import retry
 from engine.storage.roots import lies_outside, outside_reason
 from engine.storage.sources.find import Source, find_source, first_line, source_hash
 from engine.storage.sources.parquet import iter_parquet
@@ -150,7 +151,7 @@ def _read_footer(location: str) -> pq.FileMetaData:
 
 def _read_frozen(read: Any, location: str) -> Any:
     try:
-        return filesystem.retry(read, location)
+        return retry(read, location)
     except (OSError, pa.ArrowException) as error:
         raise StorageError(f"the frozen manifest '{location}' cannot be read: {first_line(error)}") from error
 

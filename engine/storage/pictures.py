@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from engine.errors import StorageError
 from engine.storage import filesystem
+from engine.storage.retries import retry
 
 _TAR = re.compile(r"^tar://(\d+)\+(\d+)/(.+)$", re.DOTALL)
 _PARQUET = re.compile(r"^parquet://(\d+)/(.+)$", re.DOTALL)
@@ -121,7 +122,7 @@ def _read_range(location: str, offset: int, size: int) -> bytes:
         raise OSError(f"'{location}' ends before byte {offset + size}; the archive was changed or cut off")
 
     try:
-        return filesystem.retry(read, location)
+        return retry(read, location)
     except StorageError as error:
         raise OSError(str(error)) from error
 
@@ -143,7 +144,7 @@ def _read_rows(location: str, rows: Sequence[int]) -> dict[int, bytes]:
                 found.update(_pictures(file, group, first, wanted))
 
     try:
-        filesystem.retry(read, location)
+        retry(read, location)
     except StorageError as error:
         raise OSError(str(error)) from error
     except pa.ArrowException as error:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from engine.errors import StorageError
 from engine.storage import filesystem
+from engine.storage.retries import retry
 
 _NAME = re.compile(r"^shard-(\d{6,})\.parquet$")
 _ROWS_PER_GROUP = 16384
@@ -145,7 +146,7 @@ def _with_file(location: str, use: Callable[[pq.ParquetFile], Any]) -> Any:
             return use(pq.ParquetFile(source, pre_buffer=not isinstance(opened, pafs.LocalFileSystem)))
 
     try:
-        return filesystem.retry(call, location)
+        return retry(call, location)
     except FileNotFoundError as error:
         raise StorageError(str(error)) from error
     except (OSError, pa.ArrowException) as error:

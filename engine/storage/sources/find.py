@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from engine.errors import ManifestError, StorageError
 from engine.storage import filesystem
+from engine.storage.retries import retry
 
 ENDINGS = (".csv", ".jsonl", ".parquet", ".tar")
 MANY = (".tar", ".parquet")
@@ -68,7 +69,7 @@ def open_source_file(location: str) -> Any:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         return opened.open_input_file(path)
 
-    return filesystem.retry(open_file, location)
+    return retry(open_file, location)
 
 
 def find_source(location: str) -> Source:
@@ -98,7 +99,7 @@ def find_source(location: str) -> Source:
 
 def _is_folder(location: str) -> bool:
     opened, path = filesystem.open_filesystem(location)
-    kind = filesystem.retry(lambda: opened.get_file_info(path.rstrip("/") or path).type, location)
+    kind = retry(lambda: opened.get_file_info(path.rstrip("/") or path).type, location)
     return bool(kind == pafs.FileType.Directory)
 
 

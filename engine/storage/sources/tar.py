@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from engine.errors import ManifestError
 from engine.storage import filesystem
 from engine.storage.pictures import tar_uri
+from engine.storage.retries import retry
 from engine.storage.sources.find import Source, first_line, open_source_file
 from engine.storage.sources.rows import SCHEMA, checked_rows
 
@@ -108,7 +109,7 @@ def _rows(source: Source, location: str) -> pa.Table:
                 columns["uri"].append(tar_uri(location, picture.offset, picture.size))
                 columns["tags"].append(tags)
 
-    filesystem.retry(walk, location)
+    retry(walk, location)
     return checked_rows(columns, where, 0)
 
 

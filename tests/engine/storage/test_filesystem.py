@@ -86,35 +86,11 @@ def test_permanent_s3_errors_are_raised_at_once_with_their_own_type(
     assert time.monotonic() - start < 2
 
 
-def test_transient_errors_are_tried_again_until_the_call_succeeds() -> None:
-    left = ["AWS Error SLOW_DOWN during GetObject operation", "AWS Error NETWORK_CONNECTION: curlCode: 56"]
-
-    def call() -> str:
-        if left:
-            raise OSError(left.pop())
-        return "done"
-
-    assert filesystem.retry(call, "s3://bucket/key") == "done"
-    assert not left
-
-
-def test_transient_errors_end_in_one_sentence_after_the_last_attempt() -> None:
-    calls = []
-
-    def call() -> None:
-        calls.append(1)
-        raise OSError("When reading: AWS Error SLOW_DOWN during GetObject operation: (Request ID: 1234)")
-
-    with pytest.raises(OSError, match=r"^'s3://bucket/key' failed: SLOW_DOWN$"):
-        filesystem.retry(call, "s3://bucket/key", max_attempts=2)
-    assert len(calls) == 2
-
-
 @pytest.mark.s3
 def test_endpoint_that_nobody_listens_on_is_one_sentence(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     with pytest.raises(OSError, match="NETWORK_CONNECTION"):
-        filesystem.read_bytes(f"{bucket}/object", max_attempts=1)
+        filesystem.read_bytes(f"{bucket}/object", patience_s=0)
 
 
 def test_reader_never_sees_a_part_of_a_file_that_is_replaced(tmp_path: Path) -> None:

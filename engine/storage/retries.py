@@ -1,0 +1,126 @@
+"""Calls to a store, again until they succeed: what passes by itself, what does not, and how long to wait.
+
+A store that has answered once is waited for: servers restart, networks break, and a run of days outlives it. One that
+never answered is most likely misspelled, and whoever waits for the first answer wants to know soon.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import re
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+PATIENCE_S = 180.0
+"""How long a store that has answered before may be away."""
+FIRST_PATIENCE_S = 4.0
+"""How long the first answer may take, the client's own attempts not counted."""
+
+_AWS_ERROR = re.compile(r"AWS Error (\w+)")
+_TRANSIENT = re.compile(
+    r"SLOW_?DOWN|SERVICE_?UNAVAILABLE|NETWORK_CONNECTION|REQUEST_TIMEOUT|INTERNAL_FAILURE|INTERNAL_?ERROR|THROTTL"
+    r"|HTTP status (429|500|502|503|504)|curlCode|timed? ?out|[Cc]onnection reset|RequestTimeTooSkewed"
+)
+_REFUSED_ACCOUNT = re.compile(
+    r"INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|INVALID_CLIENT_TOKEN_ID|UNRECOGNIZED_CLIENT|INVALID_SIGNATURE"
+    r"|MISSING_AUTHENTICATION_TOKEN|REQUEST_EXPIRED|EXPIRED_?TOKEN|ExpiredToken|InvalidToken|TokenRefreshRequired"
+)
+_DENIED = re.compile(rf"ACCESS_DENIED|HTTP status 40[13]|{_REFUSED_ACCOUNT.pattern}")
+_MISSING = re.compile(r"NO_SUCH_BUCKET|NO_SUCH_KEY|RESOURCE_NOT_FOUND|HTTP status 404|[Pp]ath does not exist")
+_TRANSIENT_ERRNO = {
+    errno.EAGAIN,
+    errno.EBUSY,
+    errno.ECONNABORTED,
+    errno.ECONNREFUSED,
+    errno.ECONNRESET,
+    errno.EINTR,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+}
+_FIRST_PAUSE_S = 0.25
+_LONGEST_PAUSE_S = 8.0
+
+
+_EVERY_STORE = ""
+_answered: set[str] = set()
+
+
+def expect_stores() -> None:
+    """Be patient from the first call on: the process that started this one has had its answers."""
+    _answered.add(_EVERY_STORE)
+
+
+def _store(location: str) -> str:
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+    return endpoint + "/" + "/".join(location.split("/")[:3])
+
+
+def is_transient(error: OSError) -> bool:
+    """Whether the same call may succeed a little later."""
+    if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)):
+        return False
+    if isinstance(error, (ConnectionError, TimeoutError)) or error.errno in _TRANSIENT_ERRNO:
+        return True
+    text = str(error)
+    return not _DENIED.search(text) and _TRANSIENT.search(text) is not None
+
+
+def is_refused_account(error: OSError) -> bool:
+    """Whether the store refused whoever asked (a wrong key, a token that has expired), whatever was asked for.
+
+    Args:
+        error: from :func:`retry`.
+    """
+    return _REFUSED_ACCOUNT.search(str(error.__cause__)) is not None
+
+
+def plain(error: OSError, location: str) -> OSError:
+    """The same error with a reason that a person reads, and without addresses that change from run to run."""
+    text = str(error)
+    if isinstance(error, IsADirectoryError):
+        return IsADirectoryError(f"'{location}' is a folder or a device, not a file")
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)) or _MISSING.search(text):
+        bucket = " (the bucket does not exist)" if "NO_SUCH_BUCKET" in text else ""
+        return FileNotFoundError(f"'{location}' does not exist{bucket}")
+    if isinstance(error, PermissionError) or _DENIED.search(text):
+        expired = ": they have expired" if re.search("EXPIRED|ExpiredToken", text) else ""
+        return PermissionError(f"'{location}' may not be accessed with these credentials{expired}")
+    code = _AWS_ERROR.search(text)
+    reason = code.group(1) if code else (os.strerror(error.errno) if error.errno else text.splitlines()[0])
+    if code and code.group(1) == "UNKNOWN":
+        reason = next(iter(re.findall(r"HTTP status \d+", text)), "UNKNOWN")
+    return OSError(f"'{location}' failed: {reason}")
+
+
+def retry(call: Callable[[], Result], location: str, *, patience_s: float | None = None) -> Result:
+    """``call()``, again after a pause that doubles when the store is busy or the connection broke.
+
+    Args:
+        call: reads or writes; safe to run twice.
+        location: what it reads or writes, for the error's sentence.
+        patience_s: no new attempt after this time; without it :data:`PATIENCE_S`, or :data:`FIRST_PATIENCE_S` as long
+            as the store has not answered this process.
+
+    Raises:
+        OSError: (or its FileNotFoundError, PermissionError, IsADirectoryError) what cannot be mended, at once, and what
+            could once patience ends; one sentence that names ``location``.
+    """
+    store, start, pause_s = _store(location), time.monotonic(), _FIRST_PAUSE_S
+    while True:
+        try:
+            result = call()
+        except OSError as error:
+            if patience_s is None:
+                patience_s = PATIENCE_S if _answered & {_EVERY_STORE, store} else FIRST_PATIENCE_S
+            if not is_transient(error) or time.monotonic() - start + pause_s > patience_s:
+                raise plain(error, location) from error
+        else:
+            _answered.add(store)
+            return result
+        time.sleep(pause_s * random.uniform(0.5, 1.5))
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

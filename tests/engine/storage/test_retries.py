@@ -1,0 +1,82 @@
+"""engine/storage/retries.py: what is tried again, and for how long."""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+import pytest
+
+from engine.storage import retries
+from engine.storage.retries import retry
+
+BUSY = "When reading: AWS Error SLOW_DOWN during GetObject operation: (Request ID: 1234)"
+
+
+@pytest.fixture
+def location() -> str:
+    """In a store that no other test has asked."""
+    return f"s3://{uuid.uuid4().hex}/key"
+
+
+def _failing(calls: list[float]) -> None:
+    calls.append(time.monotonic())
+    raise OSError(BUSY)
+
+
+def test_transient_errors_are_tried_again_until_the_call_succeeds(location: str) -> None:
+    left = [BUSY, "AWS Error NETWORK_CONNECTION: curlCode: 56", "AWS Error UNKNOWN (HTTP status 502)"]
+
+    def call() -> str:
+        if left:
+            raise OSError(left.pop())
+        return "done"
+
+    assert retry(call, location) == "done"
+    assert not left
+
+
+def test_transient_errors_end_in_one_sentence_when_patience_ends(location: str) -> None:
+    calls: list[float] = []
+    with pytest.raises(OSError, match=rf"^'{location}' failed: SLOW_DOWN$"):
+        retry(lambda: _failing(calls), location, patience_s=0.3)
+    assert len(calls) == 2
+
+
+def test_store_that_answered_once_is_waited_for_longer_than_one_that_never_did(
+    location: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "FIRST_PATIENCE_S", 0.0)
+    monkeypatch.setattr(retries, "PATIENCE_S", 1.5)
+    stranger: list[float] = []
+    with pytest.raises(OSError, match="SLOW_DOWN"):
+        retry(lambda: _failing(stranger), location)
+    assert len(stranger) == 1
+    retry(lambda: None, location)
+    friend: list[float] = []
+    with pytest.raises(OSError, match="SLOW_DOWN"):
+        retry(lambda: _failing(friend), location)
+    assert len(friend) >= 3
+    assert friend[-1] - friend[0] < 1.5
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("AWS Error ACCESS_DENIED during HeadObject operation: No response body.", PermissionError),
+        ("AWS Error UNKNOWN (HTTP status 400) during ListObjectsV2: ExceptionName: ExpiredToken", PermissionError),
+        ("AWS Error NO_SUCH_BUCKET during PutObject operation", FileNotFoundError),
+        ("AWS Error UNKNOWN (HTTP status 412) during PutObject operation", OSError),
+    ],
+)
+def test_permanent_errors_are_raised_at_once_with_their_own_type(text: str, kind: type, location: str) -> None:
+    calls = []
+
+    def call() -> None:
+        calls.append(1)
+        raise OSError(text)
+
+    with pytest.raises(OSError, match=location) as caught:
+        retry(call, location)
+    assert type(caught.value) is kind
+    assert len(calls) == 1
