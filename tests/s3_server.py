@@ -13,8 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyarrow.fs as pafs
@@ -23,13 +22,80 @@ _START_S = 60.0
 _STOP_S = 4.0
 
 
-@dataclass(frozen=True)
 class S3Server:
-    """Where the server listens, and its one account."""
+    """A server that keeps its data in a folder, and its one account; it may be killed and started again."""
 
-    endpoint: str
-    access_key: str
-    secret_key: str
+    def __init__(self, folder: Path) -> None:
+        program = weed_program()
+        assert program is not None, "weed is not installed"
+        self.access_key, self.secret_key = "test", secrets.token_hex(16)
+        account = {
+            "name": "test",
+            "credentials": [{"accessKey": self.access_key, "secretKey": self.secret_key}],
+            "actions": ["Admin", "Read", "List", "Tagging", "Write"],
+        }
+        accounts, data = folder / "accounts.json", folder / "data"
+        accounts.write_text(json.dumps({"identities": [account]}))
+        data.mkdir()
+        master, volume, filer, s3 = _free_ports(4)
+        self.endpoint = f"http://127.0.0.1:{s3}"
+        self._folder = folder
+        self._command = [
+            program,
+            "-logtostderr=true",
+            "mini",
+            f"-dir={data}",
+            "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1",
+            f"-master.port={master}",
+            f"-volume.port={volume}",
+            f"-filer.port={filer}",
+            f"-s3.port={s3}",
+            f"-s3.config={accounts}",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            "-webdav=false",
+            "-admin.ui=false",
+            "-master.telemetry=false",
+            f"-s3.localSocket={data}/s3.sock",
+            f"-filer.localSocket={data}/filer.sock",
+        ]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, on the same ports and data as before, and wait until it answers."""
+        # the server would read our AWS variables as its own
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                cwd=self._folder,
+                env=environment,
+            )
+        _wait_until_ready(self, self._process, self._folder / "log")
+
+    def kill(self) -> None:
+        """SIGKILL, as when its machine dies."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End it; it may hang on SIGTERM."""
+        self._end(signal.SIGTERM, signal.SIGKILL)
+
+    def _end(self, *signals: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        for number in signals:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, number)  # its children too: they form a process group
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_STOP_S)
+                return
+        process.wait(_STOP_S)
 
     def variables(self) -> dict[str, str]:
         """The AWS variables under which every client reaches it."""
@@ -86,51 +152,12 @@ def _free_ports(count: int) -> list[int]:
 @contextmanager
 def running_server(folder: Path) -> Iterator[S3Server]:
     """A server that keeps its data in ``folder`` and ends with the block."""
-    program = weed_program()
-    assert program is not None, "weed is not installed"
-    access_key, secret_key = "test", secrets.token_hex(16)
-    account = {
-        "name": "test",
-        "credentials": [{"accessKey": access_key, "secretKey": secret_key}],
-        "actions": ["Admin", "Read", "List", "Tagging", "Write"],
-    }
-    accounts = folder / "accounts.json"
-    accounts.write_text(json.dumps({"identities": [account]}))
-    data = folder / "data"
-    data.mkdir()
-    master, volume, filer, s3 = _free_ports(4)
-    command = [
-        program,
-        "-logtostderr=true",
-        "mini",
-        f"-dir={data}",
-        "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1",
-        f"-master.port={master}",
-        f"-volume.port={volume}",
-        f"-filer.port={filer}",
-        f"-s3.port={s3}",
-        f"-s3.config={accounts}",
-        "-s3.port.iceberg=0",
-        "-s3.port.lance=0",
-        "-webdav=false",
-        "-admin.ui=false",
-        "-master.telemetry=false",
-        f"-s3.localSocket={data}/s3.sock",
-        f"-filer.localSocket={data}/filer.sock",
-    ]
-    # the server would read our AWS variables as its own
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, cwd=folder, env=environment
-        )
-    server = S3Server(f"http://127.0.0.1:{s3}", access_key, secret_key)
+    server = S3Server(folder)
     try:
-        _wait_until_ready(server, process, folder / "log")
+        server.start()
         yield server
     finally:
-        _end(process)
+        server.stop()
 
 
 def _wait_until_ready(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -148,18 +175,3 @@ def _wait_until_ready(server: S3Server, process: subprocess.Popen[bytes], log: P
             if process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"weed did not start: {log.read_text(errors='replace')[-2000:]}") from error
             time.sleep(0.2)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the server and its children, which form a process group of their own; it may hang on SIGTERM."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            break
-        try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            continue
-        break
-    process.wait(_STOP_S)
