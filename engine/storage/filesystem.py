@@ -36,6 +36,9 @@ _S3_VARIABLES = (
     "AWS_SESSION_TOKEN",
     "AWS_PROFILE",
 )
+_CONNECT_TIMEOUT_S = 10.0
+_REQUEST_TIMEOUT_S = 30.0
+"""Longest silence of a store in the middle of a request."""
 _PROBE_S = 20.0
 """How long a store may take to show that it lives."""
 _CHUNK_BYTES = 8 << 20
@@ -119,7 +122,7 @@ def _s3(bucket: str, variables: tuple[str, ...]) -> Any:
     value = dict(zip(_S3_VARIABLES, variables, strict=True))
     endpoint = value["AWS_ENDPOINT_URL_S3"] or value["AWS_ENDPOINT_URL"]
     region = value["AWS_REGION"] or value["AWS_DEFAULT_REGION"]
-    options: dict[str, Any] = {"connect_timeout": 10.0, "request_timeout": 60.0}
+    options: dict[str, Any] = {"connect_timeout": _CONNECT_TIMEOUT_S, "request_timeout": _REQUEST_TIMEOUT_S}
     if endpoint:
         scheme = _SCHEME.match(endpoint)
         options["scheme"] = scheme.group(1) if scheme else "https"
