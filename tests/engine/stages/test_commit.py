@@ -31,7 +31,8 @@ def _batch(shard: int) -> Batch:
 
 def test_shard_is_written_and_counted(tmp_path: Path) -> None:
     stage = CommitShard(str(tmp_path), mask_schema(keep_stages=False, metadata={"run": "7"}))
-    assert stage(_batch(7)) == {"shard": [7], "num_rows": [3], "num_errors": [json.dumps({"fetch": 2})]}
+    made = {"shard": [7], "num_rows": [3], "num_errors": [json.dumps({"fetch": 2})], "failure": [None]}
+    assert stage(_batch(7)) == made
     assert committed_shards(str(tmp_path)) == {7}
     table = read_shard(str(tmp_path), 7)
     assert table.column("error").to_pylist() == _batch(7)["error"]
