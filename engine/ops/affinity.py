@@ -12,6 +12,8 @@ Letters: B batch, D features, (h, w) grid cells, N = h * w, O offsets of the hal
 
 from __future__ import annotations
 
+from functools import lru_cache
+from types import ModuleType
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -104,12 +106,7 @@ class _AffinityPlanes(torch.autograd.Function):
         b, d, h, w = features.shape
         offsets = half_plane_offsets(radius)
         cells = features.flatten(2).contiguous()
-        distances = features.new_zeros((b, len(offsets), h * w))
-        for images, channels in _blocks(cells):
-            block, buffer = cells[images, channels], torch.empty_like(cells[images, channels])
-            for o, shift in _shifts(offsets, h, w):
-                difference = _differences(block, shift, buffer)
-                distances[images, o, : h * w - shift] += difference.abs_().sum(dim=1)
+        distances = _summed_differences(cells, offsets, h, w)
         planes = distances.div_(-d).exp_().view(b, len(offsets), h, w)
         for o, (dy, dx) in enumerate(offsets):
             planes[:, o, max(0, h - dy) :] = 0
@@ -137,6 +134,40 @@ class _AffinityPlanes(torch.autograd.Function):
         return grad.view(*grad.shape[:2], h, w), None
 
 
+def _summed_differences(cells: Tensor, offsets: list[tuple[int, int]], h: int, w: int) -> Tensor:
+    # (B, D, N) to (B, O, N): sum_D |f_i - f_j|.
+    loops = compiled_loops(cells)
+    if loops is not None:
+        shifts = flat_shifts(offsets, h, w)
+        return torch.stack([loops.summed_differences(one, shifts) for one in cells])
+    distances = cells.new_zeros((len(cells), len(offsets), h * w))
+    for images, channels in _blocks(cells):
+        block, buffer = cells[images, channels], torch.empty_like(cells[images, channels])
+        for o, shift in _shifts(offsets, h, w):
+            difference = _differences(block, shift, buffer)
+            distances[images, o, : h * w - shift] += difference.abs_().sum(dim=1)
+    return distances
+
+
+def compiled_loops(values: Tensor) -> Any:
+    """The module ``engine.ops.bands`` where it can take these values, else None: numba is not needed, only faster."""
+    return _bands() if values.device.type == "cpu" and values.dtype == torch.float32 and values.numel() else None
+
+
+@lru_cache(maxsize=1)
+def _bands() -> ModuleType | None:
+    try:
+        from engine.ops import bands
+    except ImportError:
+        return None
+    return bands
+
+
+def flat_shifts(offsets: list[tuple[int, int]], h: int, w: int) -> list[int]:
+    """How far each offset's second cell lies behind the first in the flattened grid, 0 where none fits into it."""
+    return [dy * w + dx if dy < h and abs(dx) < w else 0 for dy, dx in offsets]
+
+
 def _blocks(cells: Tensor) -> list[tuple[slice, slice]]:
     # Images and channels to compare at once: what a processor's cache holds; a GPU wants few large kernels.
     b, d, num_cells = cells.shape
@@ -152,7 +183,7 @@ def _blocks(cells: Tensor) -> list[tuple[slice, slice]]:
 
 def _shifts(offsets: list[tuple[int, int]], h: int, w: int) -> list[tuple[int, int]]:
     # Plane and flat shift of the offsets that fit into the grid.
-    return [(o, dy * w + dx) for o, (dy, dx) in enumerate(offsets) if dy < h and abs(dx) < w]
+    return [(o, shift) for o, shift in enumerate(flat_shifts(offsets, h, w)) if shift]
 
 
 def _differences(block: Tensor, shift: int, buffer: Tensor) -> Tensor:

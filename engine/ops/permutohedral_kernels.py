@@ -14,8 +14,7 @@ All compiled code is in this one file because numba's cache on disk notices chan
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numba
 import numpy as np
@@ -24,7 +23,8 @@ from numba import types
 from numba.extending import models, register_model
 from numpy.typing import NDArray
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+from engine.ops.compiled import compiled_as_written
+
 Scalar = np.floating[Any]
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
@@ -40,16 +40,6 @@ _HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 """2^64 divided by the golden ratio (Fibonacci hashing)."""
 
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
-
-
-def _compiled(function: Function) -> Function:
-    """Compile at the first call and keep the machine code on disk, or in memory where no folder can be written."""
-    njit: Any = numba.njit
-    try:
-        compiled: Function = njit(cache=True, nogil=True, error_model="numpy")(function)
-    except RuntimeError:  # numba found no folder for its cache
-        compiled = njit(nogil=True, error_model="numpy")(function)
-    return compiled
 
 
 # --- Lanes: L float32 side by side in one SIMD register -----------------------------------------------------------
@@ -172,7 +162,7 @@ def add_scaled(typing_context: Any, lanes: Any, factor: Any, other: Any) -> Any:
 # --- Building the lattice -----------------------------------------------------------------------------------------
 
 
-@_compiled
+@compiled_as_written
 def _read_features(
     features: Float32, colours: Any, start: int, count: int, sigma_px: Scalar, sigma_rgb: Scalar
 ) -> None:
@@ -191,7 +181,7 @@ def _read_features(
             row[p] = np.float32(flat[np.uint64(first + p * num_colours)]) / sigma_rgb
 
 
-@_compiled
+@compiled_as_written
 def _elevate(elevated: Float32, features: Float32, scales: Float32, total: Float32) -> None:
     """Move the features onto the plane whose coordinates sum to 0 (Adams et al., p. 5): (D, pixels) to (D + 1, ...)."""
     total[:] = _ZERO
@@ -204,7 +194,7 @@ def _elevate(elevated: Float32, features: Float32, scales: Float32, total: Float
     elevated[0] = total
 
 
-@_compiled
+@compiled_as_written
 def _find_simplices(elevated: Float32, cells: Float32, ranks: Float32, total: Float32) -> None:
     """Find the simplex around each pixel of a block.
 
@@ -240,7 +230,7 @@ def _find_simplices(elevated: Float32, cells: Float32, ranks: Float32, total: Fl
             row[p] = (row[p] - cell[p] * size) * inverse
 
 
-@_compiled
+@compiled_as_written
 def _sort_coordinates(
     positions: Float32,
     strides_down: Int64,
@@ -262,7 +252,7 @@ def _sort_coordinates(
             strides_down[place, np.uint64(p)] = stride
 
 
-@_compiled
+@compiled_as_written
 def _slot(table: Int32, keys: Int64, key: int) -> int:
     """Where in a class's hash table of vertices the key is or would go."""
     mask = np.uint64(len(table) - 1)
@@ -272,7 +262,7 @@ def _slot(table: Int32, keys: Int64, key: int) -> int:
     return slot  # type: ignore[return-value]
 
 
-@_compiled
+@compiled_as_written
 def _grown(tables: Int32, keys: Int64) -> Int32:
     """The same tables with twice the slots."""
     num_classes, capacity = tables.shape
@@ -284,7 +274,7 @@ def _grown(tables: Int32, keys: Int64) -> Int32:
     return grown
 
 
-@_compiled
+@compiled_as_written
 def find_vertices(
     colours: Any, sigma_px: Scalar, sigma_rgb: Scalar, scales: Float32, strides: Int64
 ) -> tuple[Int32, Float32, Int64, Int64, Int32]:
@@ -346,7 +336,7 @@ def find_vertices(
     return vertices, weights, keys[:num_vertices].copy(), classes[:num_vertices].copy(), tables
 
 
-@_compiled
+@compiled_as_written
 def find_chains(keys: Int64, classes: Int64, tables: Int32, strides: Int64) -> Int32:
     """Line the vertices up along each axis in turn.
 
@@ -386,7 +376,7 @@ def find_chains(keys: Int64, classes: Int64, tables: Int32, strides: Int64) -> I
 # --- Filtering ----------------------------------------------------------------------------------------------------
 
 
-@_compiled
+@compiled_as_written
 def _blur(like: Any, values: Float32, chains: Int32) -> None:
     """Add half of both neighbours to every vertex, one axis after the other, in place: values are (M + 1, L), flat."""
     width, zero = len(like), zeros(like)
@@ -399,7 +389,7 @@ def _blur(like: Any, values: Float32, chains: Int32) -> None:
         before, here, vertex = here, after, next_vertex
 
 
-@_compiled
+@compiled_as_written
 def _splat_and_blur(vertices: Int32, weights: Float32, chains: Int32, num_vertices: int, values: Float32) -> Float32:
     """What (N,) values become at the vertices."""
     at_vertices = np.zeros(num_vertices, np.float32)
@@ -410,7 +400,7 @@ def _splat_and_blur(vertices: Int32, weights: Float32, chains: Int32, num_vertic
     return at_vertices
 
 
-@_compiled
+@compiled_as_written
 def _slice(vertices: Int32, weights: Float32, at_vertices: Float32, pixel: int) -> Scalar:
     """What a pixel reads from the vertices around it."""
     total = _ZERO
@@ -419,7 +409,7 @@ def _slice(vertices: Int32, weights: Float32, at_vertices: Float32, pixel: int) 
     return total
 
 
-@_compiled
+@compiled_as_written
 def apply_filter(vertices: Int32, weights: Float32, chains: Int32, num_vertices: int, values: Float32) -> Float32:
     """Splat (N,) values onto the vertices, blur, slice: without alpha, the constant of Adams et al."""
     at_vertices = _splat_and_blur(vertices, weights, chains, num_vertices, values)
@@ -429,7 +419,7 @@ def apply_filter(vertices: Int32, weights: Float32, chains: Int32, num_vertices:
     return filtered
 
 
-@_compiled
+@compiled_as_written
 def normalise(vertices: Int32, weights: Float32, chains: Int32, num_vertices: int) -> None:
     """Divide each pixel's weights by the root of what the filter makes of all ones, so that K becomes n K n."""
     ones = np.ones(len(vertices), np.float32)
@@ -443,7 +433,7 @@ def normalise(vertices: Int32, weights: Float32, chains: Int32, num_vertices: in
 # --- Mean field ---------------------------------------------------------------------------------------------------
 
 
-@_compiled
+@compiled_as_written
 def _slice_block(
     like: Any,
     messages: Float32,
@@ -471,7 +461,7 @@ def _slice_block(
         store_strided(messages, p, _BLOCK, both)
 
 
-@_compiled
+@compiled_as_written
 def _splat_block(
     like: Any,
     channels: Float32,
@@ -496,7 +486,7 @@ def _splat_block(
             store(coarse_values, vertex, add_scaled(load(like, coarse_values, vertex), weight, lanes))
 
 
-@_compiled
+@compiled_as_written
 def _exp(x: Scalar) -> Scalar:
     """e^x for float32 x <= 0, to 1 unit in the last place; LLVM vectorises it, unlike the library's (Cephes, expf)."""
     x = max(np.float32(x), np.float32(-87))
@@ -512,7 +502,7 @@ def _exp(x: Scalar) -> Scalar:
     return (series * x * x + x + _ONE) * two_to_power
 
 
-@_compiled
+@compiled_as_written
 def _softmax_block(scores: Float32, num_labels: int, largest: Float32, total: Float32, rest: Float32) -> None:
     """Turn (K - 1, pixels) scores against label 0 into probabilities, in place; ``rest`` gets those of label 0."""
     largest[:] = _ZERO
@@ -535,7 +525,7 @@ def _softmax_block(scores: Float32, num_labels: int, largest: Float32, total: Fl
             row[p] *= total[p]
 
 
-@_compiled
+@compiled_as_written
 def mean_field(
     like: Any,
     logits: Float32,

@@ -5,6 +5,7 @@ diagonal, W^(beta) is the elementwise power, and D its row sums, so every row of
 
 The authors square a dense N x N matrix. T has at most 2 O + 1 entries a row (69 at radius 5), so t sparse products with
 the K maps give the same result, and a Chebyshev expansion needs only about ``sqrt(2 t log(1 / tolerance))`` of them.
+On a processor with numba T is never built: W's bands are applied as they are (``bands.py``).
 
 Letters: K maps (background and classes), D features, (h, w) grid cells, N = h * w, O offsets of the half plane,
 t ``num_steps``, n ``degree``.
@@ -14,15 +15,16 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
-from engine.ops.affinity import affinity_planes, half_plane_offsets
+from engine.ops.affinity import affinity_planes, compiled_loops, flat_shifts, half_plane_offsets
 
 # torch says so once a process, in each of a cluster's workers; nothing here depends on the unfinished parts.
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
@@ -31,16 +33,17 @@ _SMALLEST_WEIGHT = 1e-20
 """Weights below this are left out: beside the diagonal's 1 they change nothing, and denormal numbers are slow."""
 
 
-def transition_matrix(planes: Tensor, *, radius: int, beta: float) -> Tensor:
+def transition_matrix(planes: Tensor, *, radius: int, beta: float, keep_zeros: bool = False) -> Tensor:
     """``T = D^-1 W^(beta)`` (paper, eq. 8).
 
     Args:
         planes: (O, h, w) float in [0, 1], the affinities of one image from ``affinity_planes``.
         radius: the same as for ``planes``.
         beta: elementwise power; larger keeps the walk from weak affinities.
+        keep_zeros: store 2 O + 1 entries a row, whatever they are; so a GPU need not tell the host how many it has.
 
     Returns:
-        (N, N) sparse CSR float with sorted int32 columns and rows that sum to 1.
+        (N, N) sparse CSR float with int32 columns and rows that sum to 1; the columns are sorted unless zeros are kept.
     """
     num_offsets, h, w = planes.shape
     offsets = half_plane_offsets(radius)
@@ -50,8 +53,7 @@ def transition_matrix(planes: Tensor, *, radius: int, beta: float) -> Tensor:
     # Bands of W, in the order of their columns within a row: the offsets reversed, the diagonal, the offsets.
     # W is symmetric: what cell i gives its neighbour, the neighbour, a constant shift further, gives back.
     shifts = [dy * w + dx for dy, dx in offsets]
-    weights = planes.flatten(1).pow(beta)
-    weights[weights < _SMALLEST_WEIGHT] = 0
+    weights = _weights(planes, beta)
     bands = weights.new_zeros((2 * num_offsets + 1, num_cells))
     bands[num_offsets] = 1
     bands[num_offsets + 1 :] = weights
@@ -62,12 +64,24 @@ def transition_matrix(planes: Tensor, *, radius: int, beta: float) -> Tensor:
     band_shifts = torch.tensor([*(-shift for shift in reversed(shifts)), 0, *shifts], dtype=torch.int32, device=device)
     columns = torch.arange(num_cells, dtype=torch.int32, device=device)[:, None] + band_shifts
     entries = (bands / bands.sum(dim=0)).t()
+    if keep_zeros:
+        every_row = torch.arange(num_cells + 1, dtype=torch.int32, device=device) * len(band_shifts)
+        inside = columns.clamp(0, num_cells - 1).flatten()
+        return _csr(every_row, inside, entries.flatten(), num_cells)
     stored = entries > 0  # never true outside the grid, where the planes are 0
     row_ends = stored.sum(dim=1).cumsum(dim=0)
     rows = torch.cat([row_ends.new_zeros(1), row_ends]).int()
-    return torch.sparse_csr_tensor(
-        rows, columns[stored], entries[stored], (num_cells, num_cells), device=device, check_invariants=False
-    )
+    return _csr(rows, columns[stored], entries[stored], num_cells)
+
+
+def _csr(rows: Tensor, columns: Tensor, entries: Tensor, num_cells: int) -> Tensor:
+    return torch.sparse_csr_tensor(rows, columns, entries, (num_cells, num_cells), check_invariants=False)
+
+
+def _weights(planes: Tensor, beta: float) -> Tensor:
+    # W's bands above the diagonal, (O, N).
+    weights = planes.flatten(1).pow(beta)
+    return weights.where(weights >= _SMALLEST_WEIGHT, 0)
 
 
 def random_walk(cam: Tensor, transition: Tensor, *, num_steps: int) -> Tensor:
@@ -152,19 +166,29 @@ def chebyshev_walk(cam: Tensor, transition: Tensor, *, num_steps: int, tolerance
     """
     low, high = _range(cam)
     half_range = float((high - low).max()) / 2 if cam.numel() else 0.0
-    degree = num_steps
-    if tolerance > 0 and half_range > 0:
-        degree = chebyshev_degree(num_steps, tolerance / half_range, num_entries=transition.values().numel())
+    degree = _degree(num_steps, tolerance, half_range, num_entries=transition.values().numel())
     if degree >= num_steps:
         return random_walk(cam, transition, num_steps=num_steps).clamp(low, high)
-    coefficients = chebyshev_coefficients(num_steps)
     center = (low + high) / 2
-    maps = _columns(cam - center)
-    walked = torch.zeros_like(maps)
-    for coefficient, vector in zip(coefficients.tolist(), _chebyshev_vectors(maps, transition, degree), strict=False):
+    walked = _expanded((cam - center).flatten(1), transition, chebyshev_coefficients(num_steps)[: degree + 1])
+    return (walked.view_as(cam) + center).clamp(low, high)
+
+
+def _degree(num_steps: int, tolerance: float, half_range: float, *, num_entries: int) -> int:
+    if not (tolerance > 0 and half_range > 0):
+        return num_steps
+    return chebyshev_degree(num_steps, tolerance / half_range, num_entries=num_entries)
+
+
+def _expanded(maps: Tensor, transition: Tensor, coefficients: NDArray[np.float64]) -> Tensor:
+    # sum_k c_k T_k(T) M of (K, N).
+    columns = maps.t().contiguous()
+    walked = torch.zeros_like(columns)
+    vectors = _chebyshev_vectors(columns, transition, len(coefficients) - 1)
+    for coefficient, vector in zip(coefficients.tolist(), vectors, strict=True):
         if coefficient > 0:
             walked.add_(vector, alpha=coefficient)
-    return (walked.t().reshape(cam.shape) + center).clamp(low, high)
+    return walked.t()
 
 
 def chebyshev_basis(cam: Tensor, transition: Tensor, *, degree: int) -> Tensor:
@@ -220,7 +244,7 @@ def refine(
         radius: cells; pairs strictly closer are connected (gamma of the paper).
         beta: power of the affinities, above 0.
         num_steps: length of the walk (t of the paper); 0 returns ``cam`` unchanged.
-        tolerance: greatest error allowed against the exact ``T^t M``; 0 walks step by step.
+        tolerance: greatest error allowed against the exact ``T^t M``; 0 takes as many products as steps.
 
     Returns:
         (K, h, w) float32 in the range of each map, on the device of ``cam``.
@@ -228,14 +252,34 @@ def refine(
     Raises:
         ValueError: an argument is not allowed, or ``cam`` or ``features`` holds NaN or infinity.
     """
-    if cam.dim() != 3:
-        raise ValueError(f"cam has the shape {tuple(cam.shape)}; allowed: (K, h, w)")
-    if features.dim() != 3 or features.shape[1:] != cam.shape[1:] or len(features) == 0:
-        h, w = cam.shape[1:]
-        raise ValueError(f"features has the shape {tuple(features.shape)}; allowed: (D, {h}, {w}), the grid of cam")
-    for name, tensor in (("cam", cam), ("features", features)):
-        if not bool(torch.isfinite(tensor).all()):
-            raise ValueError(f"{name} holds NaN or infinity; allowed: finite numbers")
+    return refine_many([cam], [features], radius=radius, beta=beta, num_steps=num_steps, tolerance=tolerance)[0]
+
+
+@torch.no_grad()
+def refine_many(
+    cams: Sequence[Tensor],
+    features: Sequence[Tensor],
+    *,
+    radius: int = 5,
+    beta: float = 8.0,
+    num_steps: int = 256,
+    tolerance: float = 1e-4,
+) -> list[Tensor]:
+    """:func:`refine` for several images of any sizes.
+
+    On a GPU all of them walk at once, and the host waits only for the check of their numbers, before the first step. On
+    a processor they walk one after the other, because one image already fills its caches.
+
+    Args:
+        cams: of each image (K, h, w) float32.
+        features: of each image (D, h, w) float32.
+
+    Returns:
+        of each image (K, h, w) float32.
+
+    Raises:
+        ValueError: as :func:`refine`.
+    """
     if not (radius >= 1 and radius % 1 == 0):
         raise ValueError(f"radius is {radius!r}; allowed: a whole number of cells, 1 or more")
     if not 0 < beta < math.inf:
@@ -244,11 +288,79 @@ def refine(
         raise ValueError(f"num_steps is {num_steps!r}; allowed: a whole number, 0 or more")
     if not tolerance >= 0:
         raise ValueError(f"tolerance is {tolerance!r}; allowed: 0 or more")
-    if num_steps == 0 or cam.numel() == 0:
-        return cam
-    planes = affinity_planes(features[None].float(), radius)[0]
-    transition = transition_matrix(planes, radius=radius, beta=beta)
-    return chebyshev_walk(cam.float(), transition, num_steps=num_steps, tolerance=tolerance)
+    half_range = _checked_half_range(cams, features)
+    refined = list(cams)
+    chosen = [index for index, cam in enumerate(cams) if num_steps > 0 and cam.numel() > 0]
+    together = bool(chosen) and cams[chosen[0]].device.type != "cpu"
+    for group in [chosen] if together else [[index] for index in chosen]:
+        maps = [cams[index].float() for index in group]
+        planes = [affinity_planes(features[index][None].float(), radius)[0] for index in group]
+        num_entries = (2 * len(planes[0]) + 1) * max(cam[0].numel() for cam in maps)
+        degree = _degree(num_steps, tolerance, half_range, num_entries=num_entries)
+        coefficients = chebyshev_coefficients(num_steps)[: degree + 1]
+        for index, walked in zip(
+            group, walk_together(maps, planes, coefficients, radius=radius, beta=beta), strict=True
+        ):
+            refined[index] = walked
+    return refined
+
+
+def _checked_half_range(cams: Sequence[Tensor], features: Sequence[Tensor]) -> float:
+    """Half the widest range of a map, when all is as it should be; reads from the device once."""
+    found = []
+    for cam, one in zip(cams, features, strict=True):
+        if cam.dim() != 3:
+            raise ValueError(f"cam has the shape {tuple(cam.shape)}; allowed: (K, h, w)")
+        if one.dim() != 3 or one.shape[1:] != cam.shape[1:] or len(one) == 0:
+            h, w = cam.shape[1:]
+            raise ValueError(f"features has the shape {tuple(one.shape)}; allowed: (D, {h}, {w}), the grid of cam")
+        low, high = _range(cam)
+        widest = (high - low).float().amax() if cam.numel() else cam.new_zeros((), dtype=torch.float32)
+        found.append(torch.stack([cam.isfinite().all().float(), one.isfinite().all().float(), widest]))
+    half_range = 0.0
+    for cam_is_finite, features_are_finite, widest in torch.stack(found).tolist() if found else []:
+        for name, is_finite in (("cam", cam_is_finite), ("features", features_are_finite)):
+            if not is_finite:
+                raise ValueError(f"{name} holds NaN or infinity; allowed: finite numbers")
+        half_range = max(half_range, widest / 2)
+    return half_range
+
+
+def walk_together(
+    cams: list[Tensor], planes: list[Tensor], coefficients: NDArray[np.float64], *, radius: int, beta: float
+) -> list[Tensor]:
+    """The maps of several images after ``sum_k c_k T_k(T)``: one grid holds the images, one below the other.
+
+    Args:
+        cams: of each image (K, h, w) float32.
+        planes: of each image (O, h, w) float32 of ``affinity_planes``.
+        coefficients: (n+1,) of :func:`chebyshev_coefficients`.
+
+    Returns:
+        of each image (K, h, w) float32 in the range of each map.
+    """
+    width, num_maps = max(cam.shape[2] for cam in cams), max(len(cam) for cam in cams)
+    ranges = [_range(cam) for cam in cams]
+    centers = [(low + high) / 2 for low, high in ranges]
+    # planes are 0 where a pair leaves its image, so no step leads from one image to the next
+    stacked = [
+        functional.pad(cam - center, (0, width - cam.shape[2], 0, 0, 0, num_maps - len(cam)))
+        for cam, center in zip(cams, centers, strict=True)
+    ]
+    maps = torch.cat(stacked, dim=1)
+    bands = torch.cat([functional.pad(one, (0, width - one.shape[2])) for one in planes], dim=1)
+    loops = compiled_loops(maps)
+    if loops is not None:
+        shifts = flat_shifts(half_plane_offsets(radius), *maps.shape[1:])
+        walked = loops.chebyshev_walk(maps.flatten(1), _weights(bands, beta), shifts, coefficients)
+    else:
+        transition = transition_matrix(bands, radius=radius, beta=beta, keep_zeros=maps.device.type != "cpu")
+        walked = _expanded(maps.flatten(1), transition, coefficients)
+    parts = walked.reshape(maps.shape).split([cam.shape[1] for cam in cams], dim=1)
+    return [
+        (part[: len(cam), :, : cam.shape[2]] + center).clamp(low, high)
+        for part, cam, center, (low, high) in zip(parts, cams, centers, ranges, strict=True)
+    ]
 
 
 def _columns(cam: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ Source: sections 3.2 and 3.3 of the paper. Letters: K classes present, (h, w) gr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,7 +15,7 @@ from torch.nn import functional
 from engine.config import AffinityInferenceConfig, WalkConfig
 from engine.models.affinity_net import AffinityNetwork
 from engine.ops.cam import with_background
-from engine.ops.random_walk import refine
+from engine.ops.random_walk import refine_many
 from engine.records import Batch, decode_map, encode_map
 from engine.stages.networks import load_network
 from engine.stages.scaling import as_tensor, equal_groups, resized, scaled_size
@@ -86,34 +88,45 @@ class RefineCam:
                 for index in group
             ]
             features = self._features(as_tensor(pictures, self._device))
-            for index, one in zip(group, features, strict=True):
-                cam = torch.from_numpy(decode_map(batch["cam"][rows[index]]))
-                refined[rows[index]] = encode_map(self.walked(cam, one).cpu().numpy().astype(np.float32))
+            cams = [torch.from_numpy(decode_map(batch["cam"][rows[index]])) for index in group]
+            for index, walked in zip(group, self.walked(cams, features), strict=True):
+                refined[rows[index]] = encode_map(walked.cpu().numpy().astype(np.float32))
         kept = {name: values for name, values in batch.items() if name != "cam" or self._keep_cam}
         return {**kept, "refined_cam": refined}
 
-    def walked(self, cam: Tensor, features: Tensor) -> Tensor:
+    def walked(self, cams: Sequence[Tensor], features: Tensor) -> list[Tensor]:
         """Background added, brought to the affinity grid and walked.
 
         Args:
-            cam: (K, h', w') float32 in [0, 1].
-            features: (D, h, w) float32.
+            cams: of each image (K, h', w') float32 in [0, 1].
+            features: (B, D, h, w) float32.
 
         Returns:
-            (K+1, h, w) float32 in [0, 1].
+            of each image (K+1, h, w) float32 in [0, 1].
         """
         walk = self._walk
-        on_grid = functional.interpolate(
-            with_background(cam.to(features.device), walk.alpha)[None],
-            size=features.shape[-2:],
-            mode="bilinear",
-            align_corners=False,
-        )[0]
-        if len(on_grid) == 1:
-            return on_grid  # only background: every walk leaves it as it is
-        return refine(
-            on_grid, features, radius=walk.radius, beta=walk.beta, num_steps=walk.num_steps, tolerance=walk.tolerance
+        on_grid = [
+            functional.interpolate(
+                with_background(cam.to(features.device), walk.alpha)[None],
+                size=features.shape[-2:],
+                mode="bilinear",
+                align_corners=False,
+            )[0]
+            for cam in cams
+        ]
+        # where there is only background every walk leaves it as it is
+        chosen = [index for index, maps in enumerate(on_grid) if len(maps) > 1]
+        walked = refine_many(
+            [on_grid[index] for index in chosen],
+            [features[index] for index in chosen],
+            radius=walk.radius,
+            beta=walk.beta,
+            num_steps=walk.num_steps,
+            tolerance=walk.tolerance,
         )
+        for index, maps in zip(chosen, walked, strict=True):
+            on_grid[index] = maps
+        return on_grid
 
     @torch.inference_mode()
     def _features(self, pictures: Tensor) -> Tensor:

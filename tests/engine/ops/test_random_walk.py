@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.ops import affinity
 from engine.ops.affinity import affinity_planes, half_plane_offsets
 from engine.ops.random_walk import (
     chebyshev_basis,
@@ -20,8 +21,10 @@ from engine.ops.random_walk import (
     chebyshev_walk,
     random_walk,
     refine,
+    refine_many,
     transition_matrix,
     walk_from_basis,
+    walk_together,
 )
 
 GRIDS = [(1, 1), (1, 7), (3, 40), (8, 8), (13, 17)]
@@ -243,6 +246,53 @@ def test_nan_is_refused_not_spread(name: str) -> None:
         refine(cam, features)
 
 
+def test_a_matrix_that_keeps_its_zeros_is_the_same_matrix() -> None:
+    for h, w in GRIDS:
+        planes = affinity_planes(scene(h, w)[1][None], 5)[0]
+        kept = transition_matrix(planes, radius=5, beta=8.0, keep_zeros=True)
+        assert kept.values().numel() == (2 * len(planes) + 1) * h * w
+        torch.testing.assert_close(kept.to_dense(), transition_matrix(planes, radius=5, beta=8.0).to_dense())
+
+
+def test_images_of_different_sizes_walk_together_as_alone() -> None:
+    scenes = [scene(9, 11), scene(5, 14, num_maps=1), scene(3, 40, num_maps=2)]
+    planes = [affinity_planes(features[None], 5)[0] for _, features in scenes]
+    coefficients = chebyshev_coefficients(64)
+    together = walk_together([cam for cam, _ in scenes], planes, coefficients, radius=5, beta=8.0)
+    for walked, (cam, features) in zip(together, scenes, strict=True):
+        torch.testing.assert_close(
+            walked, dense_walk(cam, dense_transition(features, 5, 8.0), 64).float(), atol=1e-5, rtol=0
+        )
+
+
+def test_refining_many_images_is_refining_each() -> None:
+    scenes = [scene(9, 11), scene(5, 14, num_maps=1), scene(9, 11, num_maps=0)]
+    refined = refine_many([cam for cam, _ in scenes], [features for _, features in scenes])
+    for walked, (cam, features) in zip(refined, scenes, strict=True):
+        assert torch.equal(walked, refine(cam, features))
+    assert refine_many([], []) == []
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 1e-4])
+def test_without_numba_the_walk_is_the_same(monkeypatch: pytest.MonkeyPatch, tolerance: float) -> None:
+    compiled = [refine(*scene(h, w), tolerance=tolerance) for h, w in GRIDS]
+    monkeypatch.setattr(affinity, "_bands", lambda: None)
+    for walked, (h, w) in zip(compiled, GRIDS, strict=True):
+        torch.testing.assert_close(walked, refine(*scene(h, w), tolerance=tolerance), atol=1e-5, rtol=0)
+
+
+def test_two_threads_walk_as_one() -> None:
+    cam, features = scene(50, 60)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = refine(cam, features)
+        torch.set_num_threads(2)
+        assert torch.equal(refine(cam, features), alone)
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("tolerance", [0.0, 1e-4])
@@ -251,3 +301,12 @@ def test_walk_on_a_gpu_is_the_walk_on_a_processor(tolerance: float) -> None:
     walked = refine(cam.cuda(), features.cuda(), tolerance=tolerance)
     assert walked.is_cuda
     torch.testing.assert_close(walked.cpu(), refine(cam, features, tolerance=tolerance), atol=1e-5, rtol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_many_images_on_a_gpu_walk_as_on_a_processor() -> None:
+    scenes = [scene(13, 17), scene(5, 40, num_maps=2)]
+    refined = refine_many([cam.cuda() for cam, _ in scenes], [features.cuda() for _, features in scenes])
+    for walked, (cam, features) in zip(refined, scenes, strict=True):
+        torch.testing.assert_close(walked.cpu(), refine(cam, features), atol=1e-5, rtol=0)

@@ -1,0 +1,144 @@
+"""The compiled loops of affinities and random walk on a processor (numba, no GIL).
+
+Source: sections 3.2 and 3.4 of the paper. In the flattened grid a neighbour is a constant shift away, so W is O bands
+and a product with it is O shifted products, without index arrays and with W's symmetry used: each band serves both
+cells of its pairs.
+
+Letters: D features, N = h * w cells, O offsets of the half plane, K maps, n degree.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.ops.compiled import compiled
+
+Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
+
+BLOCK = 512
+"""Cells handled at once: what they need stays in the first two levels of the cache."""
+
+_ONE, _TWO = np.float32(1), np.float32(2)
+
+
+@compiled
+def _add_differences(total: Float32, cells: Float32, first: Int64, shift: int, count: int) -> None:
+    """Add the distances of some cells to their neighbours in four features, whose rows start at ``first``."""
+    # local names and one array to write to: more, and LLVM would not vectorise
+    a, b, c, d = np.uint64(first[0]), np.uint64(first[1]), np.uint64(first[2]), np.uint64(first[3])
+    step = np.uint64(shift)
+    for p in range(count):
+        i = np.uint64(p)
+        total[i] += (abs(cells[a + i] - cells[a + i + step]) + abs(cells[b + i] - cells[b + i + step])) + (
+            abs(cells[c + i] - cells[c + i + step]) + abs(cells[d + i] - cells[d + i + step])
+        )
+
+
+@compiled
+def add_distances(distances: Float32, cells: Any, shifts: Int64, start: int, end: int) -> None:
+    """Add ``sum_D |f_i - f_(i + shift)|`` for the cells from ``start`` to ``end``.
+
+    Args:
+        distances: (O, N) float32; a cell whose neighbour would lie beyond the last cell is left alone.
+        cells: (D, N) float32, contiguous.
+        shifts: (O,) flat distance of each neighbour; 0 or less leaves the offset out.
+    """
+    num_features, num_cells = cells.shape
+    flat = cells.reshape(-1)
+    rows = np.empty(4, np.int64)
+    for block in range(start, end, BLOCK):
+        for feature in range(0, num_features - 3, 4):
+            for r in range(4):
+                rows[r] = (feature + r) * num_cells + block
+            for o in range(len(shifts)):
+                count = min(min(BLOCK, end - block), num_cells - block - shifts[o])
+                if shifts[o] > 0 and count > 0:
+                    _add_differences(distances[o, block : block + count], flat, rows, shifts[o], count)
+        for feature in range(num_features // 4 * 4, num_features):
+            row = cells[feature]
+            for o in range(len(shifts)):
+                if shifts[o] > 0:
+                    for i in range(block, min(min(block + BLOCK, end), num_cells - shifts[o])):
+                        distances[o, i] += abs(row[i] - row[i + shifts[o]])
+
+
+@compiled
+def _add_neighbours(total: Float32, bands: Float32, band: int, values: Float32, start: int, shift: int) -> None:
+    """Add what a block of cells gets from the neighbours at one offset, before and after it."""
+    forward, backward = np.uint64(band + start), np.uint64(band + start - shift)
+    after, before = np.uint64(start + shift), np.uint64(start - shift)
+    for p in range(len(total)):
+        i = np.uint64(p)
+        total[i] += bands[forward + i] * values[after + i] + bands[backward + i] * values[before + i]
+
+
+@compiled
+def _multiply(total: Float32, bands: Any, shifts: Int64, values: Float32, start: int) -> None:
+    """``W x`` of a block of cells."""
+    flat, width = bands.reshape(-1), bands.shape[1]
+    for p in range(len(total)):
+        total[p] = values[start + p]
+    for o in range(len(shifts)):
+        if shifts[o] > 0:
+            _add_neighbours(total, flat, o * width, values, start, shifts[o])
+
+
+@compiled
+def inverse_degrees(bands: Any, shifts: Int64, num_cells: int, margin: int) -> Float32:
+    """``D^-1``: (N,), 1 over the sum of each row of W."""
+    ones = np.zeros(num_cells + 2 * margin, np.float32)
+    ones[margin : margin + num_cells] = _ONE
+    inverse, total = np.empty(num_cells, np.float32), np.empty(BLOCK, np.float32)
+    for start in range(0, num_cells, BLOCK):
+        count = min(BLOCK, num_cells - start)
+        _multiply(total[:count], bands, shifts, ones, margin + start)
+        for p in range(count):
+            inverse[start + p] = _ONE / total[p]
+    return inverse
+
+
+@compiled
+def chebyshev_sum(
+    maps: Float32, bands: Any, shifts: Int64, inverse: Float32, coefficients: Float32, margin: int
+) -> Float32:
+    """``sum_k c_k T_k(T) M`` with ``T = D^-1 W``.
+
+    Args:
+        maps: (K, N) float32.
+        bands: (O, margin + N + margin) float32: W's bands above the diagonal, which is 1; 0 where a pair leaves the
+            grid and in the margins.
+        shifts: (O,) flat distance of each neighbour, at most ``margin``; 0 or less leaves the offset out.
+        inverse: (N,) of :func:`inverse_degrees`.
+        coefficients: (n+1,) float32.
+
+    Returns:
+        (K, N) float32.
+    """
+    num_maps, num_cells = maps.shape
+    total = np.empty(BLOCK, np.float32)
+    summed = np.empty((num_maps, num_cells), np.float32)
+    for m in range(num_maps):
+        previous = np.zeros(num_cells + 2 * margin, np.float32)
+        current = np.zeros(num_cells + 2 * margin, np.float32)
+        current[margin : margin + num_cells] = maps[m]
+        row = summed[m]
+        for i in range(num_cells):
+            row[i] = coefficients[0] * maps[m, i]
+        for k in range(1, len(coefficients)):
+            # T_k = 2 T T_(k-1) - T_(k-2), written over T_(k-2)
+            factor = _ONE if k == 1 else _TWO
+            weight = coefficients[k]
+            for start in range(0, num_cells, BLOCK):
+                count = min(BLOCK, num_cells - start)
+                _multiply(total[:count], bands, shifts, current, margin + start)
+                old = previous[margin + start : margin + start + count]
+                for p in range(count):
+                    old[p] = factor * inverse[start + p] * total[p] - old[p]
+                for p in range(count):
+                    row[start + p] += weight * old[p]
+            previous, current = current, previous
+    return summed
