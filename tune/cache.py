@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -65,11 +65,12 @@ class StoreDistances(RefineCam):
             "distances": out["refined_cam"],
         }
 
-    def walked(self, cam: Tensor, features: Tensor) -> Tensor:
+    def walked(self, cams: Sequence[Tensor], features: Tensor) -> list[Tensor]:
         """The distances in the place of the walk: (O, h, w) float32; one cell where no class needs them."""
-        if len(cam) == 0:
-            return features.new_zeros((1, 1, 1))
-        return pair_distances(features, self._walk.radius)
+        return [
+            pair_distances(one, self._walk.radius) if len(cam) else one.new_zeros((1, 1, 1))
+            for cam, one in zip(cams, features, strict=True)
+        ]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,7 +16,7 @@ from engine.models.cam_net import CamNetwork
 from engine.ops.cam import merge_cams, normalize_cam
 from engine.records import Batch, encode_map
 from engine.stages.memory import DECODED_PIXELS
-from engine.stages.networks import load_network
+from engine.stages.networks import load_for_inference
 from engine.stages.scaling import as_tensor, equal_groups, resized, scaled_size
 from engine.storage.images import decode_image
 
@@ -37,9 +37,9 @@ class ComputeCam:
         Raises:
             WeightsError: the weights cannot be used.
         """
-        network, _ = load_network(weights, "cam")
+        network, _ = load_for_inference(weights, "cam", device)
         assert isinstance(network, CamNetwork)
-        self._network = network.to(device).to(memory_format=torch.channels_last)
+        self._network = network
         self._config = config
         self._device = device
         self._images_per_pass = images_per_pass

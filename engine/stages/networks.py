@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from engine.config import AffinityConfig, CamConfig, SegmentationConfig
@@ -13,6 +14,7 @@ from engine.errors import ConfigError, WeightsError
 from engine.models.affinity_net import AffinityNetwork
 from engine.models.backbone import Backbone
 from engine.models.cam_net import CamNetwork
+from engine.models.folding import fold_batch_norms
 from engine.models.segmentation_net import SegmentationNetwork
 from engine.storage.weights import WEIGHTS_NAME, input_stats, load_imagenet_weights, load_weights, save_weights
 
@@ -133,6 +135,12 @@ def load_network(location: str, kind: str) -> tuple[nn.Module, Architecture]:
         reason = " ".join(str(error).split())[:300]
         raise WeightsError(f"{location} does not fit the network that it describes: {reason}") from error
     return network.eval(), architecture
+
+
+def load_for_inference(location: str, kind: str, device: str) -> tuple[nn.Module, Architecture]:
+    """:func:`load_network` for use alone: batch norms folded into convolutions, channels last, on the device."""
+    network, architecture = load_network(location, kind)
+    return fold_batch_norms(network).to(device).to(memory_format=torch.channels_last), architecture
 
 
 def read_architecture(location: str, kind: str) -> Architecture:

@@ -17,7 +17,7 @@ from engine.models.segmentation_net import SegmentationNetwork
 from engine.ops.mask import class_areas, mask_confidence, pseudo_mask, upsample
 from engine.records import Batch, encode_mask, mask_dtype
 from engine.stages.memory import enlarged, working_size
-from engine.stages.networks import load_network
+from engine.stages.networks import load_for_inference
 from engine.stages.scaling import as_tensor, resized, scaled_size
 from engine.storage.images import decode_image
 
@@ -33,9 +33,9 @@ class Segment:
         Raises:
             WeightsError: the weights cannot be used.
         """
-        network, self._architecture = load_network(weights, "segmentation")
+        network, self._architecture = load_for_inference(weights, "segmentation", device)
         assert isinstance(network, SegmentationNetwork)
-        self._network = network.to(device).to(memory_format=torch.channels_last)
+        self._network = network
         self._config = config
         self._device = device
         self._max_pixels = max_pixels

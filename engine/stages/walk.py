@@ -17,7 +17,7 @@ from engine.models.affinity_net import AffinityNetwork
 from engine.ops.cam import with_background
 from engine.ops.random_walk import refine_many
 from engine.records import Batch, decode_map, encode_map
-from engine.stages.networks import load_network
+from engine.stages.networks import load_for_inference
 from engine.stages.scaling import as_tensor, equal_groups, resized, scaled_size
 from engine.storage.images import decode_image
 
@@ -65,9 +65,9 @@ class RefineCam:
         Raises:
             WeightsError: the weights cannot be used.
         """
-        network, _ = load_network(weights, "affinity")
+        network, _ = load_for_inference(weights, "affinity", device)
         assert isinstance(network, AffinityNetwork)
-        self._network = network.to(device).to(memory_format=torch.channels_last)
+        self._network = network
         self._affinity = affinity
         self._walk = walk
         self._device = device
