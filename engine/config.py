@@ -135,8 +135,9 @@ class CrfConfig:
     """Width of the appearance kernel in colour, of 255."""
     bilateral_weight: float = 10.0
     """Weight of the appearance kernel."""
-    backend: Literal["auto", "numba", "pydensecrf"] = "auto"
-    """Which implementation computes it: numba is the fast one, pydensecrf the reference; both give the same."""
+    backend: Literal["auto", "numba", "torch", "pydensecrf"] = "auto"
+    """Which implementation computes it: numba is the fast one, torch runs where the networks run (for GPUs), pydensecrf
+    is the reference; all give the same."""
 
     def __post_init__(self) -> None:
         _require(self.num_iterations >= 0, "num_iterations", self.num_iterations, "0 or more")

@@ -93,8 +93,12 @@ def run(config: Label) -> dict[str, Any]:
             "max_pixels": config.max_pixels,
             "keep_stages": config.keep_stages,
         }
+        networks = [Step(name="cam", stage=ComputeCam, arguments=cam), refining]
+        if config.crf.backend == "torch":
+            masking = Step(name="crf", stage=MakeMask, arguments={**mask, "device": config.resources.device})
+            return [network_pool([*networks, masking], config.resources, cluster)]
         return [
-            network_pool([Step(name="cam", stage=ComputeCam, arguments=cam), refining], config.resources, cluster),
+            network_pool(networks, config.resources, cluster),
             crf_pool([Step(name="crf", stage=MakeMask, arguments=mask)], config.resources, cluster),
         ]
 

@@ -1,6 +1,7 @@
 """Dense CRF (Krähenbühl and Koltun, NIPS 2011), as jiwoon-ahn/psa applies it through pydensecrf.
 
-Two backends give the same result: ``numba``, our own lattice (``permutohedral.py``), and ``pydensecrf``, the reference.
+Three backends give the same result: ``numba``, our own lattice (``permutohedral.py``); ``torch``, the same for GPUs
+(``permutohedral_torch.py``, which also takes many images at once); and ``pydensecrf``, the reference.
 
 Letters: K labels (background and classes present), (H, W) pixels, N = H * W.
 """
@@ -13,7 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-BACKENDS = ("auto", "numba", "pydensecrf")
+from engine.ops.lattice_keys import SigmaTooSmallError
+
+BACKENDS = ("auto", "numba", "torch", "pydensecrf")
 
 _SMALLEST_PROBABILITY = 1e-5
 """Probabilities are clipped to this before the logarithm, as ``pydensecrf.utils.unary_from_softmax`` does."""
@@ -33,6 +36,7 @@ class DenseCrf:
         bilateral_sigma_rgb: float = 13.0,
         bilateral_weight: float = 10.0,
         backend: str = "auto",
+        device: str = "cpu",
     ) -> None:
         """Build the lattices.
 
@@ -44,7 +48,9 @@ class DenseCrf:
             bilateral_sigma_px: reach of the appearance kernel, pixels.
             bilateral_sigma_rgb: colour difference that the appearance kernel bridges, in 0..255.
             bilateral_weight: its weight.
-            backend: ``numba``; ``pydensecrf``; or ``auto``, numba unless it cannot be imported or a sigma is too small.
+            backend: ``numba``, ``torch`` or ``pydensecrf``; ``auto`` takes torch for a GPU, else numba; where numba is
+                missing or a sigma too small for it pydensecrf; and torch where that is missing too.
+            device: where ``torch`` computes; the others know only ``cpu``.
 
         Raises:
             ValueError: an argument is not allowed.
@@ -68,6 +74,7 @@ class DenseCrf:
         if num_labels > 1:
             self._inference = _build(
                 backend,
+                device,
                 image,
                 num_labels,
                 spatial_sigma_px=spatial_sigma_px,
@@ -163,22 +170,31 @@ class _Pydensecrf:
         return refined
 
 
-def _build(backend: str, image: NDArray[np.uint8], num_labels: int, **settings: float) -> _Inference:
+def _build(backend: str, device: str, image: NDArray[np.uint8], num_labels: int, **settings: float) -> _Inference:
     """Build the lattices with the backend asked for, or with the first that can."""
+    if backend == "torch" or (backend == "auto" and device != "cpu"):
+        return _torch(image, device, **settings)
     if backend == "pydensecrf":
         return _Pydensecrf(image, num_labels, **settings)
     try:
         from engine.ops import permutohedral
-    except ImportError:
-        if backend == "numba":
-            raise
-        return _Pydensecrf(image, num_labels, **settings)
-    try:
+
         return permutohedral.MeanField(image, **settings)
-    except permutohedral.SigmaTooSmallError:
+    except (ImportError, SigmaTooSmallError):
         if backend == "numba":
             raise
+    try:
         return _Pydensecrf(image, num_labels, **settings)
+    except ImportError:
+        return _torch(image, device, **settings)
+
+
+def _torch(image: NDArray[np.uint8], device: str, **settings: float) -> _Inference:
+    import torch
+
+    from engine.ops import permutohedral_torch
+
+    return permutohedral_torch.MeanField([torch.from_numpy(np.array(image)).to(device)], **settings)
 
 
 def _log(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -197,6 +213,7 @@ def dense_crf(
     bilateral_sigma_rgb: float = 13.0,
     bilateral_weight: float = 10.0,
     backend: str = "auto",
+    device: str = "cpu",
 ) -> NDArray[np.float32]:
     """Snap probabilities to the image's edges.
 
@@ -209,7 +226,9 @@ def dense_crf(
         bilateral_sigma_px: reach of the appearance kernel, pixels.
         bilateral_sigma_rgb: colour difference that the appearance kernel bridges, in 0..255.
         bilateral_weight: its weight.
-        backend: ``numba``; ``pydensecrf``; or ``auto``, numba unless it cannot be imported or a sigma is too small.
+        backend: ``numba``, ``torch`` or ``pydensecrf``; ``auto`` takes torch for a GPU, else numba; where numba is
+            missing or a sigma too small for it pydensecrf; and torch where that is missing too.
+        device: where ``torch`` computes; the others know only ``cpu``.
 
     Returns:
         (K, H, W) float32 that sum to 1 over K.
@@ -233,5 +252,6 @@ def dense_crf(
         bilateral_sigma_rgb=bilateral_sigma_rgb,
         bilateral_weight=bilateral_weight,
         backend=backend,
+        device=device,
     )
     return crf.infer(probabilities, num_iterations)

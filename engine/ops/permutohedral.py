@@ -11,7 +11,6 @@ Letters: K labels, S unaries, (H, W) pixels, N = H * W, D features of a pixel, M
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,16 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.ops import permutohedral_kernels as kernels
-
-_LARGEST_KEY = 1 << 62
-_MOST_CELLS = 1 << 20
-"""Cells of the lattice along a coordinate up to which float32 still places a pixel within one."""
+from engine.ops.lattice_keys import elevation_scales, key_strides
 
 _SPATIAL_CACHE_BYTES = 64 << 20
-
-
-class SigmaTooSmallError(ValueError):
-    """A sigma is so small that the lattice's coordinates do not fit into a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +62,9 @@ def build_lattice(
     Raises:
         SigmaTooSmallError: a coordinate does not fit into a key.
     """
-    scales = _elevation_scales(2 + colours.shape[2])
+    scales = elevation_scales(2 + colours.shape[2])
     largest = [colours.shape[1] / sigma_px, colours.shape[0] / sigma_px, *[255 / sigma_rgb] * colours.shape[2]]
-    strides = _key_strides(largest, scales)
+    strides, _ = key_strides(largest, scales)
     # Owned, contiguous and writable whatever was given: numba compiles anew for each other kind of array.
     owned = np.array(colours, order="C")
     vertices, weights, keys, classes, tables = kernels.find_vertices(
@@ -166,38 +158,3 @@ _spatial_lattices = _SpatialLattices(_SPATIAL_CACHE_BYTES)
 def _num_lanes(num_channels: int) -> int:
     """The smallest of the compiled widths into which the channels fit, or the largest."""
     return next((width for width in (1, 2, 4) if num_channels <= width), 8)
-
-
-def _elevation_scales(num_features: int) -> NDArray[np.float32]:
-    """The diagonal of the elevation (Adams et al., p. 5) times the blur's standard deviation (p. 6), as pydensecrf."""
-    deviation = float(np.float32(math.sqrt(2 / 3) * (num_features + 1)))
-    return np.array([deviation / math.sqrt((i + 2) * (i + 1)) for i in range(num_features)], np.float32)
-
-
-def _key_strides(largest: Sequence[float], scales: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Strides with which the first D whole coordinates of any vertex and its neighbours make one distinct number.
-
-    Args:
-        largest: (D,) bounds of the features, which start at 0.
-        scales: (D,) of the elevation.
-
-    Returns:
-        (D + 1,) of which the last is 0: the last coordinate follows from the others.
-
-    Raises:
-        SigmaTooSmallError: the numbers would not fit.
-    """
-    scaled = [bound * float(scale) for bound, scale in zip(largest, scales, strict=True)]
-    size = len(scaled) + 1
-    strides, stride = [], 1
-    for i in range(len(scaled)):
-        below, above = (i * scaled[i - 1] if i else 0.0), sum(scaled[i:])
-        cells = (below + above) / size
-        if not cells < _MOST_CELLS:
-            raise SigmaTooSmallError(f"a sigma is too small: {cells:.3g} cells on an axis, allowed: {_MOST_CELLS}")
-        strides.append(stride)
-        # Room for rounding, for the corners of the simplex and for their neighbours.
-        stride *= math.ceil(cells) + 6
-    if stride >= _LARGEST_KEY:
-        raise SigmaTooSmallError(f"a sigma is too small: {stride:.3g} cells in all, allowed: {_LARGEST_KEY:.3g}")
-    return np.array([*strides, 0], np.int64)

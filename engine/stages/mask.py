@@ -27,18 +27,27 @@ class MakeMask:
     """
 
     def __init__(
-        self, crf: CrfConfig, walk: WalkConfig, *, num_classes: int, max_pixels: int, keep_stages: bool
+        self,
+        crf: CrfConfig,
+        walk: WalkConfig,
+        *,
+        num_classes: int,
+        max_pixels: int,
+        keep_stages: bool,
+        device: str = "cpu",
     ) -> None:
         """Args:
         walk: its alpha makes the background of ``mask_cam``.
         num_classes: classes of the data set; sets the width of a pixel.
         keep_stages: also make the masks of the CAM alone and of the walk alone.
+        device: of the dCRF with backend ``torch``.
         """
         self._crf = crf
         self._walk = walk
         self._dtype = mask_dtype(num_classes)
         self._max_pixels = max_pixels
         self._keep_stages = keep_stages
+        self._device = device
 
     def __call__(self, batch: Batch) -> Batch:
         made = ["mask", "areas", "confidence"] + (["mask_cam", "mask_walk"] if self._keep_stages else [])
@@ -83,4 +92,5 @@ class MakeMask:
             bilateral_sigma_rgb=crf.bilateral_sigma_rgb,
             bilateral_weight=crf.bilateral_weight,
             backend=crf.backend,
+            device=self._device,
         )

@@ -54,7 +54,7 @@ def scores_for(shape: tuple[int, int], num_labels: int, rng_seed: int = 1) -> Pr
     return (scores / scores.sum(axis=0)).astype(np.float32)
 
 
-@pytest.mark.parametrize("backend", ["numba", "pydensecrf"])
+@pytest.mark.parametrize("backend", ["numba", "torch", "pydensecrf"])
 @pytest.mark.parametrize("num_labels", [2, 3, 4, 6, 21])
 def test_the_authors_settings_give_plain_pydensecrf(image: NDArray[np.uint8], num_labels: int, backend: str) -> None:
     values = probabilities(num_labels)
@@ -80,14 +80,16 @@ def test_other_settings_give_pydensecrf_too(image: NDArray[np.uint8]) -> None:
     }
     values = probabilities(4)
     reference = dense_crf(image, values, backend="pydensecrf", **settings)
-    np.testing.assert_allclose(dense_crf(image, values, backend="numba", **settings), reference, atol=1e-4)
+    for backend in ("numba", "torch"):
+        np.testing.assert_allclose(dense_crf(image, values, backend=backend, **settings), reference, atol=1e-4)
 
 
+@pytest.mark.parametrize("backend", ["numba", "torch"])
 @pytest.mark.parametrize("shape", [(1, 4), (1, 50), (50, 1), (2, 2), (13, 17), (31, 33), (64, 129)])
-def test_any_size_stays_close_to_pydensecrf(shape: tuple[int, int]) -> None:
+def test_any_size_stays_close_to_pydensecrf(shape: tuple[int, int], backend: str) -> None:
     picture = np.random.default_rng(2).integers(0, 256, (*shape, 3)).astype(np.uint8)
     values = scores_for(shape, 3)
-    refined = dense_crf(picture, values, backend="numba")
+    refined = dense_crf(picture, values, backend=backend)
     reference = plain_pydensecrf(picture, values, 10)
     # Where the number of pixels is no multiple of 4, pydensecrf adds up to three black ones at (0, 0) of its own.
     np.testing.assert_allclose(refined, reference, atol=1e-5 if shape[0] * shape[1] % 4 == 0 else 2e-2)
@@ -96,15 +98,16 @@ def test_any_size_stays_close_to_pydensecrf(shape: tuple[int, int]) -> None:
 
 @pytest.mark.real
 @pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason=f"no photographs in {PHOTOGRAPHS}")
-def test_photographs_get_the_labels_that_pydensecrf_gives_them() -> None:
+@pytest.mark.parametrize(("backend", "num_images"), [("numba", 6), ("torch", 2)])
+def test_photographs_get_the_labels_that_pydensecrf_gives_them(backend: str, num_images: int) -> None:
     equal, pixels = 0, 0
-    for number, path in enumerate(sorted(PHOTOGRAPHS.glob("*.jpg"))[:6]):
+    for number, path in enumerate(sorted(PHOTOGRAPHS.glob("*.jpg"))[:num_images]):
         with Image.open(path) as opened:
             photograph = np.array(opened.convert("RGB"))
         # Cropped to a multiple of 4 pixels, because of those that pydensecrf adds.
         photograph = np.ascontiguousarray(photograph[:, : photograph.shape[1] // 4 * 4])
         values = scores_for(photograph.shape[:2], 2 + number % 3, number)
-        refined = dense_crf(photograph, values, backend="numba")
+        refined = dense_crf(photograph, values, backend=backend)
         reference = plain_pydensecrf(photograph, values, 10)
         assert np.abs(refined - reference).max() < 1e-4
         equal += int((refined.argmax(axis=0) == reference.argmax(axis=0)).sum())
@@ -123,11 +126,12 @@ def test_a_picture_of_one_colour_and_even_probabilities_stay_even() -> None:
     np.testing.assert_allclose(dense_crf(picture, values, backend="numba"), 0.25, atol=1e-6)
 
 
+@pytest.mark.parametrize("backend", ["numba", "torch"])
 @pytest.mark.parametrize(("num_labels", "num_unaries"), [(2, 2), (3, 2), (4, 2), (3, 5)])
 def test_several_unaries_in_one_pass_equal_one_after_the_other(
-    image: NDArray[np.uint8], num_labels: int, num_unaries: int
+    image: NDArray[np.uint8], num_labels: int, num_unaries: int, backend: str
 ) -> None:
-    crf = DenseCrf(image, num_labels, backend="numba")
+    crf = DenseCrf(image, num_labels, backend=backend)
     unaries = [probabilities(num_labels, rng_seed) for rng_seed in range(num_unaries)]
     together = crf.infer_many(unaries, 10)
     assert len(together) == num_unaries
@@ -148,25 +152,28 @@ def test_auto_falls_back_to_pydensecrf_for_a_tiny_sigma_and_numba_refuses_it(ima
         dense_crf(image, values, bilateral_sigma_rgb=1e-3, backend="numba")
 
 
-def test_auto_falls_back_to_pydensecrf_where_numba_is_missing(
-    image: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("missing", "expected"), [(("numba",), "pydensecrf"), (("numba", "pydensecrf"), "torch")], ids=str
+)
+def test_auto_falls_back_to_what_is_installed(
+    image: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch, missing: tuple[str, ...], expected: str
 ) -> None:
-    def without_numba(name: str, *arguments: Any, **named: Any) -> Any:
-        if name.startswith("numba"):
-            raise ImportError("No module named 'numba'", name=name)
+    def without_missing(name: str, *arguments: Any, **named: Any) -> Any:
+        if name.startswith(missing):
+            raise ImportError(f"No module named {name!r}", name=name)
         return plain_import(name, *arguments, **named)
 
     plain_import = builtins.__import__
     for module in ("permutohedral", "permutohedral_kernels"):
         monkeypatch.delitem(sys.modules, f"engine.ops.{module}", raising=False)
         monkeypatch.delattr(f"engine.ops.{module}", raising=False)
-    monkeypatch.setattr(builtins, "__import__", without_numba)
+    monkeypatch.setattr(builtins, "__import__", without_missing)
     values = probabilities(3)
     refined = dense_crf(image, values)
     with pytest.raises(ImportError, match="numba"):
         dense_crf(image, values, backend="numba")
     monkeypatch.undo()
-    np.testing.assert_array_equal(refined, dense_crf(image, values, backend="pydensecrf"))
+    np.testing.assert_array_equal(refined, dense_crf(image, values, backend=expected))
 
 
 def test_a_cache_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 pytest.importorskip("numba")
 
 from engine.ops import permutohedral
-from engine.ops.permutohedral import SigmaTooSmallError, build_lattice
+from engine.ops.lattice_keys import SigmaTooSmallError
+from engine.ops.permutohedral import build_lattice
 
 Float64 = NDArray[np.float64]
 

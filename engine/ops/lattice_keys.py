@@ -1,0 +1,57 @@
+"""The geometry of the permutohedral lattice that every implementation shares.
+
+Source: Adams, Baek and Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice" (2010).
+Letters: D features of a pixel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+LARGEST_KEY = 1 << 62
+_MOST_CELLS = 1 << 20
+"""Cells of the lattice along a coordinate up to which float32 still places a pixel within one."""
+
+
+class SigmaTooSmallError(ValueError):
+    """A sigma is so small that the lattice's coordinates do not fit into a key."""
+
+
+def elevation_scales(num_features: int) -> NDArray[np.float32]:
+    """The diagonal of the elevation (Adams et al., p. 5) times the blur's standard deviation (p. 6), as pydensecrf."""
+    deviation = float(np.float32(math.sqrt(2 / 3) * (num_features + 1)))
+    return np.array([deviation / math.sqrt((i + 2) * (i + 1)) for i in range(num_features)], np.float32)
+
+
+def key_strides(largest: Sequence[float], scales: NDArray[np.float32]) -> tuple[NDArray[np.int64], int]:
+    """Strides with which the first D whole coordinates of any vertex and its neighbours make one distinct number.
+
+    Args:
+        largest: (D,) bounds of the features, which start at 0.
+        scales: (D,) of the elevation.
+
+    Returns:
+        strides (D + 1,), of which the last is 0 because the last coordinate follows from the others, and how many
+        numbers there are.
+
+    Raises:
+        SigmaTooSmallError: the numbers would not fit.
+    """
+    scaled = [bound * float(scale) for bound, scale in zip(largest, scales, strict=True)]
+    size = len(scaled) + 1
+    strides, stride = [], 1
+    for i in range(len(scaled)):
+        below, above = (i * scaled[i - 1] if i else 0.0), sum(scaled[i:])
+        cells = (below + above) / size
+        if not cells < _MOST_CELLS:
+            raise SigmaTooSmallError(f"a sigma is too small: {cells:.3g} cells on an axis, allowed: {_MOST_CELLS}")
+        strides.append(stride)
+        # Room for rounding, for the corners of the simplex and for their neighbours.
+        stride *= math.ceil(cells) + 6
+    if stride >= LARGEST_KEY:
+        raise SigmaTooSmallError(f"a sigma is too small: {stride:.3g} cells in all, allowed: {LARGEST_KEY:.3g}")
+    return np.array([*strides, 0], np.int64), stride

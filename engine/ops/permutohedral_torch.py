@@ -1,0 +1,236 @@
+"""The dense CRF on a permutohedral lattice in torch alone: any number of images in one lattice, on any device.
+
+It follows ``permutohedral_kernels.py`` operation by operation, with a sort in the place of hash tables and sparse
+products in the place of loops. On a processor the compiled loops are faster; on a GPU nothing leaves it.
+
+Sources: Adams, Baek and Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice" (2010); Krähenbühl and
+Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials" (2011); pydensecrf.
+
+Letters: I images, K labels, S unaries, N pixels of all images, D features of a pixel, M vertices, C channels.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine.ops.lattice_keys import LARGEST_KEY, SigmaTooSmallError, elevation_scales, key_strides
+
+# torch says so once a process, in each of a cluster's workers; nothing here depends on the unfinished parts.
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
+
+_UNLIKELY = -1e4
+"""The logit of a label that an image does not have."""
+
+
+class Lattice:
+    """The lattice around the pixels of some images; those of different images never meet."""
+
+    def __init__(self, images: Sequence[Tensor], *, sigma_px: float, sigma_rgb: float = 1.0) -> None:
+        """Build it, with weights normalised so that filtering is n K n with n = 1 / sqrt(K 1).
+
+        Args:
+            images: (H, W, D - 2) uint8 each, all on one device.
+            sigma_px: reach in pixels.
+            sigma_rgb: reach in colour.
+
+        Raises:
+            SigmaTooSmallError: a coordinate does not fit into a key.
+        """
+        num_colours = images[0].shape[2]
+        scales = elevation_scales(2 + num_colours)
+        height, width = (max(image.shape[side] for image in images) for side in (0, 1))
+        largest = [width / sigma_px, height / sigma_px, *[255 / sigma_rgb] * num_colours]
+        strides, span = key_strides(largest, scales)
+        size = len(strides)
+        # keys of a class lie within twice the span on either side of 0
+        if 4 * span * size * len(images) >= LARGEST_KEY:
+            raise SigmaTooSmallError(f"a sigma is too small, or {len(images)} images are too many for one lattice")
+        features = torch.cat([_features(image, sigma_px, sigma_rgb) for image in images], dim=1)
+        keys, weights = _corners(_elevated(features, scales), strides)
+        first = [torch.full((image.shape[0] * image.shape[1],), i) for i, image in enumerate(images)]
+        classes = torch.cat(first).to(keys.device) * size + torch.arange(size, device=keys.device)[:, None]
+        self._connect(keys + classes * (4 * span), weights, strides, 4 * span)
+
+    def _connect(self, keys: Tensor, weights: Tensor, strides: NDArray[np.int64], span: int) -> None:
+        """Number the vertices, join them along each axis, and write splat and slice as sparse matrices."""
+        size, num_pixels = keys.shape
+        # row-major by pixel, as a sparse matrix wants it
+        ordered, order = keys.t().flatten().sort(stable=True)
+        is_first = torch.ones_like(ordered, dtype=torch.bool)
+        is_first[1:] = ordered[1:] != ordered[:-1]
+        vertex_keys = ordered[is_first]
+        number = is_first.cumsum(0) - 1
+        vertices = torch.empty_like(number).scatter_(0, order, number)
+        self._neighbours = _neighbours(vertex_keys, strides, span)
+        counts = torch.bincount(number, minlength=len(vertex_keys))
+        ends = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        pixels = torch.div(order, size, rounding_mode="floor")
+        shape = (len(vertex_keys), num_pixels)
+        rows = torch.arange(0, size * num_pixels + 1, size, device=keys.device)
+
+        def matrices(values: Tensor) -> tuple[Tensor, Tensor]:
+            return _csr(ends, pixels, values[order], shape), _csr(rows, vertices, values, shape[::-1])
+
+        flat = weights.t().flatten()
+        self._splat, self._slice = matrices(flat)
+        norm = (self.filter(flat.new_ones((num_pixels, 1))) + 1e-20).rsqrt()
+        self._splat, self._slice = matrices((flat.view(num_pixels, size) * norm).flatten())
+
+    def filter(self, values: Tensor) -> Tensor:
+        """Splat, blur and slice (N, C) float32."""
+        at_vertices = self._splat @ values
+        nothing = at_vertices.new_zeros((1, at_vertices.shape[1]))
+        for before, after in self._neighbours:
+            padded = torch.cat([at_vertices, nothing])
+            at_vertices = at_vertices + 0.5 * (padded[before] + padded[after])
+        filtered: Tensor = self._slice @ at_vertices
+        return filtered
+
+
+class MeanField:
+    """The two kernels of some images, on which unaries can be inferred."""
+
+    def __init__(
+        self,
+        images: Sequence[Tensor],
+        *,
+        spatial_sigma_px: float,
+        spatial_weight: float,
+        bilateral_sigma_px: float,
+        bilateral_sigma_rgb: float,
+        bilateral_weight: float,
+    ) -> None:
+        """Build the lattices.
+
+        Args:
+            images: (H, W, 3) uint8 each, all on one device.
+
+        Raises:
+            SigmaTooSmallError: a coordinate does not fit into a key.
+        """
+        self._sizes = [image.shape[0] * image.shape[1] for image in images]
+        self._device = images[0].device
+        self._kernels = (
+            (bilateral_weight, Lattice(images, sigma_px=bilateral_sigma_px, sigma_rgb=bilateral_sigma_rgb)),
+            (spatial_weight, Lattice([image[..., :0] for image in images], sigma_px=spatial_sigma_px)),
+        )
+
+    @torch.no_grad()
+    def refine(self, log_probabilities: Sequence[Tensor], num_iterations: int) -> list[Tensor]:
+        """Mean field inference with Potts compatibility (Krähenbühl and Koltun, algorithm 1).
+
+        Only the differences of the labels' probabilities to label 0's are filtered: a softmax ignores what all its
+        labels share.
+
+        Args:
+            log_probabilities: of each image (S, K, N_i) float32; S is the same for all, K may differ.
+            num_iterations: 0 or more.
+
+        Returns:
+            of each image (S, K, N_i) float32.
+        """
+        num_labels = max(one.shape[1] for one in log_probabilities)
+        num_unaries = log_probabilities[0].shape[0]
+        logits = torch.full(
+            (num_unaries, num_labels, sum(self._sizes)), _UNLIKELY, dtype=torch.float32, device=self._device
+        )
+        for part, logs in zip(torch.split(logits, self._sizes, dim=2), log_probabilities, strict=True):
+            part[:, : logs.shape[1]] = logs - logs[:, :1]
+        probabilities = logits.softmax(dim=1)
+        for _ in range(num_iterations):
+            others = (probabilities[:, 1:] - probabilities[:, :1]).flatten(0, 1).t().contiguous()
+            scores = logits.clone()
+            for weight, lattice in self._kernels:
+                scores[:, 1:] += weight * lattice.filter(others).t().view_as(scores[:, 1:])
+            probabilities = scores.softmax(dim=1)
+        parts = torch.split(probabilities, self._sizes, dim=2)
+        return [part[:, : logs.shape[1]] for part, logs in zip(parts, log_probabilities, strict=True)]
+
+    def infer(self, log_probabilities: Sequence[NDArray[np.float32]], num_iterations: int) -> NDArray[np.float32]:
+        """The same for the first image alone, as the other backends have it: S of (K, N) to (S, K, N)."""
+        logs = torch.from_numpy(np.stack(log_probabilities)).to(self._device)
+        refined: NDArray[np.float32] = self.refine([logs], num_iterations)[0].cpu().numpy()
+        return refined
+
+
+def _features(image: Tensor, sigma_px: float, sigma_rgb: float) -> Tensor:
+    """(D, N) float32: x, y and the colours, each over its sigma."""
+    height, width = image.shape[:2]
+    x = torch.arange(width, dtype=torch.float32, device=image.device) / sigma_px
+    y = torch.arange(height, dtype=torch.float32, device=image.device) / sigma_px
+    colours = image.permute(2, 0, 1).flatten(1).float() / sigma_rgb
+    places = torch.stack([x.expand(height, width).flatten(), y[:, None].expand(height, width).flatten()])
+    return torch.cat([places, colours])
+
+
+def _elevated(features: Tensor, scales: NDArray[np.float32]) -> Tensor:
+    """(D + 1, N) on the plane whose coordinates sum to 0 (Adams et al., p. 5)."""
+    elevated = features.new_empty((len(scales) + 1, features.shape[1]))
+    total = torch.zeros_like(features[0])
+    for j in range(len(scales), 0, -1):
+        scaled = features[j - 1] * float(scales[j - 1])
+        elevated[j] = total - j * scaled
+        total = total + scaled
+    elevated[0] = total
+    return elevated
+
+
+def _corners(elevated: Tensor, strides: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """The corners of the simplex around each pixel.
+
+    Returns:
+        keys (D + 1, N) int64 of the corners of remainder 0, 1, ... D, and the pixel's barycentric coordinates there.
+    """
+    size = len(elevated)
+    inverse = float(np.float32(1) / np.float32(size))
+    cells = (elevated * inverse).round()
+    offsets = elevated - cells * size
+    ranks = torch.zeros_like(elevated, dtype=torch.int64)
+    for i in range(size - 1):
+        less = offsets[i] < offsets[i + 1 :]
+        ranks[i] += less.sum(dim=0)
+        ranks[i + 1 :] += ~less
+    # Rounding may leave the plane; the sum of the cells tells by how many steps.
+    ranks += cells.sum(dim=0).long()
+    steps = (ranks < 0).long() - (ranks >= size).long()
+    ranks += steps * size
+    cells += steps
+    positions = torch.empty_like(elevated).scatter_(0, ranks, (elevated - cells * size) * inverse)
+    stride = torch.from_numpy(strides).to(elevated.device)[:, None]
+    falling = torch.empty_like(ranks).scatter_(0, ranks, stride.expand_as(ranks))
+    first = (cells.long() * stride).sum(dim=0, keepdim=True)
+    # from one corner to the next, the coordinate of the next lower rank falls by 1
+    keys = torch.cat([first, first - falling.flip(0)[:-1].cumsum(dim=0)])
+    upwards = positions.flip(0)
+    weights = torch.cat([(upwards[:1] + (1 - positions[:1])), upwards[1:] - upwards[:-1]])
+    return keys, weights
+
+
+def _neighbours(keys: Tensor, strides: NDArray[np.int64], span: int) -> list[tuple[Tensor, Tensor]]:
+    """The vertex before and after each along each axis, M where there is none.
+
+    The step along axis j raises coordinate j by D and lowers the others by 1, so the remainder falls by 1.
+    """
+    size, num_vertices = len(strides), len(keys)
+    classes = torch.div(keys + span // 2, span, rounding_mode="floor")
+    wraps = classes % size == 0
+    lowered = torch.where(wraps, keys + (size - 1) * span - int(strides.sum()), keys - span)
+    numbers = torch.arange(num_vertices, device=keys.device)
+    pairs = []
+    for stride in strides.tolist():
+        wanted = lowered + stride
+        found = torch.searchsorted(keys, wanted).clamp(max=num_vertices - 1)
+        after = torch.where(keys[found] == wanted, found, num_vertices)
+        before = torch.full((num_vertices + 1,), num_vertices, device=keys.device).scatter_(0, after, numbers)
+        pairs.append((before[:-1], after))
+    return pairs
+
+
+def _csr(rows: Tensor, columns: Tensor, values: Tensor, shape: Sequence[int]) -> Tensor:
+    return torch.sparse_csr_tensor(rows.int(), columns.int(), values, tuple(shape), check_invariants=False)
