@@ -102,7 +102,7 @@ def open_filesystem(location: str) -> tuple[Any, str]:
     """The pyarrow filesystem of ``location`` and the path inside it.
 
     Raises:
-        StorageError: the scheme is neither ``s3://`` nor ``file://``, or the bucket has no name.
+        StorageError: the scheme is neither ``s3://`` nor ``file://``, the bucket has no name, or holds a password.
     """
     location = absolute(location)
     scheme = _SCHEME.match(location)
@@ -112,6 +112,8 @@ def open_filesystem(location: str) -> tuple[Any, str]:
         raise StorageError(f"'{location}' cannot be opened; allowed: a local path or a URI s3://bucket/key")
     path = location[scheme.end() :]
     bucket = path.partition("/")[0]
+    if "@" in bucket:
+        raise StorageError("a URI holds a password (s3://...@...); take it out and set the AWS variables")
     if not bucket:
         raise StorageError(f"'{location}' names no bucket; allowed: s3://bucket/key")
     return _s3(bucket, tuple(os.environ.get(name, "") for name in _S3_VARIABLES)), path

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from engine.errors import ManifestError, StorageError
 from engine.records import Batch
 from engine.storage import filesystem
+from engine.storage.plain_columns import check_plain
 from engine.storage.retries import retry
 from engine.storage.roots import lies_outside, outside_reason
 from engine.storage.sources.find import Source, find_source, first_line, source_hash
@@ -130,7 +131,9 @@ def _read_group(manifest: Manifest, group: int) -> pa.Table:
     def read() -> pa.Table:
         opened, path = filesystem.open_filesystem(manifest.location)
         with opened.open_input_file(path) as source:
-            return pq.ParquetFile(source, metadata=_footer(manifest)).read_row_group(group, columns=SCHEMA.names)
+            file = pq.ParquetFile(source, metadata=_footer(manifest))
+            check_plain(file.schema_arrow, SCHEMA.names)
+            return file.read_row_group(group, columns=SCHEMA.names)
 
     return _read_frozen(read, manifest.location)
 

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from engine.errors import StorageError
 from engine.storage import filesystem
+from engine.storage.plain_columns import check_plain
 from engine.storage.retries import retry
 
 _TAR = re.compile(r"^tar://(\d+)\+(\d+)/(.+)$", re.DOTALL)
@@ -163,6 +164,7 @@ def _by_group(starts: tuple[int, ...], rows: Iterable[int]) -> list[tuple[int, i
 
 def _pictures(file: pq.ParquetFile, group: int, first: int, wanted: list[int]) -> dict[int, bytes]:
     found: dict[int, bytes] = {}
+    check_plain(file.schema_arrow, ["image"])
     is_struct = pa.types.is_struct(file.schema_arrow.field("image").type)
     columns = ["image.bytes" if is_struct else "image"]
     for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False):

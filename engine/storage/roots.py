@@ -21,7 +21,7 @@ def lies_outside(image: str, folder: str) -> bool:
         image: path or URI as in the manifest.
         folder: local path or URI of the manifest's folder.
     """
-    place = resolve(file_of(image), folder)
+    place = absolute(file_of(resolve(image, folder)))
     if is_uri(place):
         return False  # the store's own rights decide
     if is_uri(folder):

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from engine.errors import StorageError
 from engine.storage import filesystem
+from engine.storage.plain_columns import check_plain
 from engine.storage.retries import retry
 
 _NAME = re.compile(r"^shard-(\d{6,})\.parquet$")
@@ -143,7 +144,9 @@ def _with_file(location: str, use: Callable[[pq.ParquetFile], Any]) -> Any:
     def call() -> Any:
         # ParquetFile, not read_table: that would take a folder `key=value` for a column
         with opened.open_input_file(path) as source:
-            return use(pq.ParquetFile(source, pre_buffer=not isinstance(opened, pafs.LocalFileSystem)))
+            file = pq.ParquetFile(source, pre_buffer=not isinstance(opened, pafs.LocalFileSystem))
+            check_plain(file.schema_arrow, file.schema_arrow.names)
+            return use(file)
 
     try:
         return retry(call, location)

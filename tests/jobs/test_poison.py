@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import posixpath
+import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +23,13 @@ from engine.stages.seed import MakeSeed
 from engine.stages.segment import Segment
 from engine.stages.walk import RefineCam
 from engine.storage.class_names import read_class_names
+from engine.storage.filesystem import write_bytes
 from engine.storage.manifest import freeze_manifest, iter_manifest
 from engine.storage.shards import read_shards
 from jobs import label
 from tests.engine.stages.examples import write_network
 from tests.poison import ImageCase, ManifestCase, good_cases, image_cases, manifest_cases, mixed, write_images
+from tests.s3_server import S3Server
 
 MAX_PIXELS = 1_000_000
 BAD, GOOD = image_cases(), good_cases(12)
@@ -147,6 +152,38 @@ def test_bad_or_odd_manifest_ends_as_expected(case: ManifestCase, tmp_path: Path
     freeze_manifest(location, str(tmp_path / "out"), rows_per_shard=4, class_names=read_class_names(location))
     rows = [row for batch in iter_manifest(location) for row in zip(batch["image"], batch["tags"], strict=True)]
     assert rows == case.expected
+
+
+@pytest.mark.s3
+def test_keys_of_odd_names_are_read_from_a_bucket(
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = s3.make_bucket(f"poison-{uuid.uuid4().hex[:12]}")
+    cases = [case for case in BAD if case.kind.startswith("name with ") and case.encoded is not None]
+    for case in cases:
+        key = posixpath.normpath(case.image)
+        with s3.filesystem().open_output_stream(f"{bucket.removeprefix('s3://')}/set 1/{key}") as file:
+            file.write(case.encoded)
+    names = [case.image for case in cases] + ["missing#.png", "", "folder=/", "file:///etc/passwd", "/etc/passwd"]
+    rows = [{"image_id": str(number), "image": name, "tags": ["cat"]} for number, name in enumerate(names)]
+    location = f"{bucket}/set 1/m.jsonl"
+    write_bytes(location, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    manifest = freeze_manifest(location, str(tmp_path), rows_per_shard=100, class_names=("cat",))
+    batch = FetchImages(threads=8)(manifest.read_shard(0))
+    assert batch["error"][: len(cases)] == [None] * len(cases)
+    assert batch["encoded"][: len(cases)] == [case.encoded for case in cases]
+    missing, nameless, folder, *outside = batch["error"][len(cases) :]
+    assert missing == f"fetch: '{bucket}/set 1/missing#.png' does not exist"
+    assert nameless == "manifest: the row names no image"
+    assert folder.startswith("fetch: ")
+    assert all("lies outside of the manifest's folder" in error for error in outside)
+
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    try:
+        forbidden = FetchImages(threads=8)(manifest.read_shard(0))["error"][0]
+    except OSError as error:  # a store that refuses its credentials is no image's fault
+        forbidden = str(error)
+    assert "may not be accessed with these credentials" in forbidden
 
 
 @pytest.mark.slow

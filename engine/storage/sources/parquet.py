@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from engine.storage import filesystem
 from engine.storage.pictures import parquet_uri
+from engine.storage.plain_columns import check_plain
 from engine.storage.sources.find import Source, holds_pictures, open_source_file
 from engine.storage.sources.rows import BATCH_ROWS, check_columns
 
@@ -32,6 +33,7 @@ def iter_parquet(source: Source, location: str) -> Iterator[dict[str, Any]]:
         file = pq.ParquetFile(opened)
         schema = file.schema_arrow
         check_columns(location, schema.names)
+        check_plain(schema, ("image", "image_id", "tags"))
         embedded = holds_pictures(schema)
         columns = ["tags", *(["image_id"] if "image_id" in schema.names else [])]
         columns += _name_columns(schema) if embedded else ["image"]

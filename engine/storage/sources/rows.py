@@ -20,6 +20,7 @@ SCHEMA = pa.schema(
     ]
 )
 BATCH_ROWS = 65536
+_PASSWORD = r"^[A-Za-z][A-Za-z0-9+.\-]*://[^/@]*:[^/@]*@"
 _BETWEEN = "\0"
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _NOT_TEXT = (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError)
@@ -48,6 +49,13 @@ def checked_rows(columns: dict[str, Any], where: str, first_row: int) -> pa.Tabl
         raise ManifestError(
             f"{where}, row {first_row + nameless + 1} has neither an image nor an image_id; every row names an image"
         )
+    for column, values in (("image", image), ("image_id", ids)):
+        secret = pc.index(pc.match_substring_regex(values, _PASSWORD), True).as_py()
+        if secret >= 0:  # it would stand in every output
+            raise ManifestError(
+                f"{where}, row {first_row + secret + 1} has a password in its {column}; take it out of the URI, "
+                "credentials are taken from the AWS variables"
+            )
     uri = columns.get("uri")
     uris = pa.nulls(len(image), pa.string()) if uri is None else pa.array(uri, pa.string())
     return pa.table([ids, image, uris, _tags(columns["tags"], where, first_row)], schema=SCHEMA)
