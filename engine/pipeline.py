@@ -108,12 +108,14 @@ def run_shards(
     resources: ResourceConfig,
     cluster: Cluster,
     on_commit: Callable[[Committed], None],
+    fetch: bool = True,
 ) -> None:
     """Stream shards of the manifest through the pools and commit each.
 
     Args:
         shards: numbers of the shards to do.
         pools: what happens between the fetching of the images and the commit.
+        fetch: whether the images are read at all.
         folder: where the shards are written.
         schema: of a shard.
         on_commit: called in this process after every commit.
@@ -130,7 +132,7 @@ def run_shards(
         done.add(committed.shard)
         on_commit(committed)
 
-    stream = partial(_stream, pools=pools, schema=schema, resources=resources, cluster=cluster)
+    stream = partial(_stream, pools=pools, schema=schema, resources=resources, cluster=cluster, fetch=fetch)
     stream(manifest, shards, folder=folder, on_commit=commit)
     # a shard that takes its actor down takes those along that wait for the same actor: they pass here
     stream(manifest, [shard for shard in shards if shard not in done], folder=folder, on_commit=commit, alone=True)
@@ -199,6 +201,7 @@ def _stream(
     resources: ResourceConfig,
     cluster: Cluster,
     on_commit: Callable[[Committed], None],
+    fetch: bool,
     alone: bool = False,
 ) -> None:
     """Take every shard through the pools once; one that fails again and again is left out.
@@ -209,11 +212,10 @@ def _stream(
     if not shards:
         return
     _set_context(alone=alone)
+    load = Step(name="manifest", stage=LoadShard, arguments={"manifest": manifest})
+    read = Step(name="fetch", stage=FetchImages, arguments={"threads": resources.fetch_threads})
     first = Pool(
-        steps=(
-            Step(name="manifest", stage=LoadShard, arguments={"manifest": manifest}),
-            Step(name="fetch", stage=FetchImages, arguments={"threads": resources.fetch_threads}),
-        ),
+        steps=(load, read) if fetch else (load,),
         max_actors=max(1, int(cluster.num_cpus // 16)),
         num_cpus=0.5,
     )

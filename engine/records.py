@@ -45,6 +45,10 @@ COLUMN_TYPES: dict[str, pa.DataType] = {
     "areas": pa.list_(pa.float32()),  # fraction of the pixels: background, then each tag
     "confidence": pa.float32(),  # [0, 1]
     "seed": pa.large_binary(),  # PNG (h, w) of class ids, IGNORE where not sure
+    "row": pa.int64(),  # number of the image in the manifest, from 0
+    "name": pa.string(),  # of an exported image's files
+    "subset": pa.string(),  # of an exported image: train or val
+    "entry": pa.large_string(),  # JSON: what the export's lists say of the image
     "num_rows": pa.int64(),  # of a committed shard
     "num_errors": pa.string(),  # of a committed shard: JSON, stage to number of rows
     "failure": pa.string(),  # why a shard was not done where nothing of it is to blame, and no other would fare better
@@ -89,6 +93,12 @@ def seed_schema(*, metadata: dict[str, str]) -> pa.Schema:
         pa.field("error", pa.string()),
     ]
     return _with_metadata(pa.schema(fields), ["seed"], metadata)
+
+
+def export_schema() -> pa.Schema:
+    """The schema of what jobs.export keeps of its images until it writes the lists."""
+    names = ("image_id", "name", "subset", "entry", "error")
+    return pa.schema([(name, COLUMN_TYPES[name]) for name in names])
 
 
 def _with_metadata(schema: pa.Schema, pictures: Sequence[str], metadata: dict[str, str]) -> pa.Schema:

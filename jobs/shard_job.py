@@ -62,6 +62,7 @@ def claim(
     *,
     rows_per_shard: int,
     class_names: tuple[str, ...] | None = None,
+    writes: Sequence[str] = (),
 ) -> Claimed:
     """Freeze the manifest and make ``--out`` this run's.
 
@@ -70,6 +71,7 @@ def claim(
         settings: what decides the result.
         inputs: hashes of what it reads beside the images.
         class_names: the classes of a trained network; without it the manifest's.
+        writes: names that the job writes under ``--out`` beside shards and records.
 
     Raises:
         UserError: the manifest or the output folder cannot be used.
@@ -81,6 +83,7 @@ def claim(
         "inputs": {**inputs, "data": source_hash(options.data), "classes": fingerprint({"names": list(names)})}
         | ({"outside": "allowed"} if options.allow_outside else {}),
         "class_names": list(names),
+        "writes": list(writes),
         "options": {"data": options.data, "classes": options.classes, "preset": options.preset},
         "versions": versions(),
         "commit": commit(),
@@ -144,7 +147,37 @@ def label_shards(
     Raises:
         TooManyErrors: more images than ``--max-error-fraction`` ended in an error, or shards could not be done.
     """
-    manifest, folder = claimed.manifest, options.out
+    summary = do_shards(options, claimed, folder=options.out, schema=schema, pools=pools)
+    summary["labeled"] = summary["done"] - sum(summary["errors"].values())
+    if summary.pop("done") > summary.pop("done_before") or summary["missing_shards"]:
+        write_json(join(options.out, SUMMARY), summary)
+    check_errors(summary, options)
+    return summary
+
+
+def do_shards(
+    options: ShardOptions,
+    claimed: Claimed,
+    *,
+    folder: str,
+    schema: pa.Schema,
+    pools: Callable[[Cluster], Sequence[Pool]],
+    fetch: bool = True,
+) -> dict[str, Any]:
+    """Do the shards that are not there yet.
+
+    Args:
+        claimed: the output folder.
+        folder: where the shards go.
+        schema: of a shard.
+        pools: the stages, for the cluster at hand.
+        fetch: whether the images are read.
+
+    Returns:
+        ``images``, ``errors`` by stage, ``seconds`` and ``images_per_s`` of this run, ``shards``, ``missing_shards``,
+        ``config_hash``; ``done``, the images that have a row, and ``done_before``.
+    """
+    manifest = claimed.manifest
     if options.retry_errors:
         delete_folder(parts_folder(folder))  # of a run that was killed; they may hold errors
     earlier = _earlier(folder, options.retry_errors)
@@ -171,32 +204,39 @@ def label_shards(
                     resources=options.resources,
                     cluster=cluster,
                     on_commit=on_commit,
+                    fetch=fetch,
                 )
     seconds = time.monotonic() - start
-    missing = sorted(set(range(manifest.num_shards)) - committed_shards(folder))
-    summary = {
+    return {
         "images": manifest.num_rows,
-        "labeled": num_done - errors.total(),
         "errors": dict(errors),
         "seconds": round(seconds, 2),
         "images_per_s": round((num_done - num_before) / seconds, 3) if num_done > num_before else 0.0,
         "shards": manifest.num_shards,
-        "missing_shards": missing,
+        "missing_shards": sorted(set(range(manifest.num_shards)) - committed_shards(folder)),
         "config_hash": claimed.hash,
+        "done": num_done,
+        "done_before": num_before,
     }
-    if todo:
-        write_json(join(folder, SUMMARY), summary)
+
+
+def check_errors(summary: dict[str, Any], options: ShardOptions) -> None:
+    """Whether a job may call itself done.
+
+    Raises:
+        TooManyErrors: more images than ``--max-error-fraction`` ended in an error, or shards could not be done.
+    """
+    missing, errors = summary["missing_shards"], Counter(summary["errors"])
     if missing:
         raise TooManyErrors(
-            f"{len(missing)} of {manifest.num_shards} shards could not be done (the first: {missing[0]}); "
+            f"{len(missing)} of {summary['shards']} shards could not be done (the first: {missing[0]}); "
             "the same command tries them again"
         )
-    if errors.total() > options.max_error_fraction * manifest.num_rows:
+    if errors.total() > options.max_error_fraction * summary["images"]:
         raise TooManyErrors(
-            f"{errors.total()} of {manifest.num_rows} images ended in an error ({_by_stage(errors)}), more than "
-            f"--max-error-fraction {options.max_error_fraction:g}; the rows in {folder} say why"
+            f"{errors.total()} of {summary['images']} images ended in an error ({_by_stage(errors)}), more than "
+            f"--max-error-fraction {options.max_error_fraction:g}; the rows in {options.out} say why"
         )
-    return summary
 
 
 def _earlier(folder: str, retry_errors: bool) -> dict[int, Counter[str]]:

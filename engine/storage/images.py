@@ -75,6 +75,12 @@ def image_size(encoded: bytes, max_pixels: int) -> tuple[int, int]:
     return (width, height) if sideways else (height, width)
 
 
+def is_upright(encoded: bytes) -> bool:
+    """Whether a picture that Pillow opens is stored as it is to be seen, without an EXIF orientation."""
+    with Image.open(io.BytesIO(encoded), formats=_formats()) as image:
+        return _orientation(image) == 1
+
+
 def decode_image(encoded: bytes, *, max_pixels: int, draft_px: int = 0) -> NDArray[np.uint8]:
     """An encoded picture as RGB.
 

@@ -104,7 +104,8 @@ def claim_output(folder: str, record: dict[str, Any], *, overwrite: bool) -> Non
     Args:
         folder: local path or URI; missing, empty, or with the output of an earlier run.
         record: goes to ``run.json``; ``job``, ``settings`` (nested) and ``inputs`` (hashes) must be those of an earlier
-            run for it to be continued, so leave out what does not change a result.
+            run for it to be continued, so leave out what does not change a result. ``writes`` lists the names directly
+            in the folder, beside the shards and records, that the run writes.
         overwrite: delete what an earlier run wrote here, and nothing else, and start afresh.
 
     Raises:
@@ -140,10 +141,19 @@ def _changes(earlier: dict[str, Any], record: dict[str, Any]) -> list[str]:
 
 def _has_results(folder: str, entries: dict[str, bool]) -> bool:
     """Whether a run wrote more here than its record and its frozen manifest."""
-    if shards.committed_shards(folder) or "weights.safetensors" in entries:
+    if shards.committed_shards(folder) or "weights.safetensors" in entries or _written(folder, entries):
         return True
     work = filesystem.join(folder, WORK_FOLDER)
     return any(is_folder for is_folder in filesystem.list_entries(work).values()) if WORK_FOLDER in entries else False
+
+
+def _written(folder: str, entries: dict[str, bool]) -> list[str]:
+    """What of the names that an earlier run declared as its own is there."""
+    try:
+        earlier = read_json(filesystem.join(folder, RECORD_NAME)) if RECORD_NAME in entries else None
+    except OutputError:  # damaged: nobody knows any more what was the run's
+        earlier = None
+    return [name for name in (earlier or {}).get("writes", ()) if name in entries]
 
 
 def _other_run(folder: str, lines: list[str]) -> OutputError:
@@ -172,6 +182,9 @@ def _is_temporary(name: str) -> bool:
 def _delete_own(folder: str, entries: dict[str, bool]) -> None:
     for shard in sorted(shards.committed_shards(folder)):
         filesystem.delete_file(shards.shard_path(folder, shard))
+    for name in _written(folder, entries):
+        delete = filesystem.delete_folder if entries[name] else filesystem.delete_file
+        delete(filesystem.join(folder, name))
     if entries.get(WORK_FOLDER):
         filesystem.delete_folder(filesystem.join(folder, WORK_FOLDER))
     for name, is_folder in entries.items():

@@ -1,0 +1,117 @@
+"""Write one image's files in the format of another program."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from PIL import Image
+
+from engine.errors import ImageError
+from engine.export import FORMATS, FormatOptions, Item, Naming, Subset
+from engine.records import Batch
+from engine.storage.filesystem import join, write_bytes
+from engine.storage.images import decode_image, image_size, is_upright
+
+_JPEG_QUALITY = 95
+
+
+class ExportImages:
+    """Reads ``mask``, ``encoded`` or ``uri``, ``row``, ``tags``, ``confidence``; writes the image's files.
+
+    Adds ``name``, ``subset`` and ``entry`` (JSON); keeps ``shard``, ``image_id`` and ``error`` alone.
+    """
+
+    def __init__(
+        self,
+        format_name: str,
+        options: FormatOptions,
+        naming: Naming,
+        *,
+        val_fraction: float,
+        max_pixels: int,
+        threads: int,
+    ) -> None:
+        """Args:
+        val_fraction: part of the images that goes to the subset ``val``, chosen by a hash of the id.
+        threads: images whose files are written at the same time.
+        """
+        self._format = FORMATS[format_name](options)
+        self._out = options.out
+        self._naming = naming
+        self._val_fraction = val_fraction
+        self._max_pixels = max_pixels
+        self._pool = ThreadPoolExecutor(threads)
+
+    def __call__(self, batch: Batch) -> Batch:
+        rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+        done = list(self._pool.map(self._export, rows))
+        return {
+            **{name: batch[name] for name in ("shard", "image_id")},
+            "name": [name for name, _, _, _ in done],
+            "subset": [subset for _, subset, _, _ in done],
+            "entry": [entry for _, _, entry, _ in done],
+            "error": [error for _, _, _, error in done],
+        }
+
+    def _export(self, row: dict[str, Any]) -> tuple[str | None, Subset | None, str | None, str | None]:
+        if row["error"] is not None:
+            return None, None, None, row["error"]
+        name, subset = self._naming.name_of(row["image_id"]), subset_of(row["image_id"], self._val_fraction)
+        picture = ""
+        files: dict[str, bytes] = {}
+        height, width = _size(row["mask"])
+        try:
+            if row.get("encoded") is not None:
+                ending, data = self._picture(row["encoded"], (height, width))
+                picture = f"{self._format.picture_folder(subset)}/{name}{ending}"
+                files[picture] = data
+        except ImageError as error:
+            return None, None, None, str(error)
+        item = Item(
+            name=name,
+            row=row["row"],
+            image_id=row["image_id"],
+            image=row["image"],
+            uri=row.get("uri") or "",
+            picture=picture,
+            subset=subset,
+            png=row["mask"],
+            height=height,
+            width=width,
+            tags=tuple(row["tags"]),
+            confidence=row["confidence"],
+        )
+        own, entry = self._format.files(item)
+        for path, data in (files | own).items():
+            write_bytes(join(self._out, *path.split("/")), data)
+        return name, subset, json.dumps(entry, ensure_ascii=False), None
+
+    def _picture(self, encoded: bytes, size: tuple[int, int]) -> tuple[str, bytes]:
+        """The image as its reader will see it: byte for byte, or anew where the reader would not turn it upright."""
+        if image_size(encoded, self._max_pixels) != size:
+            raise ImageError("fetch", f"the image is not of its mask's size any more ({size[1]} x {size[0]})")
+        with Image.open(io.BytesIO(encoded)) as image:
+            kind = image.format
+        if kind == "JPEG" and is_upright(encoded):
+            return ".jpg", encoded
+        if kind == "PNG" and is_upright(encoded) and not self._format.only_jpeg:
+            return ".png", encoded
+        buffer = io.BytesIO()
+        pixels = decode_image(encoded, max_pixels=self._max_pixels)
+        Image.fromarray(pixels).save(buffer, format="JPEG", quality=_JPEG_QUALITY)
+        return ".jpg", buffer.getvalue()
+
+
+def subset_of(image_id: str, val_fraction: float) -> Subset:
+    """The subset of an image: the same in every run, whatever the other images are."""
+    digest = hashlib.blake2b(image_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return "val" if int.from_bytes(digest, "big") < val_fraction * 2**64 else "train"
+
+
+def _size(png: bytes) -> tuple[int, int]:
+    with Image.open(io.BytesIO(png)) as image:
+        return image.height, image.width

@@ -1,0 +1,134 @@
+"""jobs.export over hand-made mask shards: what it writes, leaves out, counts and refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.errors import OutputError, TooManyErrors
+from engine.records import decode_mask, encode_mask, mask_schema, shard_table
+from engine.storage.manifest import freeze_manifest
+from engine.storage.run_record import read_json
+from engine.storage.shards import write_shard
+from jobs import export
+from jobs.command import main, parse
+from tests.engine.export.examples import jpeg, ring
+
+IDS = ["photos/a.jpg", "../b c.jpg", "photos/broken.jpg", "photos/unsure.jpg", "photos/lost.jpg"]
+CLASS_NAMES = ("cat", "dog", "cow")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of five images, one of which is gone, and masks: one is an error, one is unsure."""
+    folder = tmp_path_factory.mktemp("labeled")
+    (folder / "data" / "photos").mkdir(parents=True)
+    lines = ["image,tags", *(f"{image_id},cat" for image_id in IDS)]
+    (folder / "data" / "manifest.csv").write_text("\n".join(lines) + "\n")
+    for image_id in IDS[:4]:
+        (folder / "data" / image_id).write_bytes(jpeg(40, 60))
+    masks = folder / "masks"
+    manifest = freeze_manifest(
+        str(folder / "data" / "manifest.csv"), str(masks / ".tag2mask"), rows_per_shard=2, class_names=CLASS_NAMES
+    )
+    good = [image_id != "photos/broken.jpg" for image_id in IDS]
+    columns: dict[str, list[Any]] = {
+        "image_id": IDS,
+        "image": IDS,
+        "height": [40 if ok else None for ok in good],
+        "width": [60 if ok else None for ok in good],
+        "tags": [["cat"]] * 5,
+        "mask": [encode_mask(ring(class_id=1 + n % 3)) if ok else None for n, ok in enumerate(good)],
+        "areas": [None] * 5,
+        "confidence": [0.1 if image_id == "photos/unsure.jpg" else 0.9 for image_id in IDS],
+        "error": [None if ok else "decode: truncated" for ok in good],
+    }
+    for shard in range(manifest.num_shards):
+        part = {name: values[2 * shard : 2 * shard + 2] for name, values in columns.items()}
+        write_shard(str(masks), shard, shard_table(part, mask_schema(keep_stages=False, metadata={})))
+    record = {"job": "label", "settings": {}, "inputs": {}, "class_names": list(CLASS_NAMES)}
+    (masks / "run.json").write_text(json.dumps(record))
+    return folder
+
+
+def _options(folder: Path, out: Path, *more: str) -> list[str]:
+    data, masks = str(folder / "data" / "manifest.csv"), str(folder / "masks")
+    return ["--data", data, "--masks", masks, "--out", str(out), *more]
+
+
+def _run(*options: str) -> dict[str, Any]:
+    return export.run(parse(export.Export, options))
+
+
+@pytest.mark.slow
+def test_images_without_a_good_mask_are_left_out_and_counted(folder: Path, tmp_path: Path, ray_session: None) -> None:
+    out = tmp_path / "out"
+    options = _options(folder, out, "--format", "png", "--min-confidence", "0.5")
+    summary = _run(*options)
+    assert (summary["exported"], summary["skipped"], summary["errors"]) == (3, {"mask": 1, "confidence": 1}, {})
+    assert sorted(path.name for path in (out / "masks").iterdir()) == [
+        "%2E.%2Fb%20c.png",
+        "photos%2Fa.png",
+        "photos%2Flost.png",
+    ]
+    np.testing.assert_array_equal(decode_mask((out / "masks" / "photos%2Fa.png").read_bytes()), ring(class_id=1))
+    with (out / "index.csv").open() as file:
+        assert [(row["name"], row["image_id"]) for row in csv.DictReader(file)] == [
+            ("photos%2Fa", "photos/a.jpg"),
+            ("%2E.%2Fb%20c", "../b c.jpg"),
+            ("photos%2Flost", "photos/lost.jpg"),
+        ]
+    assert read_json(str(out / "summary.json")) == summary
+    # the same command finds all done, and writes again what somebody deleted of the lists
+    (out / "classes.txt").unlink()
+    assert _run(*options)["exported"] == 3
+    assert (out / "classes.txt").read_text() == "cat\ndog\ncow\n"
+
+    with pytest.raises(OutputError, match=r"settings.format: png -> voc"):
+        _run(*_options(folder, out, "--format", "voc"))
+    (out / "mine.txt").write_text("keep me")
+    with pytest.raises(TooManyErrors, match=r"1 of 5 images ended in an error \(fetch: 1\)"):
+        _run(*_options(folder, out, "--format", "voc", "--overwrite"))
+    # what could be exported is complete all the same
+    root = out / "VOCdevkit" / "VOC2012"
+    assert (root / "ImageSets/Segmentation/trainval.txt").read_text().splitlines() == [
+        "photos%2Fa",
+        "%2E.%2Fb%20c",
+        "photos%2Funsure",
+    ]
+    assert sorted(path.name for path in (root / "JPEGImages").iterdir()) == [
+        "%2E.%2Fb%20c.jpg",
+        "photos%2Fa.jpg",
+        "photos%2Funsure.jpg",
+    ]
+    assert not (out / "masks").exists()
+    assert not (out / "classes.txt").exists()
+    assert (out / "mine.txt").read_text() == "keep me"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--format", "jpeg"], "jpeg"),
+        ([], "--format"),
+        (["--format", "png", "--min-confidence", "2"], "--min-confidence is 2.0; allowed: 0 to 1"),
+        (["--format", "png", "--data", "other.csv"], "another manifest than --data"),
+        (["--format", "png", "--masks", "data"], "allowed: a folder of jobs.label or jobs.segment"),
+        (["--format", "png", "--out", "data"], "holds files but no run.json"),
+    ],
+)
+def test_what_cannot_be_exported_is_the_users_mistake(
+    options: list[str], words: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other.csv").write_text("image,tags\na.jpg,cat\n")
+    places = {"other.csv": str(tmp_path / "other.csv"), "data": str(folder / "data")}
+    arguments = _options(folder, tmp_path / "out", *(places.get(option, option) for option in options))
+    assert main(export.Export, export.run, arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
