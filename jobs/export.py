@@ -40,7 +40,7 @@ class Export(ShardOptions):
 
     masks: str
     """Folder that jobs.label or jobs.segment wrote."""
-    format: Literal["voc", "coco", "yolo", "label-studio", "fiftyone", "png"]
+    format: str
     """voc, coco (RLE), yolo (polygons), label-studio (brush), fiftyone, png (a plain folder)."""
     images: Literal["auto", "copy", "refer"] = "auto"
     """copy the images too, or refer to where they lie; auto copies for voc and yolo, whose readers need it."""
@@ -54,6 +54,8 @@ class Export(ShardOptions):
 
     def __post_init__(self) -> None:
         ShardOptions.__post_init__(self)
+        if isinstance(self.format, str) and self.format not in FORMATS:
+            raise ConfigError(f"--format is '{self.format}'; allowed: {', '.join(FORMATS)}")
         for name in ("min_confidence", "val_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; allowed: 0 to 1")

@@ -28,10 +28,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A manifest of five images, one of which is gone, and masks: one is an error, one is unsure."""
     folder = tmp_path_factory.mktemp("labeled")
     (folder / "data" / "photos").mkdir(parents=True)
-    lines = ["image,tags", *(f"{image_id},cat" for image_id in IDS)]
+    lines = ["image_id,image,tags", *(f"{image_id},photos/{n}.jpg,cat" for n, image_id in enumerate(IDS))]
     (folder / "data" / "manifest.csv").write_text("\n".join(lines) + "\n")
-    for image_id in IDS[:4]:
-        (folder / "data" / image_id).write_bytes(jpeg(40, 60))
+    for number in range(4):
+        (folder / "data" / "photos" / f"{number}.jpg").write_bytes(jpeg(40, 60))
     masks = folder / "masks"
     manifest = freeze_manifest(
         str(folder / "data" / "manifest.csv"), str(masks / ".tag2mask"), rows_per_shard=2, class_names=CLASS_NAMES
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     good = [image_id != "photos/broken.jpg" for image_id in IDS]
     columns: dict[str, list[Any]] = {
         "image_id": IDS,
-        "image": IDS,
+        "image": [f"photos/{n}.jpg" for n in range(5)],
         "height": [40 if ok else None for ok in good],
         "width": [60 if ok else None for ok in good],
         "tags": [["cat"]] * 5,
@@ -89,7 +89,7 @@ def test_images_without_a_good_mask_are_left_out_and_counted(folder: Path, tmp_p
     assert _run(*options)["exported"] == 3
     assert (out / "classes.txt").read_text() == "cat\ndog\ncow\n"
 
-    with pytest.raises(OutputError, match=r"settings.format: png -> voc"):
+    with pytest.raises(OutputError, match="settings.format"):
         _run(*_options(folder, out, "--format", "voc"))
     (out / "mine.txt").write_text("keep me")
     with pytest.raises(TooManyErrors, match=r"1 of 5 images ended in an error \(fetch: 1\)"):
