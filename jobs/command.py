@@ -62,11 +62,17 @@ def parse(config_class: type[Config], arguments: Sequence[str]) -> Config:
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(config_class, default=defaults, args=list(arguments))
+            return tyro.cli(config_class, default=defaults, args=list(arguments), prog=_program(config_class))
     except SystemExit as stop:
         if not stop.code:
             raise
         raise ConfigError(one_line(complaint.getvalue())) from None
+
+
+def _program(config_class: type[Any]) -> str:
+    """What was typed: ``python -m jobs.NAME``; the job's file is ``__main__`` then."""
+    module = sys.modules[config_class.__module__]
+    return f"python -m {module.__spec__.name if module.__spec__ else module.__name__}"
 
 
 def _defaults(config_class: type[Config], arguments: Sequence[str]) -> Config:
@@ -123,6 +129,7 @@ def one_line(complaint: str) -> str:
     lines = [line.strip("│╭╰─╮╯ ") for line in complaint.splitlines()]
     lines = [line for line in lines if line and "full helptext" not in line and not line.endswith(("error", "options"))]
     text = re.split(r"Perhaps you meant|Arguments similar to|Available subcommands|Did you mean", " ".join(lines))[0]
+    text = re.sub(r"Error parsing \w+: (?=--)", "", text)
     text = re.sub(r"Error parsing (?:--)?([\w.-]+): (\w+) is ", lambda m: _option(m[1], m[2]) + " is ", text)
     text = text.replace("(required)", "").replace("Missing from", "missing for")
     return re.sub(r"\s+", " ", text).strip() + "; see --help"

@@ -49,8 +49,7 @@ class Export(ShardOptions):
     val_fraction: float = 0.0
     """Part of the images that goes to the subset val, by a hash of the id; the rest is train."""
     image_url_prefix: str = ""
-    """label-studio: stands before an image's path, for example https://host/; empty: s3:// as it is, else its local
-    files, served from /."""
+    """For label-studio: what stands before an image's path; empty takes s3:// as it is, else local files from /."""
 
     def __post_init__(self) -> None:
         ShardOptions.__post_init__(self)

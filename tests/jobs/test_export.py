@@ -89,7 +89,7 @@ def test_images_without_a_good_mask_are_left_out_and_counted(folder: Path, tmp_p
     assert _run(*options)["exported"] == 3
     assert (out / "classes.txt").read_text() == "cat\ndog\ncow\n"
 
-    with pytest.raises(OutputError, match="settings.format"):
+    with pytest.raises(OutputError, match=r"settings\.format"):
         _run(*_options(folder, out, "--format", "voc"))
     (out / "mine.txt").write_text("keep me")
     with pytest.raises(TooManyErrors, match=r"1 of 5 images ended in an error \(fetch: 1\)"):
