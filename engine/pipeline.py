@@ -229,7 +229,8 @@ def _stream(
         [{"shard": shard} for shard in shards], override_num_blocks=len(shards)
     )
     for pool in chain:
-        dataset = dataset.map_batches(
+        # not map_batches, which has no whole blocks for actors with GPUs
+        dataset = dataset.map_batches_internal(
             type("_".join(step.name for step in pool.steps), (_Actor,), {}),
             fn_constructor_kwargs={"pool": pool},
             batch_size=None,
