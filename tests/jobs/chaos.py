@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -66,8 +66,9 @@ def cluster_of_nodes(num_nodes: int) -> Iterator[Cluster]:
 _NODE: dict[str, Any] = {"object_store_memory": 80 << 20, "include_dashboard": False}
 
 
-def add_node(cluster: Cluster, **resources: float) -> None:
-    cluster.add_node(wait=True, **{"num_cpus": 4, **_NODE, **resources})
+def add_node(cluster: Cluster, **resources: float) -> Any:
+    """A node more; `ray.cluster_utils.Cluster.remove_node` takes it."""
+    return cluster.add_node(wait=True, **{"num_cpus": 4, **_NODE, **resources})
 
 
 @dataclass(kw_only=True)
@@ -82,9 +83,10 @@ class Chaos:
     outage_s: float
     """Time that the store is away at each of its deaths."""
     rng: random.Random
+    tell: Callable[[str], None] = lambda line: None
+    """Called with a line a kill."""
     bucket: str = ""
     told: list[str] = field(default_factory=list)
-    """A line a kill."""
     _driver: subprocess.Popen[str] | None = None
     _starts: int = 0
 
@@ -100,6 +102,7 @@ class Chaos:
 
     def run(self, kinds: list[str]) -> None:
         """Label all, with these deaths on the way; afterwards every driver is gone."""
+        start = time.monotonic()
         try:
             self._start()
             for kind in kinds:
@@ -108,7 +111,11 @@ class Chaos:
                 num_done = len(self._committed())
                 assert num_done < self.num_shards, f"done before the last deaths: {self.told}"
                 getattr(self, f"_kill_{kind}")()
-                self.told.append(f"{len(self.told) + 1}: {kind}, with {num_done} of {self.num_shards} shards committed")
+                self.told.append(
+                    f"{len(self.told) + 1}: {kind}, with {num_done} of {self.num_shards} shards committed, "
+                    f"after {time.monotonic() - start:.0f} s"
+                )
+                self.tell(self.told[-1])
                 self._check_readable()
             while (status := self._poll()) is None:
                 self._wait_for_progress()

@@ -1,0 +1,91 @@
+"""Several nodes, GPUs on some of them only, and one of those dies."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import ray
+
+from engine.cluster import connected
+from engine.config import ResourceConfig
+from engine.pipeline import Pool, Step, run_shards
+from engine.records import Batch, mask_schema
+from engine.storage.manifest import open_manifest
+from engine.storage.shards import committed_shards, read_shards
+from tests.conftest import ROOT
+from tests.engine.test_pipeline import Measure, Paint, _numbered
+from tests.jobs.chaos import add_node, cluster_of_nodes
+
+pytestmark = pytest.mark.slow
+NUM_IMAGES, ROWS_PER_SHARD = 60, 2
+LIMIT_S = 240.0
+
+
+class Tell:
+    """A stage: leaves a file that says on which node it works."""
+
+    def __init__(self, folder: str, pause_s: float) -> None:
+        Path(folder, ray.get_runtime_context().get_node_id()).touch()
+        self._pause_s = pause_s
+
+    def __call__(self, batch: Batch) -> Batch:
+        time.sleep(self._pause_s)
+        return batch
+
+
+def drive(root: Path) -> None:
+    """What the driver does, in a process of its own that joins the cluster."""
+    manifest, resources = open_manifest(str(root / "images" / "frozen")), ResourceConfig()
+
+    def tell(name: str, pause_s: float) -> Step:
+        return Step(name="tell", stage=Tell, arguments={"folder": str(root / name), "pause_s": pause_s})
+
+    networks = Pool(steps=(tell("networks", 0.1), Step(name="measure", stage=Measure)), max_actors=1, num_gpus=1)
+    paint = Step(name="paint", stage=Paint, arguments={"color": 4})
+    with connected(resources) as joined:
+        assert (joined.num_gpus, joined.started_here) == (2, False)
+        run_shards(
+            manifest,
+            range(manifest.num_shards),
+            [networks, Pool(steps=(tell("masks", 0.0), paint), max_actors=1)],
+            folder=str(root / "out"),
+            schema=mask_schema(keep_stages=False, metadata={}),
+            resources=resources,
+            cluster=joined,
+            on_commit=lambda _: None,
+        )
+
+
+def test_node_with_a_gpu_dies_and_another_takes_over_its_work(tmp_path: Path) -> None:
+    networks, out = tmp_path / "networks", str(tmp_path / "out")
+    networks.mkdir()
+    (tmp_path / "masks").mkdir()
+    manifest = _numbered(tmp_path / "images", NUM_IMAGES, rows_per_shard=ROWS_PER_SHARD)
+    code = f"import pathlib; from tests.jobs.test_nodes import drive; drive(pathlib.Path({str(tmp_path)!r}))"
+    with cluster_of_nodes(1) as cluster:
+        nodes = {node.node_id: node for node in (add_node(cluster, num_gpus=1), add_node(cluster, num_gpus=1))}
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        environment |= {"RAY_ADDRESS": cluster.address, "PYTHONPATH": str(ROOT)}
+        driver = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment)
+        try:
+            end = time.monotonic() + LIMIT_S
+            while len(committed_shards(out)) < 3:
+                assert driver.poll() is None, "the driver ended early"
+                assert time.monotonic() < end, "no shard is committed"
+                time.sleep(0.05)
+            (at_work,) = [path.name for path in networks.iterdir()]
+            cluster.remove_node(nodes[at_work], allow_graceful=False)
+            assert len(committed_shards(out)) < manifest.num_shards
+            assert driver.wait(LIMIT_S) == 0
+        finally:
+            driver.kill()
+            driver.wait(30)
+    ids = [image_id for table in read_shards(out) for image_id in table["image_id"].to_pylist()]
+    assert ids == [f"{number}.png" for number in range(1, NUM_IMAGES + 1)]
+    # on the one, then on the other, and never on a node without a GPU
+    assert {path.name for path in networks.iterdir()} == nodes.keys()
