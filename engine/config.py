@@ -222,6 +222,19 @@ class WalkConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ConfidenceConfig:
+    """How the expected IoU of a mask is brought to the data; jobs.evaluate --calibrate fits both."""
+
+    scale: float = 1.0
+    """Factor of its logit."""
+    offset: float = 0.0
+    """Added to its logit."""
+
+    def __post_init__(self) -> None:
+        _require(self.scale > 0, "scale", self.scale, "above 0")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SegmentationConfig:
     """The segmentation network."""
 
@@ -299,6 +312,7 @@ class Settings:
     affinity: AffinityConfig
     walk: WalkConfig = field(default_factory=WalkConfig)
     crf: CrfConfig = field(default_factory=CrfConfig)
+    confidence: ConfidenceConfig = field(default_factory=ConfidenceConfig)
     segmentation: SegmentationConfig
     shards: ShardConfig = field(default_factory=ShardConfig)
     resources: ResourceConfig = field(default_factory=ResourceConfig)

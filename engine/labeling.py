@@ -88,7 +88,14 @@ def label_images(
         ),
         (
             "crf",
-            MakeMask(chosen.crf, chosen.walk, num_classes=len(class_names), max_pixels=max_pixels, keep_stages=False),
+            MakeMask(
+                chosen.crf,
+                chosen.walk,
+                num_classes=len(class_names),
+                max_pixels=max_pixels,
+                keep_stages=False,
+                confidence=chosen.confidence,
+            ),
         ),
     ]
     batch = _batch(images, tags, class_names)

@@ -11,6 +11,7 @@ import tyro
 from engine.cluster import Cluster
 from engine.config import (
     AffinityInferenceConfig,
+    ConfidenceConfig,
     CrfConfig,
     InferenceConfig,
     ShardConfig,
@@ -48,6 +49,8 @@ class Label(ShardOptions):
     """Background and random walk."""
     crf: CrfConfig
     """The dense CRF."""
+    confidence: ConfidenceConfig
+    """The expected quality of a mask."""
     shards: ShardConfig
     """The output's layout."""
 
@@ -62,6 +65,7 @@ def run(config: Label) -> dict[str, Any]:
         "affinity": {"inference": to_dict(config.affinity_inference)},
         "walk": to_dict(config.walk),
         "crf": to_dict(config.crf),
+        "confidence": to_dict(config.confidence),
         "shards": to_dict(config.shards),
     }
     inputs = {"cam": weights_hash(config.cam), "keep_stages": str(config.keep_stages)}
@@ -92,6 +96,7 @@ def run(config: Label) -> dict[str, Any]:
             "num_classes": len(class_names),
             "max_pixels": config.max_pixels,
             "keep_stages": config.keep_stages,
+            "confidence": config.confidence,
         }
         networks = [Step(name="cam", stage=ComputeCam, arguments=cam), refining]
         if config.crf.backend == "torch":

@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
+import datetime
 import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import ImageError
-from engine.ops.metrics import mean_iou
-from engine.records import decode_mask, error_counts
-from engine.report import ReportData, ReportImage, best_by_confidence, render_report
-from engine.storage.filesystem import join, parent, read_bytes, resolve, write_bytes
+from engine.config import merged
+from engine.errors import ConfigError, ImageError
+from engine.ops.metrics import confusion_matrix, image_iou, mean_iou
+from engine.presets import preset
+from engine.records import Batch, decode_map, decode_mask, ignore_value
+from engine.report import ReportData, ReportImage, render_report
+from engine.report.sample import Row, Sample
+from engine.stages.cam import ComputeCam
+from engine.stages.guard import guarded
+from engine.stages.walk import RefineCam
+from engine.storage.filesystem import exists, join, parent, resolve, write_bytes
 from engine.storage.images import decode_image, resize_long_side
-from engine.storage.roots import lies_outside, outside_reason
+from engine.storage.pictures import read_picture
+from engine.storage.roots import lies_outside
 from engine.storage.run_record import RECORD_NAME, read_json
 from engine.storage.shards import committed_shards, read_shard, read_shards
 from engine.storage.truth import Truth, open_truth
+from engine.storage.weights import weights_hash
 from jobs.command import main
-from jobs.evaluate import class_names_of, per_image_confusions
+from jobs.evaluate import Scores, class_names_of, score_images
 
 REPORT = "report.html"
 SHOWN_LONG_SIDE_PX = 480
 NUM_LISTED_ERRORS = 200
+ROW_COLUMNS = ("image_id", "image", "tags", "areas", "confidence", "error")
+"""All but the pictures: what is read of every row."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +51,11 @@ class Report:
     truth: str = ""
     """True masks: a folder of PNGs named by image stem, or a folder of mask shards."""
     run_folder: str = ""
-    """Folder of jobs.run, for the training curves and the mIoU of each stage."""
+    """Folder of jobs.run, for the training curves, the mIoU of each stage, and --cam and --affinity."""
+    cam: str = ""
+    """Folder that jobs.train_cam wrote: also shows the activation maps of the images."""
+    affinity: str = ""
+    """Folder that jobs.train_affinity wrote: also shows their maps after the walk."""
     out: str = ""
     """Folder or URI for report.html; beside the masks by default."""
     num_images: int = 48
@@ -48,48 +65,55 @@ class Report:
     allow_outside: bool = False
     """Also show local images that are not below the manifest's folder."""
 
+    def __post_init__(self) -> None:
+        if isinstance(self.num_images, int) and self.num_images < 1:
+            raise ConfigError(f"--num-images is {self.num_images}; allowed: 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Overview:
+    """What one pass over the rows, without their pictures, leaves."""
+
+    num_images: int
+    confidences: list[float]
+    """Of the images with a mask."""
+    areas: list[float] | None
+    """(C+1,) mean fraction of the pixels, background first."""
+    error_counts: dict[str, int]
+    errors: list[tuple[str, str]]
+    """(image_id, reason) of the first."""
+    chosen: list[tuple[Row, str]]
+    """The rows to show, each with its ``shard`` and ``row``, and why."""
+
 
 def run(config: Report) -> dict[str, Any]:
     """Write ``report.html``; returns its location."""
-    rows = _rows(config.masks)
     class_names = class_names_of(config.masks)
-    confusions: dict[str, NDArray[np.int64]] = {}
-    if config.truth:
-        confusions = dict(per_image_confusions(config.masks, config.truth, "mask", class_names))
     record = read_json(join(config.masks, RECORD_NAME)) or {}
     summary = read_json(join(config.masks, "summary.json")) or {}
     whole_run = (read_json(join(config.run_folder, "summary.json")) or {}) if config.run_folder else {}
-    ious = {image_id: _present_iou(confusion) for image_id, confusion in confusions.items()}
-    labeled = [row for row in rows if row["error"] is None]
-    scored = [row for row in labeled if row["image_id"] in confusions]
-    truth = open_truth(config.truth) if config.truth else None
-    total = np.sum(list(confusions.values()), axis=0) if confusions else None
+    overview = _overview(config, class_names)
+    scores = score_images(config.masks, config.truth) if config.truth else None
     data = ReportData(
-        title="tag2mask",
+        title=config.data.rstrip("/").split("/")[-2] if "/" in config.data else config.data,
         class_names=class_names,
-        num_images=len(rows),
-        images=[
-            _picture(row, group, config, truth, ious.get(row["image_id"]))
-            for row, group in _sample(labeled, class_names, config.num_images)
-        ],
-        miou=whole_run.get("miou") or ({"crf": mean_iou(total)[1]} if total is not None else None),
-        iou=whole_run.get("iou") or ({"crf": _by_name(total, class_names)} if total is not None else None),
-        confusion=total,
-        areas=_areas(labeled, class_names),
-        confidences=[row["confidence"] for row in (scored or labeled)],
-        ious=[ious[row["image_id"]] for row in scored] if scored else None,
-        best_miou=best_by_confidence(
-            [row["confidence"] for row in scored], [confusions[row["image_id"]] for row in scored]
-        )
-        if scored
-        else None,
+        num_images=overview.num_images,
+        images=_pictures(config, overview.chosen, class_names, record),
+        miou=whole_run.get("miou") or ({"crf": mean_iou(scores.confusion)[1]} if scores else None),
+        iou=whole_run.get("iou") or ({"crf": _by_name(scores)} if scores else None),
+        confusion=scores.confusion if scores else None,
+        areas=overview.areas,
+        confidences=scores.confidences.tolist() if scores else overview.confidences,
+        ious=scores.ious.tolist() if scores else None,
+        best_miou=scores.best if scores else None,
         curves=_curves(config.run_folder),
-        error_counts=error_counts(row["error"] for row in rows),
-        errors=[(row["image_id"], row["error"]) for row in rows if row["error"] is not None][:NUM_LISTED_ERRORS],
+        error_counts=overview.error_counts,
+        errors=overview.errors,
         images_per_s=summary.get("images_per_s") or None,
         seconds=whole_run.get("steps", {}),
         settings=record.get("settings", {}),
-        versions=record.get("versions", {}),
+        versions={**record.get("versions", {}), **record.get("inputs", {}), "commit": record.get("commit", "")},
+        created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
     location = join(config.out or config.masks, REPORT)
     write_bytes(location, render_report(data).encode())
@@ -97,84 +121,166 @@ def run(config: Report) -> dict[str, Any]:
     return {"report": location}
 
 
-def _rows(masks: str) -> list[dict[str, Any]]:
-    """Every row without its pictures, with where it stands."""
-    rows: list[dict[str, Any]] = []
-    columns = ("image_id", "image", "tags", "areas", "confidence", "error")
-    for shard, table in zip(sorted(committed_shards(masks)), read_shards(masks, columns), strict=True):
-        rows += [{**row, "shard": shard, "row": index} for index, row in enumerate(table.to_pylist())]
-    return rows
-
-
-def _sample(rows: list[dict[str, Any]], class_names: tuple[str, ...], most: int) -> list[tuple[dict[str, Any], str]]:
-    """The rows to show, each once, with the reason: surest, least sure, of each class, at random."""
-    rng = np.random.default_rng(0)
-    by_confidence = sorted(rows, key=lambda row: row["confidence"], reverse=True)
-    share = max(1, most // 4)
-    wanted = [(row, "surest") for row in by_confidence[:share]]
-    wanted += [(row, "least sure") for row in by_confidence[::-1][:share]]
-    for name in class_names:
-        members = [row for row in rows if name in row["tags"]]
-        picked = rng.permutation(len(members))[: max(1, share // len(class_names))]
-        wanted += [(members[index], f"class {name}") for index in picked]
-    wanted += [(rows[index], "random") for index in rng.permutation(len(rows))]
-    chosen: dict[str, tuple[dict[str, Any], str]] = {}
-    for row, group in wanted:
-        if len(chosen) < most:
-            chosen.setdefault(row["image_id"], (row, group))
-    return list(chosen.values())
-
-
-def _picture(row: dict[str, Any], group: str, config: Report, truth: Truth | None, iou: float | None) -> ReportImage:
-    shard = read_shard(config.masks, row["shard"])
-    masks = {
-        name: decode_mask(shard.column(name)[row["row"]].as_py()["bytes"])
-        for name in ("mask", "mask_cam", "mask_walk")
-        if name in shard.column_names
-    }
-    photograph: NDArray[np.uint8] | None = None
-    try:
-        if not config.allow_outside and lies_outside(row["image"], parent(config.data)):
-            raise PermissionError(outside_reason(row["image"]))
-        encoded = read_bytes(resolve(row["image"], parent(config.data)))
-        photograph = resize_long_side(decode_image(encoded, max_pixels=config.max_pixels), SHOWN_LONG_SIDE_PX)
-    except (OSError, ImageError):
-        photograph = None  # the report says so in its place
-    return ReportImage(
-        image_id=row["image_id"],
-        tags=row["tags"],
-        group=group,
-        photograph=photograph,
-        mask=masks["mask"],
-        mask_cam=masks.get("mask_cam"),
-        mask_walk=masks.get("mask_walk"),
-        truth=truth.mask_of(row["image_id"], row["image"]) if truth is not None else None,
-        confidence=row["confidence"],
-        iou=iou,
+def _overview(config: Report, class_names: tuple[str, ...]) -> _Overview:
+    """Read every row but its pictures, once, and keep little of it."""
+    ids = {name: index for index, name in enumerate(class_names, start=1)}
+    sample = Sample(class_names, config.num_images)
+    areas = np.zeros(len(class_names) + 1)
+    confidences: list[float] = []
+    error_counts: Counter[str] = Counter()
+    errors: list[tuple[str, str]] = []
+    num_images = 0
+    for shard, table in zip(
+        sorted(committed_shards(config.masks)), read_shards(config.masks, ROW_COLUMNS), strict=True
+    ):
+        for index, row in enumerate(table.to_pylist()):
+            num_images += 1
+            sample.add({**row, "shard": shard, "row": index})
+            if row["error"] is not None:
+                error_counts[row["error"].split(":", 1)[0]] += 1
+                if len(errors) < NUM_LISTED_ERRORS:
+                    errors.append((row["image_id"], row["error"]))
+                continue
+            confidences.append(float("nan") if row["confidence"] is None else row["confidence"])
+            for name, area in zip(["", *row["tags"]], row["areas"], strict=True):
+                areas[ids.get(name, 0)] += area
+    return _Overview(
+        num_images=num_images,
+        confidences=confidences,
+        areas=(areas / len(confidences)).tolist() if confidences else None,
+        error_counts=dict(error_counts),
+        errors=errors,
+        chosen=sample.chosen(),
     )
 
 
-def _present_iou(confusion: NDArray[np.int64]) -> float:
-    """Mean IoU of one image over the classes that its truth or its mask holds."""
-    return mean_iou(confusion)[1]
+def _pictures(
+    config: Report, chosen: Sequence[tuple[Row, str]], class_names: tuple[str, ...], record: Mapping[str, Any]
+) -> list[ReportImage]:
+    """The gallery; the shards that hold it are read one after the other."""
+    truth = open_truth(config.truth) if config.truth else None
+    encoded = [_encoded(config, row) for row, _ in chosen]
+    maps = _maps(config, [row for row, _ in chosen], encoded, class_names, record)
+    stored: dict[int, Row] = {}
+    wanted = sorted({row["shard"] for row, _ in chosen})
+    for shard in wanted:
+        table = read_shard(config.masks, shard)
+        columns = [name for name in ("mask", "mask_cam", "mask_walk") if name in table.column_names]
+        for number, (row, _) in enumerate(chosen):
+            if row["shard"] == shard:
+                stored[number] = table.select(columns).slice(row["row"], 1).to_pylist()[0]
+    return [
+        _picture(config, row, group, stored[number], encoded[number], truth, len(class_names), maps.get(number))
+        for number, (row, group) in enumerate(chosen)
+    ]
 
 
-def _by_name(confusion: Any, class_names: tuple[str, ...]) -> dict[str, float]:
-    values = mean_iou(confusion)[0]
-    return {name: float(value) for name, value in zip(["background", *class_names], values, strict=True)}
+def _picture(
+    config: Report,
+    row: Row,
+    group: str,
+    stored: Row,
+    encoded: bytes | None,
+    truth: Truth | None,
+    num_classes: int,
+    maps: tuple[NDArray[np.float32], NDArray[np.float32] | None] | None,
+) -> ReportImage:
+    masks = {name: decode_mask(picture["bytes"]) for name, picture in stored.items() if picture is not None}
+    photograph: NDArray[np.uint8] | None = None
+    if encoded is not None:
+        try:
+            photograph = resize_long_side(decode_image(encoded, max_pixels=config.max_pixels), SHOWN_LONG_SIDE_PX)
+        except ImageError:
+            photograph = None
+    true_mask = truth.mask_of(row["image_id"], row["image"]) if truth is not None else None
+    iou: float | None = None
+    if true_mask is not None and "mask" in masks:
+        iou = image_iou(confusion_matrix(true_mask, masks["mask"], num_classes, ignore=ignore_value(num_classes)))
+    return ReportImage(
+        image_id=row["image_id"],
+        tags=row["tags"] or [],
+        group=group,
+        photograph=photograph,
+        mask=masks.get("mask"),
+        mask_cam=masks.get("mask_cam"),
+        mask_walk=masks.get("mask_walk"),
+        truth=true_mask,
+        cam=maps[0] if maps else None,
+        walked=maps[1] if maps else None,
+        cam_classes=row["tags"] if maps else (),
+        confidence=row["confidence"],
+        iou=iou,
+        error=row["error"],
+    )
 
 
-def _areas(rows: list[dict[str, Any]], class_names: tuple[str, ...]) -> list[float] | None:
-    """Mean fraction of the pixels: background, then each class."""
-    if not rows:
+def _encoded(config: Report, row: Row) -> bytes | None:
+    """The image's file, or None where it cannot be had: the report says so in its place."""
+    folder = parent(config.data)
+    if not config.allow_outside and lies_outside(row["image"], folder):
         return None
+    try:
+        return read_picture(resolve(row["image"], folder))
+    except OSError:
+        return None
+
+
+def _maps(
+    config: Report,
+    rows: Sequence[Row],
+    encoded: Sequence[bytes | None],
+    class_names: tuple[str, ...],
+    record: Mapping[str, Any],
+) -> dict[int, tuple[NDArray[np.float32], NDArray[np.float32] | None]]:
+    """Number of the row to its CAM and walked class maps, made again by the networks that made the masks."""
+    cam, affinity = _weights(config, record, "cam"), _weights(config, record, "affinity")
+    usable = [number for number, row in enumerate(rows) if encoded[number] is not None and row["error"] is None]
+    if not cam or not usable:
+        return {}
+    settings = merged(preset("small"), dict(record.get("settings", {})), where=join(config.masks, RECORD_NAME))
     ids = {name: index for index, name in enumerate(class_names, start=1)}
-    total = np.zeros(len(class_names) + 1)
-    for row in rows:
-        for name, area in zip(["", *row["tags"]], row["areas"], strict=True):
-            total[ids.get(name, 0)] += area
-    mean: list[float] = (total / len(rows)).tolist()
-    return mean
+    empty: list[Any] = [None] * len(usable)
+    batch: Batch = {
+        "encoded": [encoded[number] for number in usable],
+        "class_ids": [[ids[name] for name in rows[number]["tags"]] for number in usable],
+        **{name: list(empty) for name in ("error", "height", "width")},
+    }
+    network = {"device": "cpu", "images_per_pass": settings.resources.images_per_pass, "max_pixels": config.max_pixels}
+    batch = guarded("cam", ComputeCam(cam, settings.cam.inference, **network), batch)
+    batch["refined_cam"] = empty
+    if affinity and settings.walk.num_steps:
+        walk = RefineCam(affinity, settings.affinity.inference, settings.walk, **network, keep_cam=True)
+        batch = guarded("walk", walk, batch)
+    made = zip(usable, batch["cam"], batch["refined_cam"], strict=True)
+    return {
+        number: (decode_map(cam_map), None if walked is None else decode_map(walked)[1:])
+        for number, cam_map, walked in made
+        if cam_map is not None
+    }
+
+
+def _weights(config: Report, record: Mapping[str, Any], kind: str) -> str:
+    """The folder of a network, if it is the one that made the masks.
+
+    Raises:
+        ConfigError: the user named a folder with another network.
+    """
+    named: str = getattr(config, kind)
+    location = named or (join(config.run_folder, kind) if config.run_folder else "")
+    if not location or not (named or exists(join(location, RECORD_NAME))):
+        return ""
+    if weights_hash(location) == record.get("inputs", {}).get(kind):
+        return location
+    if named:
+        raise ConfigError(
+            f"--{kind} is '{named}', which did not make the masks; allowed: the folder that jobs.label took"
+        )
+    return ""
+
+
+def _by_name(scores: Scores) -> dict[str, float]:
+    values = mean_iou(scores.confusion)[0]
+    return {name: float(value) for name, value in zip(["background", *scores.class_names], values, strict=True)}
 
 
 def _curves(run_folder: str) -> dict[str, list[dict[str, float]]]:

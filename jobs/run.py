@@ -16,6 +16,7 @@ from engine.cluster import connected
 from engine.config import (
     AffinityConfig,
     CamConfig,
+    ConfidenceConfig,
     CrfConfig,
     SeedConfig,
     SegmentationConfig,
@@ -58,6 +59,8 @@ class Run(ShardOptions):
     """Background and random walk."""
     crf: CrfConfig
     """The dense CRF."""
+    confidence: ConfidenceConfig
+    """The expected quality of a mask."""
     segmentation: SegmentationConfig
     """The segmentation network."""
     shards: ShardConfig
@@ -105,6 +108,7 @@ def run(config: Run) -> dict[str, Any]:
                 affinity_inference=config.affinity.inference,
                 walk=config.walk,
                 crf=config.crf,
+                confidence=config.confidence,
                 shards=config.shards,
             ),
         )
@@ -192,7 +196,7 @@ def _scores(config: Run, folder: dict[str, str]) -> dict[str, dict[str, Any]]:
 
 
 def _record(config: Run) -> dict[str, Any]:
-    parts = ("cam", "seed", "affinity", "walk", "crf", "segmentation", "shards")
+    parts = ("cam", "seed", "affinity", "walk", "crf", "confidence", "segmentation", "shards")
     return {
         "job": "run",
         "settings": {name: to_dict(getattr(config, name)) for name in parts},

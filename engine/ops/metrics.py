@@ -5,6 +5,7 @@ Letters: C classes (background not counted), (H, W) pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -65,3 +66,41 @@ def mean_iou(confusion: NDArray[np.int64]) -> tuple[NDArray[np.float64], float]:
     iou = np.full(len(confusion), np.nan)
     iou[present] = intersection[present] / union[present]
     return iou, float(iou[present].mean()) if present.any() else float("nan")
+
+
+def image_iou(confusion: NDArray[np.int64]) -> float:
+    """How good the mask of one image is: the mean of its IoUs over the classes in its truth or its mask.
+
+    Background counts as a class. Unlike the mIoU of a data set it weighs every image alike, so its mean over images is
+    another figure.
+
+    Args:
+        confusion: (C+1, C+1) int64 of the one image, rows truth.
+
+    Returns:
+        [0, 1]; NaN when the truth ignores every pixel.
+    """
+    return mean_iou(confusion)[1]
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Spearman's: over the pairs that are finite, ties with their mean rank; None when it is not defined.
+
+    Args:
+        first: (n,) values.
+        second: (n,) values of the same things.
+    """
+    pairs = np.array([first, second], np.float64).reshape(2, -1)
+    pairs = pairs[:, np.isfinite(pairs).all(axis=0)]
+    if pairs.shape[1] < 3:
+        return None
+    ranks = [_ranks(values) for values in pairs]
+    if any(float(rank.std()) == 0 for rank in ranks):
+        return None
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+
+
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    means: NDArray[np.float64] = np.cumsum(counts) - (counts - 1) / 2
+    return means[places]

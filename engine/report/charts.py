@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.ops.metrics import rank_correlation
+
 WIDTH, HEIGHT = 420, 240
 """Of every chart, in its own units."""
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 34
@@ -30,6 +32,8 @@ class Chart:
     y_ticks: list[tuple[float, str]]
     line: str = ""
     """Points of a polyline."""
+    reference: str = ""
+    """Points of a dashed one, to read the others against."""
     dots: tuple[tuple[float, float], ...] = ()
     bars: tuple[tuple[float, float, float, float, str], ...] = ()
     """x, y, width, height, text."""
@@ -58,14 +62,15 @@ def curve_charts(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
 
 
 def scatter(confidences: Sequence[float], ious: Sequence[float]) -> Chart | None:
-    """Confidence against true IoU, both of [0, 1]; None if no image has both."""
+    """Confidence against true IoU, both of [0, 1], with the mean IoU of every tenth; None if no image has both."""
     pairs = _finite_pairs(confidences, ious)
     if not len(pairs):
         return None
     shown = pairs[np.linspace(0, len(pairs) - 1, min(len(pairs), _MOST_DOTS)).astype(int)]
     dots = tuple((round(_x(float(x), 0, 1), 1), round(_y(float(y), 0, 1), 1)) for x, y in np.clip(shown, 0, 1))
-    rank = spearman(confidences, ious)
+    rank = rank_correlation(confidences, ious)
     note = f"{len(pairs)} images" + ("" if rank is None else f", Spearman's rank correlation {rank:.2f}")
+    means = [part.mean(0) for part in np.array_split(pairs[pairs[:, 0].argsort()], min(10, len(pairs)))]
     return Chart(
         title="Confidence against true IoU",
         x_name="confidence, %",
@@ -73,8 +78,15 @@ def scatter(confidences: Sequence[float], ious: Sequence[float]) -> Chart | None
         x_ticks=_percent_ticks(_x),
         y_ticks=_percent_ticks(_y),
         dots=dots,
-        note=note,
+        line=_points(means),
+        reference=_points([(0, 0), (1, 1)]),
+        note=note + "; the line is the mean IoU by confidence, which lies on the dashed one where confidence is right",
     )
+
+
+def _points(places: Sequence[Sequence[float] | NDArray[np.float64]]) -> str:
+    """Points of [0, 1] x [0, 1] for a polyline."""
+    return " ".join(f"{_x(float(x), 0, 1):.1f},{_y(float(y), 0, 1):.1f}" for x, y in places)
 
 
 def histogram(confidences: Sequence[float]) -> Chart | None:
@@ -101,24 +113,6 @@ def histogram(confidences: Sequence[float]) -> Chart | None:
         bars=tuple(bars),
         note=note,
     )
-
-
-def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Rank correlation over the pairs that are finite, ties with their mean rank; None when it is not defined."""
-    pairs = _finite_pairs(first, second)
-    if len(pairs) < 3:
-        return None
-    ranks = [_ranks(pairs[:, column]) for column in (0, 1)]
-    if any(float(rank.std()) == 0 for rank in ranks):
-        return None
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
-
-
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    means: NDArray[np.float64] = ends - (counts - 1) / 2
-    return means[places]
 
 
 def _finite_pairs(first: Sequence[float], second: Sequence[float]) -> NDArray[np.float64]:

@@ -38,8 +38,10 @@ class ReportImage:
     """(H, W): the true mask."""
     cam: Floats | None = None
     """(K, h, w) in [0, 1]."""
+    walked: Floats | None = None
+    """(K, h, w) in [0, 1]: the classes' maps after the walk."""
     cam_classes: Sequence[str] = ()
-    """The K names of the maps in ``cam``."""
+    """The K names of the maps in ``cam`` and ``walked``."""
     confidence: float | None = None
     """In [0, 1]."""
     iou: float | None = None
@@ -48,8 +50,9 @@ class ReportImage:
     """``stage: reason``."""
 
     def __post_init__(self) -> None:
-        if self.cam is not None and len(self.cam) != len(self.cam_classes):
-            raise ValueError(f"cam_classes has {len(self.cam_classes)} names; allowed: {len(self.cam)}, a map each")
+        for maps in (self.cam, self.walked):
+            if maps is not None and len(maps) != len(self.cam_classes):
+                raise ValueError(f"cam_classes has {len(self.cam_classes)} names; allowed: {len(maps)}, a map each")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,8 +79,8 @@ class ReportData:
     """Of every image, or of an even sample."""
     ious: Sequence[float] | None = None
     """The true mean IoU of the same images, in the same order; NaN where there is no truth."""
-    best_miou: Sequence[tuple[float, float]] | None = None
-    """(fraction of the images, their mIoU), best by confidence; see :func:`best_by_confidence`."""
+    best_miou: Sequence[tuple[float, float, float]] | None = None
+    """(fraction of the images, least confidence among them, their mIoU), the surest first."""
     curves: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     """By network, rows such as {'step': 10, 'loss': .3}; every other number of a row becomes a curve."""
     error_counts: Mapping[str, int] = field(default_factory=dict)

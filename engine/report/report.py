@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -13,10 +11,7 @@ from typing import Any
 import jinja2
 import numpy as np
 from markupsafe import Markup
-from numpy.typing import NDArray
 
-from engine.errors import StorageError
-from engine.ops.metrics import mean_iou
 from engine.report import charts, pictures
 from engine.report.data import ReportData, ReportImage
 
@@ -26,6 +21,7 @@ MAX_BYTES = 20_000_000
 _STAGES = {"cam": "CAM", "walk": "random walk", "crf": "dCRF", "segmentation": "segmentation"}
 _LAYERS = {
     "cam": "CAM",
+    "walked": "Walked map",
     "mask_cam": "CAM mask",
     "mask_walk": "Walk mask",
     "mask": "Final mask",
@@ -37,38 +33,6 @@ _MOST_CONFUSED = 30
 _MOST_AREAS = 40
 _MOST_SETTINGS = 500
 _MOST_LETTERS = 400  # of a name, a reason or a value: more is no help to a reader and would eat the budget
-
-
-def write_report(path: str | Path, data: ReportData, *, max_bytes: int = MAX_BYTES) -> int:
-    """Write a report into one file, whole or not at all.
-
-    Args:
-        path: of the HTML file; its folder is made if need be.
-        data: what is shown.
-        max_bytes: most bytes of the file; pictures beyond it are left out, and the report says so.
-
-    Returns:
-        Bytes written.
-
-    Raises:
-        StorageError: the file cannot be written.
-    """
-    html = render_report(data, max_bytes=max_bytes).encode()
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(html)
-            os.chmod(part, 0o644)
-            os.replace(part, path)
-        except BaseException:
-            Path(part).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise StorageError(f"the report cannot be written to {path}: {error.strerror or error}") from error
-    return len(html)
 
 
 def render_report(data: ReportData, *, max_bytes: int = MAX_BYTES) -> str:
@@ -100,30 +64,6 @@ def render_report(data: ReportData, *, max_bytes: int = MAX_BYTES) -> str:
         if not cards or len(html.encode()) <= max_bytes:
             return html
         cards.popitem()
-
-
-def best_by_confidence(
-    confidences: Sequence[float],
-    confusions: Iterable[NDArray[np.int64]],
-    fractions: Sequence[float] = (0.5, 0.8, 1.0),
-) -> list[tuple[float, float]]:
-    """The mIoU of the images that are held for the best.
-
-    Args:
-        confidences: (n,) of the images.
-        confusions: n confusion matrices (C+1, C+1) of the same images, rows truth.
-        fractions: of the images, in (0, 1].
-
-    Returns:
-        (fraction, mIoU) for each fraction; at least one image counts.
-    """
-    stacked = np.stack(list(confusions)) if len(confidences) else np.zeros((0, 1, 1), np.int64)
-    order = np.argsort(-np.nan_to_num(np.asarray(confidences, np.float64), nan=-1), kind="stable")
-    parts = []
-    for fraction in fractions:
-        best = order[: max(1, round(fraction * len(order)))]
-        parts.append((fraction, mean_iou(stacked[best].sum(0))[1]))
-    return parts
 
 
 def _environment() -> jinja2.Environment:
@@ -281,10 +221,11 @@ def _has(image: ReportImage, layer: str) -> bool:
 
 def _layer_uri(image: ReportImage, layer: str, size: tuple[int, int], class_ids: Mapping[str, int]) -> str | None:
     """The overlay of one layer, if the image has it."""
-    if layer == "cam":
-        if image.cam is None:
+    if layer in ("cam", "walked"):
+        maps = image.cam if layer == "cam" else image.walked
+        if maps is None:
             return None
-        return pictures.heat_uri(image.cam, [class_ids.get(name, 0) for name in image.cam_classes], size)
+        return pictures.heat_uri(maps, [class_ids.get(name, 0) for name in image.cam_classes], size)
     if layer == "wrong":
         if image.mask is None or image.truth is None:
             return None

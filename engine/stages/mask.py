@@ -9,14 +9,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine.config import CrfConfig, WalkConfig
+from engine.config import ConfidenceConfig, CrfConfig, WalkConfig
 from engine.ops.cam import with_background
+from engine.ops.confidence import expected_iou, quality_features
 from engine.ops.crf import dense_crf
-from engine.ops.mask import class_areas, mask_confidence, pseudo_mask, to_probabilities, upsample
+from engine.ops.mask import class_areas, pseudo_mask, to_probabilities, upsample
 from engine.records import Batch, decode_map, encode_mask, mask_dtype
 from engine.stages.memory import enlarged, working_size
 from engine.stages.scaling import resized
 from engine.storage.images import decode_image
+
+AS_FITTED = ConfidenceConfig()
+"""Confidence as it was fitted to the photographs of benchmarks/confidence.py."""
 
 
 class MakeMask:
@@ -35,12 +39,14 @@ class MakeMask:
         max_pixels: int,
         keep_stages: bool,
         device: str = "cpu",
+        confidence: ConfidenceConfig = AS_FITTED,
     ) -> None:
         """Args:
         walk: its alpha makes the background of ``mask_cam``.
         num_classes: classes of the data set; sets the width of a pixel.
         keep_stages: also make the masks of the CAM alone and of the walk alone.
         device: of the dCRF with backend ``torch``.
+        confidence: brings the expected quality to the data.
         """
         self._crf = crf
         self._walk = walk
@@ -48,6 +54,7 @@ class MakeMask:
         self._max_pixels = max_pixels
         self._keep_stages = keep_stages
         self._device = device
+        self._confidence = confidence
 
     def __call__(self, batch: Batch) -> Batch:
         made = ["mask", "areas", "confidence"] + (["mask_cam", "mask_walk"] if self._keep_stages else [])
@@ -58,26 +65,34 @@ class MakeMask:
             full = (batch["height"][row], batch["width"][row])
             class_ids = batch["class_ids"][row]
             size = working_size(*full, len(class_ids) + 1)
-            walked = self._probabilities(decode_map(refined), size)
-            probabilities = self._sharpened(walked, batch["encoded"][row])
+            walked = self.probabilities(decode_map(refined), size)
+            probabilities = self.sharpened(walked, batch["encoded"][row])
             mask = enlarged(pseudo_mask(probabilities, class_ids, dtype=self._dtype), full)
             out["mask"][row] = encode_mask(mask)
             out["areas"][row] = class_areas(mask, class_ids).tolist()
-            out["confidence"][row] = mask_confidence(walked)  # the dCRF is sure of every pixel, right or wrong
+            out["confidence"][row] = self._expected_quality(walked, probabilities)
             if self._keep_stages:
                 cam = with_background(torch.from_numpy(decode_map(batch["cam"][row])), self._walk.alpha)
-                start = self._probabilities(cam.numpy(), size)
+                start = self.probabilities(cam.numpy(), size)
                 for name, maps in (("mask_cam", start), ("mask_walk", walked)):
                     early = enlarged(pseudo_mask(maps, class_ids, dtype=self._dtype), full)
                     out[name][row] = encode_mask(early)
         dropped = {"refined_cam", "encoded", "class_ids", "cam"}
         return {**{name: values for name, values in batch.items() if name not in dropped}, **out}
 
-    def _probabilities(self, scores: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    def _expected_quality(self, walked: NDArray[np.float32], sharpened: NDArray[np.float32]) -> float:
+        if len(walked) == 1:
+            return 1.0  # without tags all is background, as the user said
+        features = quality_features(walked, sharpened)
+        return expected_iou(features, scale=self._confidence.scale, offset=self._confidence.offset)
+
+    def probabilities(self, scores: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+        """Maps (K+1, h, w) >= 0 at the pixels: (K+1, H, W) that sum to 1 over the channels."""
         probabilities: NDArray[np.float32] = to_probabilities(upsample(torch.from_numpy(scores), size)).numpy()
         return probabilities
 
-    def _sharpened(self, probabilities: NDArray[np.float32], encoded: bytes) -> NDArray[np.float32]:
+    def sharpened(self, probabilities: NDArray[np.float32], encoded: bytes) -> NDArray[np.float32]:
+        """Probabilities (K+1, H, W) after the dCRF on the image; as they are without one."""
         crf = self._crf
         if crf.num_iterations == 0 or len(probabilities) == 1:
             return probabilities

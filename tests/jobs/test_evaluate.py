@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from engine.errors import ConfigError, StorageError
 from engine.records import encode_mask, mask_schema, shard_table
 from engine.storage.shards import write_shard
-from jobs.command import main
+from jobs.command import main, parse
 from jobs.evaluate import Evaluate, run
+from jobs.label import Label
 
 CLASS_NAMES = ["cat", "dog"]
 TRUTH = np.array([[0, 0, 1, 1], [0, 0, 1, 255]], dtype=np.uint8)
@@ -22,7 +23,12 @@ MASK = np.array([[0, 1, 1, 1], [0, 0, 0, 2]], dtype=np.uint8)
 OTHER = np.array([[2, 2], [0, 0], [0, 2]], dtype=np.uint8)
 
 
-def _shards(folder: Path, masks: dict[str, NDArray[Any] | None], **more: dict[str, NDArray[Any]]) -> str:
+def _shards(
+    folder: Path,
+    masks: dict[str, NDArray[Any] | None],
+    confidences: dict[str, float] | None = None,
+    **more: dict[str, NDArray[Any]],
+) -> str:
     """Mask shards of two rows; a mask that is None is an error row."""
     ids = list(masks)
     schema = mask_schema(keep_stages=bool(more), metadata={})
@@ -34,7 +40,8 @@ def _shards(folder: Path, masks: dict[str, NDArray[Any] | None], **more: dict[st
             "image": [f"photos/{name}.jpg" for name in part],
             "mask": encoded,
             "error": ["decode: odd" if one is None else None for one in encoded],
-            **{name: [None] * len(part) for name in ("height", "width", "tags", "areas", "confidence")},
+            **{name: [None] * len(part) for name in ("height", "width", "tags", "areas")},
+            "confidence": [(confidences or {}).get(name) for name in part],
             **{column: [encode_mask(values[name]) for name in part] for column, values in more.items()},
         }
         write_shard(str(folder), shard, shard_table(batch, schema))
@@ -98,6 +105,49 @@ def test_masks_of_the_stages_are_scored_by_their_column(tmp_path: Path) -> None:
         for column in ("mask", "mask_cam", "mask_walk")
     }
     assert scores["mask_cam"] < scores["mask_walk"] < scores["mask"] == 1
+
+
+def test_the_surest_images_are_scored_over_their_pixels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    blank = np.zeros_like(MASK)
+    masks = _shards(tmp_path / "masks", {"a": TRUTH, "b": None, "c": blank, "d": MASK}, {"a": 0.9, "c": 0.2, "d": 0.6})
+    truth = _pngs(tmp_path / "truth", dict.fromkeys("abcd", TRUTH))
+    confidence = run(Evaluate(masks=masks, truth=truth))["confidence"]
+    half, most, all_of_them = confidence["best"]
+    # a is right in all 7 pixels; d in 3 of 5 that are background in either, and 2 of 4 cat
+    assert half == {
+        "fraction": 0.5,
+        "least_confidence": pytest.approx(0.6),
+        "miou": pytest.approx((7 / 9 + 5 / 7) / 2),
+    }
+    assert most["least_confidence"] == pytest.approx(0.2)
+    assert all_of_them["least_confidence"] == 0  # the image with an error comes last
+    assert half["miou"] > most["miou"] > all_of_them["miou"]
+    assert confidence["rank_correlation"] == pytest.approx(1)
+    assert confidence["mean"] == pytest.approx((0.9 + 0.2 + 0.6) / 3)
+    shown = capsys.readouterr().out
+    assert "The surest images" in shown
+    assert "rank correlation 1.00" in shown
+
+
+def test_calibration_is_a_config_that_jobs_take(tmp_path: Path) -> None:
+    ids = [f"{number:02d}" for number in range(24)]
+    masks = {name: MASK if number % 2 else TRUTH for number, name in enumerate(ids)}
+    confidences = {name: 0.3 if number % 2 else 0.5 for number, name in enumerate(ids)}
+    folder = _shards(tmp_path / "masks", masks, confidences)  # type: ignore[arg-type]
+    truth = _pngs(tmp_path / "truth", dict.fromkeys(ids, TRUTH))
+    run(Evaluate(masks=folder, truth=truth, calibrate=True))
+    written = tmp_path / "masks" / "calibration.json"
+    options = ["--data", "a", "--cam", "b", "--out", "c", "--config", str(written)]
+    confidence = parse(Label, options).confidence
+    assert confidence.scale > 1
+    assert confidence.offset > 0
+    (tmp_path / "truth" / "00.png").unlink()
+    for name in ids[1:6]:
+        (tmp_path / "truth" / f"{name}.png").unlink()
+    with pytest.raises(ConfigError, match="20 or more"):
+        run(Evaluate(masks=folder, truth=truth, calibrate=True))
+    with pytest.raises(ConfigError, match="--column mask"):
+        run(Evaluate(masks=folder, truth=truth, calibrate=True, column="mask_walk"))
 
 
 def test_sizes_that_differ_are_said_with_the_image(tmp_path: Path) -> None:

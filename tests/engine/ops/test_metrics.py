@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.ops.metrics import confusion_matrix, mean_iou
+from engine.ops.metrics import confusion_matrix, image_iou, mean_iou, rank_correlation
 
 
 @settings(max_examples=20, deadline=None)
@@ -62,3 +62,18 @@ def test_what_is_not_allowed_is_named() -> None:
 def test_classes_beyond_eight_bits_are_counted() -> None:
     truth = np.array([[300, 65535]], np.uint16)
     assert confusion_matrix(truth, np.array([[300, 5]], np.uint16), 300, ignore=65535)[300, 300] == 1
+
+
+def test_rank_correlation_takes_ties_with_their_mean_rank() -> None:
+    first, second = [1.0, 2.0, 2.0, 4.0, 5.0], [1.0, 3.0, 2.0, 2.0, 9.0]
+    # ranks 1 2.5 2.5 4 5 and 1 4 2.5 2.5 5
+    expected = np.corrcoef([1, 2.5, 2.5, 4, 5], [1, 4, 2.5, 2.5, 5])[0, 1]
+    assert rank_correlation(first, second) == pytest.approx(expected)
+    assert rank_correlation([1, 2, 3, math.nan], [1, 4, 9, 0]) == pytest.approx(1)
+    assert rank_correlation([1, 1, 1], [1, 2, 3]) is None
+
+
+def test_image_iou_leaves_out_classes_that_are_nowhere() -> None:
+    # background 6 of 8, class 1 is 2 of 4, class 2 nowhere
+    assert image_iou(np.array([[6, 1, 0], [1, 2, 0], [0, 0, 0]])) == pytest.approx((6 / 8 + 2 / 4) / 2)
+    assert math.isnan(image_iou(np.zeros((3, 3), np.int64)))

@@ -34,15 +34,6 @@ def test_rows_without_numbers_give_no_chart() -> None:
     assert charts.curve_charts([{"step": 1, "phase": "warm up", "done": True}, {"loss": None}]) == []
 
 
-def test_spearman_takes_ties_with_their_mean_rank() -> None:
-    first, second = [1.0, 2.0, 2.0, 4.0, 5.0], [1.0, 3.0, 2.0, 2.0, 9.0]
-    # ranks 1 2.5 2.5 4 5 and 1 4 2.5 2.5 5
-    expected = np.corrcoef([1, 2.5, 2.5, 4, 5], [1, 4, 2.5, 2.5, 5])[0, 1]
-    assert charts.spearman(first, second) == pytest.approx(expected)
-    assert charts.spearman([1, 2, 3, math.nan], [1, 4, 9, 0]) == pytest.approx(1)
-    assert charts.spearman([1, 1, 1], [1, 2, 3]) is None
-
-
 def test_a_scatter_of_a_million_is_small_and_none_without_pairs() -> None:
     values = np.random.default_rng(0).uniform(0, 1, 100_000)
     chart = charts.scatter(values.tolist(), (values**2).tolist())

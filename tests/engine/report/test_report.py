@@ -2,16 +2,14 @@ import base64
 import io
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from engine.errors import StorageError
 from engine.ops.metrics import confusion_matrix, mean_iou
-from engine.report import ReportData, ReportImage, best_by_confidence, render_report, write_report
+from engine.report import ReportData, ReportImage, render_report
 from engine.scenes import CLASS_NAMES, make_scene
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&{{ 7 * 7 }}"
@@ -72,6 +70,7 @@ def gallery(num_images: int, **changes: Any) -> list[ReportImage]:
             mask_walk=truth,
             truth=truth,
             cam=cam,
+            walked=cam**2,
             cam_classes=tags,
             confidence=0.5 + index / 100,
             iou=0.7,
@@ -96,7 +95,7 @@ def full(**changes: Any) -> ReportData:
         areas=[0.75, 0.05, 0.05, 0.05, 0.1, 0.0],
         confidences=[0.1, 0.5, 0.9, float("nan")],
         ious=[0.2, 0.4, 0.8, 0.5],
-        best_miou=[(0.5, 0.9), (1.0, 0.7)],
+        best_miou=[(0.5, 0.8, 0.9), (1.0, 0.1, 0.7)],
         curves={"cam": [{"step": step, "loss": 1 / (1 + step), "rate": 2e-4} for step in range(1000)]},
         error_counts={"decode": 300},
         errors=[(f"broken{number}.jpg", "decode: not an image") for number in range(300)],
@@ -130,7 +129,7 @@ def test_a_full_report_has_every_part() -> None:
         assert words in page.text, words
     assert len(page.all("figure", class_="card")) == 6
     assert {found["value"] for found in page.all("input", name="layer")} == {
-        "", "cam", "mask_cam", "mask_walk", "mask", "truth", "wrong",
+        "", "cam", "walked", "mask_cam", "mask_walk", "mask", "truth", "wrong",
     }  # fmt: skip
     assert "100 more are in the mask shards" in page.text
     assert len(page.all("tr")) > 200  # errors are listed up to 200
@@ -219,7 +218,7 @@ def test_overlays_lie_on_their_photograph_and_are_clear_outside_objects() -> Non
 def test_a_map_is_strongest_where_the_cam_is() -> None:
     cam = np.zeros((1, 6, 8))
     cam[0, 1, 6] = 1
-    page = Page(render_report(full(images=gallery(1, cam=cam, cam_classes=["ringed"]))))
+    page = Page(render_report(full(images=gallery(1, cam=cam, walked=None, cam_classes=["ringed"]))))
     (heat,) = [found["src"] for found in page.all("img", class_="layer") if found["data-layer"] == "cam"]
     alpha = np.asarray(decoded(heat).convert("RGBA"))[..., 3]
     row, column = np.unravel_index(alpha.argmax(), alpha.shape)
@@ -269,24 +268,6 @@ def test_pictures_beyond_the_budget_are_left_out_fairly_and_told() -> None:
     assert f"{12 - len(groups)} of 12 images were left out" in page.text
 
 
-def test_the_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    location = tmp_path / "new" / "report.html"
-    num_bytes = write_report(location, full(title="half a pair \udc80"))
-    assert location.stat().st_size == num_bytes
-    assert [path.name for path in location.parent.iterdir()] == ["report.html"]
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="cannot be written"):
-        write_report(tmp_path / "file" / "report.html", full())
-
-
-def test_the_best_by_confidence_are_scored_over_their_pixels() -> None:
-    good, bad = np.diag([8, 8]), np.array([[0, 8], [8, 0]])
-    parts = best_by_confidence([0.2, 0.9, float("nan"), 0.5], [bad, good, bad, good])
-    assert parts[0] == (0.5, 1.0)
-    assert parts[1][1] == pytest.approx(mean_iou(good + good + bad)[1])
-    assert parts[2][1] == pytest.approx(mean_iou(2 * good + 2 * bad)[1])
-
-
 @pytest.mark.parametrize(
     ("kind", "changes"),
     [
@@ -294,6 +275,7 @@ def test_the_best_by_confidence_are_scored_over_their_pixels() -> None:
         (ReportData, dict(title="", class_names=["a"], num_images=1, confusion=np.eye(3, dtype=np.int64))),
         (ReportData, dict(title="", class_names=["a"], num_images=1, confidences=[0.1], ious=[])),
         (ReportImage, dict(image_id="a", tags=[], cam=np.ones((1, 2, 2)))),
+        (ReportImage, dict(image_id="a", tags=[], walked=np.ones((1, 2, 2)))),
     ],
 )
 def test_parts_that_do_not_fit_each_other_are_refused(kind: Any, changes: dict[str, Any]) -> None:

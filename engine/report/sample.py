@@ -1,0 +1,91 @@
+"""Which images a report shows: chosen in one pass over any number of rows, in memory that does not grow with them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
+from typing import Any
+
+Row = Mapping[str, Any]
+
+_MOST_ERRORS_SHOWN = 12
+
+
+class Sample:
+    """Takes rows with ``image_id``, ``tags``, ``confidence`` and ``error``; keeps some for each reason to look at one.
+
+    A quarter are the surest, a quarter the least sure, a quarter shows each class, and the rest is any. "Any" means
+    smallest hash of the id: the same images are chosen however the rows are cut into shards.
+    """
+
+    def __init__(self, class_names: Sequence[str], num_images: int) -> None:
+        """Args:
+        num_images: most that :meth:`chosen` gives without an error; a few with one come on top.
+        """
+        self._num_images = num_images
+        share = max(1, num_images // 4)
+        per_class = max(1, share // max(1, len(class_names)))
+        self._surest = _Least(share)
+        self._least_sure = _Least(share)
+        self._of_class = {name: _Least(per_class) for name in class_names}
+        self._any = _Least(max(1, num_images))
+        self._failed: dict[str, _Least] = defaultdict(lambda: _Least(_MOST_ERRORS_SHOWN))
+
+    def add(self, row: Row) -> None:
+        """Look at one row."""
+        image_id = row["image_id"]
+        order = hashlib.blake2b(image_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        if row["error"] is not None:
+            self._failed[row["error"].split(":", 1)[0]].add((order, image_id), row)
+            return
+        confidence = 0.0 if row["confidence"] is None else row["confidence"]
+        self._surest.add((-confidence, image_id), row)
+        self._least_sure.add((confidence, image_id), row)
+        for name in row["tags"]:
+            if name in self._of_class:
+                self._of_class[name].add((order, image_id), row)
+        self._any.add((order, image_id), row)
+
+    def chosen(self) -> list[tuple[Row, str]]:
+        """The rows, each once, with the reason: surest, least sure, class NAME, random, error."""
+        rows: dict[str, tuple[Row, str]] = {}
+
+        def take(kept: _Least, group: str, most: int) -> None:
+            for row in kept.rows():
+                if len(rows) < most:
+                    rows.setdefault(row["image_id"], (row, group))
+
+        take(self._surest, "surest", self._num_images)
+        take(self._least_sure, "least sure", self._num_images)
+        for name, kept in self._of_class.items():
+            take(kept, f"class {name}", self._num_images)
+        take(self._any, "random", self._num_images)
+        per_stage = max(1, _MOST_ERRORS_SHOWN // max(1, len(self._failed)))  # a common error hides no rare one
+        for kept in self._failed.values():
+            take(kept, "error", len(rows) + per_stage)
+        return list(rows.values())
+
+
+class _Least:
+    """The few rows with the smallest keys; keys end with the id, so no two are equal."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: list[tuple[tuple[Any, str], Row]] = []
+
+    def add(self, key: tuple[Any, str], row: Row) -> None:
+        if len(self._kept) >= self._most and key > self._kept[self._most - 1][0]:
+            return
+        self._kept.append((key, row))
+        if len(self._kept) in (self._most, 2 * self._most):  # so the first ``most`` are in order once there are as many
+            self._sort()
+
+    def rows(self) -> list[Row]:
+        self._sort()
+        return [row for _, row in self._kept]
+
+    def _sort(self) -> None:
+        self._kept.sort(key=itemgetter(0))
+        del self._kept[self._most :]
