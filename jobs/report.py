@@ -245,7 +245,11 @@ def _maps(
         "class_ids": [[ids[name] for name in rows[number]["tags"]] for number in usable],
         **{name: list(empty) for name in ("error", "height", "width")},
     }
-    network = {"device": "cpu", "images_per_pass": settings.resources.images_per_pass, "max_pixels": config.max_pixels}
+    network: dict[str, Any] = {
+        "device": "cpu",
+        "images_per_pass": settings.resources.images_per_pass,
+        "max_pixels": config.max_pixels,
+    }
     batch = guarded("cam", ComputeCam(cam, settings.cam.inference, **network), batch)
     batch["refined_cam"] = empty
     if affinity and settings.walk.num_steps:
