@@ -84,8 +84,7 @@ def run(config: Export) -> dict[str, Any]:
         writes=(*chosen.writes, INDEX),
     )
     manifest = claimed.manifest
-    fields = {item.name: getattr(manifest, item.name) for item in dataclasses.fields(Manifest)}
-    labeled = LabeledManifest(**fields, masks=config.masks, min_confidence=config.min_confidence)
+    labeled = LabeledManifest.of(manifest, masks=config.masks, min_confidence=config.min_confidence)
     naming = plan_names(partial(_image_ids, manifest))
 
     def pools(cluster: Cluster) -> list[Pool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,12 @@ class LabeledManifest(Manifest):
     """Folder of mask shards, whose rows are those of the manifest."""
     min_confidence: float = 0.0
     """Masks with less are left out."""
+
+    @classmethod
+    def of(cls, manifest: Manifest, *, masks: str, min_confidence: float) -> LabeledManifest:
+        """A frozen manifest, and the folder of the masks that were made of it."""
+        fields = {item.name: getattr(manifest, item.name) for item in dataclasses.fields(Manifest)}
+        return cls(**fields, masks=masks, min_confidence=min_confidence)
 
     def read_shard(self, shard: int) -> Batch:
         """The rows of one shard: the manifest's columns, ``row``, and ``mask`` (PNG), ``confidence``, size.

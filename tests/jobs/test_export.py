@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,49 +10,16 @@ import numpy as np
 import pytest
 
 from engine.errors import OutputError, TooManyErrors
-from engine.records import decode_mask, encode_mask, mask_schema, shard_table
-from engine.storage.manifest import freeze_manifest
+from engine.records import decode_mask
 from engine.storage.run_record import read_json
-from engine.storage.shards import write_shard
 from jobs import export
 from jobs.command import main, parse
-from tests.engine.export.examples import jpeg, ring
-
-IDS = ["photos/a.jpg", "../b c.jpg", "photos/broken.jpg", "photos/unsure.jpg", "photos/lost.jpg"]
-CLASS_NAMES = ("cat", "dog", "cow")
+from tests.engine.export.examples import ring, write_labeled_folder
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A manifest of five images, one of which is gone, and masks: one is an error, one is unsure."""
-    folder = tmp_path_factory.mktemp("labeled")
-    (folder / "data" / "photos").mkdir(parents=True)
-    lines = ["image_id,image,tags", *(f"{image_id},photos/{n}.jpg,cat" for n, image_id in enumerate(IDS))]
-    (folder / "data" / "manifest.csv").write_text("\n".join(lines) + "\n")
-    for number in range(4):
-        (folder / "data" / "photos" / f"{number}.jpg").write_bytes(jpeg(40, 60))
-    masks = folder / "masks"
-    manifest = freeze_manifest(
-        str(folder / "data" / "manifest.csv"), str(masks / ".tag2mask"), rows_per_shard=2, class_names=CLASS_NAMES
-    )
-    good = [image_id != "photos/broken.jpg" for image_id in IDS]
-    columns: dict[str, list[Any]] = {
-        "image_id": IDS,
-        "image": [f"photos/{n}.jpg" for n in range(5)],
-        "height": [40 if ok else None for ok in good],
-        "width": [60 if ok else None for ok in good],
-        "tags": [["cat"]] * 5,
-        "mask": [encode_mask(ring(class_id=1 + n % 3)) if ok else None for n, ok in enumerate(good)],
-        "areas": [None] * 5,
-        "confidence": [0.1 if image_id == "photos/unsure.jpg" else 0.9 for image_id in IDS],
-        "error": [None if ok else "decode: truncated" for ok in good],
-    }
-    for shard in range(manifest.num_shards):
-        part = {name: values[2 * shard : 2 * shard + 2] for name, values in columns.items()}
-        write_shard(str(masks), shard, shard_table(part, mask_schema(keep_stages=False, metadata={})))
-    record = {"job": "label", "settings": {}, "inputs": {}, "class_names": list(CLASS_NAMES)}
-    (masks / "run.json").write_text(json.dumps(record))
-    return folder
+    return write_labeled_folder(tmp_path_factory.mktemp("labeled"))
 
 
 def _options(folder: Path, out: Path, *more: str) -> list[str]:

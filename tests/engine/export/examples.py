@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
@@ -15,10 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.export import FORMATS, Exported, FormatOptions, plan_names
-from engine.records import encode_mask
+from engine.records import encode_mask, mask_schema, shard_table
 from engine.stages.export import ExportImages
 from engine.storage.filesystem import atomic_file, join
+from engine.storage.manifest import freeze_manifest
+from engine.storage.shards import write_shard
 
+IDS = ("photos/a.jpg", "../b c.jpg", "photos/broken.jpg", "photos/unsure.jpg", "photos/lost.jpg")
+FOLDER_CLASSES = ("cat", "dog", "cow")
 CLASS_NAMES = ("cat", 'a dog\'s "bed"', "кот")
 
 
@@ -105,3 +110,37 @@ def export(
 def open_text(out: str, path: str) -> Iterator[TextIO]:
     with atomic_file(join(out, *path.split("/"))) as temporary, open(temporary, "w", encoding="utf-8") as file:
         yield file
+
+
+def write_labeled_folder(folder: Path) -> Path:
+    """A manifest of five images (``IDS``) and their masks: one an error, one unsure; the last image is gone.
+
+    ``data/manifest.csv`` and ``masks/``, as jobs.label leaves them, in shards of two rows.
+    """
+    (folder / "data" / "photos").mkdir(parents=True)
+    lines = ["image_id,image,tags", *(f"{image_id},photos/{n}.jpg,cat" for n, image_id in enumerate(IDS))]
+    (folder / "data" / "manifest.csv").write_text("\n".join(lines) + "\n")
+    for number in range(4):
+        (folder / "data" / "photos" / f"{number}.jpg").write_bytes(jpeg(40, 60))
+    masks = folder / "masks"
+    manifest = freeze_manifest(
+        str(folder / "data" / "manifest.csv"), str(masks / ".tag2mask"), rows_per_shard=2, class_names=FOLDER_CLASSES
+    )
+    good = [image_id != "photos/broken.jpg" for image_id in IDS]
+    columns: dict[str, list[Any]] = {
+        "image_id": list(IDS),
+        "image": [f"photos/{n}.jpg" for n in range(5)],
+        "height": [40 if ok else None for ok in good],
+        "width": [60 if ok else None for ok in good],
+        "tags": [["cat"]] * 5,
+        "mask": [encode_mask(ring(class_id=1 + n % 3)) if ok else None for n, ok in enumerate(good)],
+        "areas": [None] * 5,
+        "confidence": [0.1 if image_id == "photos/unsure.jpg" else 0.9 for image_id in IDS],
+        "error": [None if ok else "decode: truncated" for ok in good],
+    }
+    for shard in range(manifest.num_shards):
+        part = {name: values[2 * shard : 2 * shard + 2] for name, values in columns.items()}
+        write_shard(str(masks), shard, shard_table(part, mask_schema(keep_stages=False, metadata={})))
+    record = {"job": "label", "settings": {}, "inputs": {}, "class_names": list(FOLDER_CLASSES)}
+    (masks / "run.json").write_text(json.dumps(record))
+    return folder

@@ -15,9 +15,11 @@ import pytest
 
 from engine.errors import StorageError
 from engine.records import decode_mask, encode_mask, mask_schema, shard_table
+from engine.storage.filesystem import write_bytes
 from engine.storage.shards import (
     committed_shards,
     count_rows,
+    open_dataset,
     read_schema,
     read_shard,
     read_shards,
@@ -146,13 +148,13 @@ def test_shards_in_a_bucket_are_the_same_as_on_disk(s3: S3Server, folder: str) -
         read_shard(remote, 9)
 
 
-def test_pandas_polars_and_duckdb_read_the_folder_as_it_is(folder: str) -> None:
+def test_pandas_polars_and_duckdb_read_the_shards_by_pattern(folder: str) -> None:
     import duckdb
     import pandas as pd
     import polars as pl
 
     files = sorted(str(path) for path in Path(folder).glob("*.parquet"))
-    frame = pd.concat([pd.read_parquet(file) for file in files])
+    frame = pd.read_parquet(files)
     assert frame["image_id"].tolist() == [f"{number:05d}" for number in range(15)]
     np.testing.assert_array_equal(decode_mask(frame["mask"].iloc[0]["bytes"]), mask_of(0))
 
@@ -166,6 +168,49 @@ def test_pandas_polars_and_duckdb_read_the_folder_as_it_is(folder: str) -> None:
     assert len(found) == 10
     assert found[0][2] == 0.5
     np.testing.assert_array_equal(decode_mask(found[0][1]), mask_of(0))
+
+
+def test_folder_as_a_whole_is_what_duckdb_reads_and_pandas_and_polars_refuse(folder: str) -> None:
+    """What README.md says of run.json beside the shards; where this fails, say it anew there."""
+    import duckdb
+    import pandas as pd
+    import polars as pl
+
+    assert duckdb.sql(f"select count(*) from read_parquet('{folder}')").fetchall() == [(15,)]
+    with pytest.raises(pa.ArrowInvalid):
+        pd.read_parquet(folder)
+    with pytest.raises(pl.exceptions.InvalidOperationError):
+        pl.read_parquet(folder)
+    assert open_dataset(folder).to_table().to_pandas().shape[0] == 15
+
+
+@pytest.mark.s3
+def test_duckdb_polars_and_pandas_query_shards_in_a_bucket(s3: S3Server, folder: str) -> None:
+    import duckdb
+    import polars as pl
+
+    remote = s3.make_bucket(f"query-{uuid.uuid4().hex[:12]}") + "/masks"
+    for path in Path(folder).iterdir():
+        if path.is_file():
+            write_bytes(f"{remote}/{path.name}", path.read_bytes())
+    masks = open_dataset(remote)
+    query = "select error, count(*), avg(confidence) from masks group by error order by error"
+    assert duckdb.connect().register("masks", masks).sql(query).fetchall() == [
+        ("decode: truncated", 5, None),
+        (None, 10, 0.75),
+    ]
+    sure = pl.scan_pyarrow_dataset(masks).filter(pl.col("confidence") > 0.5).select("image_id", "areas").collect()
+    assert sure.height == 10
+    assert masks.to_table(columns=["image_id", "tags"]).to_pandas()["tags"][1].tolist() == ["cat"]
+    # polars reaches the bucket by itself too
+    options = {
+        "aws_endpoint_url": s3.endpoint,
+        "aws_access_key_id": s3.access_key,
+        "aws_secret_access_key": s3.secret_key,
+        "aws_region": "us-east-1",
+        "aws_allow_http": "true",
+    }
+    assert pl.scan_parquet(f"{remote}/*.parquet", storage_options=options).select(pl.len()).collect().item() == 15
 
 
 @pytest.mark.parametrize("keep_stages", [False, True])

@@ -1,0 +1,205 @@
+"""Mask shards in PyTorch: images with their masks, by index or as a stream.
+
+The images are found through the manifest that the masks were made from, wherever they lie. Rows that carry an error,
+and masks that are too unsure, are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Generic, TypeVar, cast
+
+import numpy as np
+import torch
+import torch.distributed
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
+
+from engine.errors import StorageError
+from engine.records import Batch, decode_mask
+from engine.storage.filesystem import join
+from engine.storage.images import decode_image
+from engine.storage.labeled import LabeledManifest
+from engine.storage.manifest import open_manifest
+from engine.storage.pictures import read_picture
+from engine.storage.run_record import WORK_FOLDER
+from engine.storage.shards import committed_shards
+
+Result = TypeVar("Result", covariant=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """One image and its mask."""
+
+    image_id: str
+    image: Tensor
+    """(3, H, W) uint8 RGB, upright; (3, 0, 0) where images are not read."""
+    mask: Tensor
+    """(H, W) uint8, int32 beyond 254 classes: 0 background, 1.. the classes, 255 (65535) does not count."""
+    tags: tuple[str, ...]
+    confidence: float
+    """[0, 1]: how good the mask is expected to be."""
+
+
+class _Shards:
+    """Reads the samples of mask shards; small until it is used, so that it travels to the workers of a DataLoader."""
+
+    def __init__(self, masks: str, *, images: bool, min_confidence: float, max_pixels: int) -> None:
+        manifest = open_manifest(join(masks, WORK_FOLDER))
+        if missing := manifest.num_shards - len(committed_shards(masks)):
+            raise StorageError(f"'{masks}' lacks {missing} of {manifest.num_shards} shards; run the job again")
+        self.rows = LabeledManifest.of(manifest, masks=masks, min_confidence=min_confidence)
+        self._images = images
+        self._max_pixels = max_pixels
+
+    def good_rows(self, shard: int) -> list[int]:
+        return [row for row, error in enumerate(_read(self.rows, shard)["error"]) if error is None]
+
+    def samples(self, shard: int, rows: list[int]) -> Iterator[Sample]:
+        batch = _read(self.rows, shard)
+        for row in rows:
+            yield self._sample({name: values[row] for name, values in batch.items()})
+
+    def _sample(self, row: dict[str, Any]) -> Sample:
+        mask = decode_mask(row["mask"])
+        image = np.zeros((0, 0, 3), dtype=np.uint8)
+        if self._images:
+            image = decode_image(read_picture(row["uri"]), max_pixels=self._max_pixels)
+        return Sample(
+            image_id=row["image_id"],
+            image=torch.from_numpy(image).permute(2, 0, 1),
+            mask=torch.from_numpy(mask.astype(np.int32 if mask.dtype == np.uint16 else np.uint8)),
+            tags=tuple(row["tags"]),
+            confidence=row["confidence"],
+        )
+
+
+@lru_cache(maxsize=8)
+def _read(rows: LabeledManifest, shard: int) -> Batch:
+    """A shard stays while its rows are asked for one by one."""
+    return rows.read_shard(shard)
+
+
+class MaskDataset(Dataset[Result], Generic[Result]):
+    """Images and masks by index, in the manifest's order.
+
+    Opening it reads every shard once, to know which rows have a mask; for millions of images take :class:`MaskStream`.
+    """
+
+    def __init__(
+        self,
+        masks: str,
+        transform: Callable[[Sample], Result] | None = None,
+        *,
+        images: bool = True,
+        min_confidence: float = 0.0,
+        max_pixels: int = 100_000_000,
+    ) -> None:
+        """Args:
+            masks: folder or URI that jobs.label or jobs.segment wrote, complete.
+            transform: makes of a :class:`Sample` what a batch is made of: images differ in size.
+            images: whether the images are read, or the masks alone.
+            min_confidence: masks with less are left out.
+            max_pixels: a larger image is an error.
+
+        Raises:
+            StorageError: the masks are missing, damaged or not complete.
+        """
+        self._shards = _Shards(masks, images=images, min_confidence=min_confidence, max_pixels=max_pixels)
+        self._transform = transform
+        self._good = [self._shards.good_rows(shard) for shard in range(self._shards.rows.num_shards)]
+        self._ends = np.cumsum([len(rows) for rows in self._good])
+        self.class_names = self._shards.rows.class_names
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> Result:
+        """One sample.
+
+        Raises:
+            IndexError: there is no such sample.
+            OSError: the image cannot be read.
+            ImageError: it cannot be decoded.
+        """
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index is {index}; allowed: below {len(self)}")
+        index %= len(self)
+        shard = int(np.searchsorted(self._ends, index, side="right"))
+        row = self._good[shard][index - int(self._ends[shard])]  # negative: from the end of the shard's rows
+        (sample,) = self._shards.samples(shard, [row])
+        return _transformed(sample, self._transform)
+
+
+class MaskStream(IterableDataset[Result], Generic[Result]):
+    """Images and masks as a stream: the shards are divided among ranks and DataLoader workers, each row comes once."""
+
+    def __init__(
+        self,
+        masks: str,
+        transform: Callable[[Sample], Result] | None = None,
+        *,
+        images: bool = True,
+        min_confidence: float = 0.0,
+        shuffle: bool = False,
+        rng_seed: int = 0,
+        max_pixels: int = 100_000_000,
+    ) -> None:
+        """Args:
+            masks: folder or URI that jobs.label or jobs.segment wrote, complete.
+            transform: makes of a :class:`Sample` what a batch is made of: images differ in size.
+            images: whether the images are read, or the masks alone.
+            min_confidence: masks with less are left out.
+            shuffle: shards, and the rows within each, in a random order, another one each epoch (:meth:`set_epoch`).
+            rng_seed: of the order; the same on every rank.
+            max_pixels: a larger image is an error.
+
+        Raises:
+            StorageError: the masks are missing, damaged or not complete.
+        """
+        self._shards = _Shards(masks, images=images, min_confidence=min_confidence, max_pixels=max_pixels)
+        self._transform = transform
+        self._shuffle = shuffle
+        self._rng_seed = rng_seed
+        self._epoch = 0
+        self.class_names = self._shards.rows.class_names
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the next pass; call it on every rank before the DataLoader is iterated."""
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[Result]:
+        """The samples of this rank and worker.
+
+        Raises:
+            OSError: an image cannot be read.
+            ImageError: it cannot be decoded.
+        """
+        shards = np.arange(self._shards.rows.num_shards)
+        if self._shuffle:
+            np.random.default_rng([self._rng_seed, self._epoch]).shuffle(shards)
+        part, num_parts = _part()
+        for shard in shards[part::num_parts].tolist():
+            rows = self._shards.good_rows(shard)
+            if self._shuffle:
+                np.random.default_rng([self._rng_seed, self._epoch, shard]).shuffle(rows)
+            for sample in self._shards.samples(shard, rows):
+                yield _transformed(sample, self._transform)
+
+
+def _part() -> tuple[int, int]:
+    """Which part of how many this process reads."""
+    rank, num_ranks = 0, 1
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        rank, num_ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    worker = get_worker_info()
+    if worker is None:
+        return rank, num_ranks
+    return rank * worker.num_workers + worker.id, num_ranks * worker.num_workers
+
+
+def _transformed(sample: Sample, transform: Callable[[Sample], Result] | None) -> Result:
+    return cast(Result, sample) if transform is None else transform(sample)

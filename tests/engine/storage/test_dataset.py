@@ -1,0 +1,89 @@
+"""Mask shards in PyTorch's own DataLoader."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from engine.errors import StorageError
+from engine.storage.dataset import MaskDataset, MaskStream, Sample
+from tests.engine.export.examples import FOLDER_CLASSES, IDS, ring, write_labeled_folder
+
+GOOD = [image_id for image_id in IDS if image_id != "photos/broken.jpg"]
+
+
+@pytest.fixture(scope="module")
+def masks(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_labeled_folder(tmp_path_factory.mktemp("labeled")) / "masks")
+
+
+def _corner(sample: Sample) -> tuple[str, torch.Tensor, torch.Tensor]:
+    return sample.image_id, sample.image[:, :8, :8], sample.mask[:8, :8]
+
+
+def _image_id(sample: Sample) -> str:
+    return sample.image_id
+
+
+def test_samples_come_by_index_with_image_and_mask(masks: str) -> None:
+    found = MaskDataset(masks)
+    assert len(found) == 4
+    assert found.class_names == FOLDER_CLASSES
+    sample = found[1]
+    assert (sample.image_id, sample.tags, round(sample.confidence, 3)) == ("../b c.jpg", ("cat",), 0.9)
+    assert (sample.image.shape, sample.image.dtype) == ((3, 40, 60), torch.uint8)
+    np.testing.assert_array_equal(sample.mask.numpy(), ring(class_id=2))
+    with pytest.raises(FileNotFoundError, match=r"4\.jpg' does not exist"):
+        found[-1]
+    with pytest.raises(IndexError, match="index is 4"):
+        found[4]
+
+
+def test_masks_come_without_images_and_without_unsure_ones(masks: str) -> None:
+    found = MaskDataset(masks, images=False, min_confidence=0.5)
+    assert [found[index].image_id for index in range(len(found))] == [GOOD[0], GOOD[1], GOOD[3]]
+    assert found[2].image.shape == (3, 0, 0)
+
+
+def test_two_workers_of_a_loader_give_each_row_once(masks: str) -> None:
+    stream = MaskStream(masks, _image_id, images=False)
+    loader = DataLoader(stream, batch_size=None, num_workers=2)
+    assert sorted(loader) == sorted(GOOD)
+    batches = list(DataLoader(MaskDataset(masks, _corner, min_confidence=0.5), batch_size=2, sampler=[0, 1]))
+    ids, images, corners = batches[0]
+    assert list(ids) == GOOD[:2]
+    assert (images.shape, corners.shape) == ((2, 3, 8, 8), (2, 8, 8))
+
+
+@pytest.mark.parametrize("num_ranks", [2, 3])
+def test_ranks_divide_the_rows(num_ranks: int, masks: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    for rank in range(num_ranks):
+        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        monkeypatch.setattr(torch.distributed, "get_world_size", lambda: num_ranks)
+        seen += list(MaskStream(masks, _image_id, images=False, shuffle=True))
+    assert sorted(seen) == sorted(GOOD)
+
+
+def test_order_is_another_in_each_epoch_and_the_same_in_each_run(masks: str) -> None:
+    def order(epoch: int) -> list[str]:
+        stream = MaskStream(masks, _image_id, images=False, shuffle=True)
+        stream.set_epoch(epoch)
+        return list(stream)
+
+    orders = [order(epoch) for epoch in range(6)]
+    assert all(sorted(one) == sorted(GOOD) for one in orders)
+    assert len({tuple(one) for one in orders}) > 1
+    assert order(3) == orders[3]
+
+
+def test_masks_that_are_not_complete_are_refused(tmp_path: Path) -> None:
+    folder = write_labeled_folder(tmp_path)
+    (folder / "masks" / "shard-000001.parquet").unlink()
+    with pytest.raises(StorageError, match="lacks 1 of 3 shards"):
+        MaskStream(str(folder / "masks"))
