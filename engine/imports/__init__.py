@@ -1,0 +1,19 @@
+"""Data sets of other programs as manifests; each format is one module and one line here."""
+
+from __future__ import annotations
+
+from engine.imports.coco import read_coco
+from engine.imports.folders import read_folders
+from engine.imports.found import Found, Reader, write_manifest
+from engine.imports.parquet import read_parquet
+from engine.imports.voc import read_voc
+
+READERS: dict[str, Reader] = {
+    "voc": read_voc,
+    "coco": read_coco,
+    "folders": read_folders,
+    "parquet": read_parquet,
+}
+"""Every format by its name on the command line."""
+
+__all__ = ["READERS", "Found", "write_manifest"]

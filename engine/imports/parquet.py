@@ -1,0 +1,105 @@
+"""Parquet of Hugging Face ``datasets``: a picture and its label, or labels, in each row.
+
+Source: the metadata ``huggingface`` of the schema, which names the features: ``Image``, ``ClassLabel``, ``List``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.errors import StorageError
+from engine.imports.found import Found, Image
+from engine.storage.filesystem import is_uri, join, list_names, open_filesystem, parent, write_bytes
+
+_BATCH_ROWS = 64
+_ENDINGS = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif"}
+
+
+def read_parquet(source: str, *, images: str, out: str) -> Found:
+    """The rows of a file or of a folder's files; pictures that lie in the rows become files in ``out/images``.
+
+    The column of pictures and the one of labels are known by their features; where these are missing, ``image`` and
+    ``label`` (or ``labels``, ``tags``) are taken, and the labels must be names. ``images`` does nothing.
+
+    Raises:
+        StorageError: there is no such file or column.
+    """
+    try:
+        files = (
+            [source]
+            if source.endswith(".parquet")
+            else [join(source, name) for name in list_names(source, suffix=".parquet")]
+        )
+        if not files:
+            raise StorageError(f"--source '{source}' holds no .parquet file")
+        schema = _open(files[0]).schema_arrow
+        picture, label, names = _columns(schema, source)
+        if not names:
+            names = tuple(sorted({tag for file in files for _, tags in _rows(file, "", label, ()) for tag in tags}))
+    except (OSError, pa.ArrowException) as error:
+        raise StorageError(f"--source: {error}") from error
+
+    def found() -> Iterator[Image]:
+        number = 0
+        for file in files:
+            for value, tags in _rows(file, picture, label, names):
+                yield _image(value, tags, number, folder=parent(file), out=out)
+                number += 1
+
+    return Found(class_names=names, images=found())
+
+
+def _open(location: str) -> pq.ParquetFile:
+    opened, path = open_filesystem(location)
+    return pq.ParquetFile(opened.open_input_file(path))
+
+
+def _columns(schema: pa.Schema, source: str) -> tuple[str, str, tuple[str, ...]]:
+    """The columns of picture and label, and the names of the labels where these are numbers."""
+    text = (schema.metadata or {}).get(b"huggingface", b"{}")
+    features: dict[str, Any] = json.loads(text).get("info", {}).get("features", {})
+    inner = {name: _value_of(feature) for name, feature in features.items()}
+    picture = [name for name, feature in inner.items() if feature.get("_type") == "Image"] or ["image"]
+    label = [name for name, feature in inner.items() if feature.get("_type") == "ClassLabel"]
+    label = label or [name for name in ("label", "labels", "tags") if name in schema.names] or ["label"]
+    missing = [name for name in (picture[0], label[0]) if name not in schema.names]
+    if missing:
+        raise StorageError(f"--source '{source}' has no column '{missing[0]}' (it has: {', '.join(schema.names)})")
+    return picture[0], label[0], tuple(inner.get(label[0], {}).get("names", ()))
+
+
+def _value_of(feature: Any) -> dict[str, Any]:
+    """The feature of a column's values: that of the elements for a list, which older versions wrote in brackets."""
+    if isinstance(feature, list):
+        feature = feature[0]
+    if isinstance(feature, dict) and feature.get("_type") in ("List", "LargeList", "Sequence"):
+        feature = feature["feature"]
+    return feature if isinstance(feature, dict) else {}
+
+
+def _rows(file: str, picture: str, label: str, names: tuple[str, ...]) -> Iterator[tuple[Any, tuple[str, ...]]]:
+    columns = [name for name in (picture, label) if name]
+    for batch in _open(file).iter_batches(batch_size=_BATCH_ROWS, columns=columns):
+        for row in batch.to_pylist():
+            value = row[label]
+            labels = value if isinstance(value, list) else [] if value is None or value == -1 else [value]
+            tags = [names[one] if names and isinstance(one, int) else str(one) for one in labels]
+            yield row.get(picture), tuple(dict.fromkeys(tags))
+
+
+def _image(value: Any, tags: tuple[str, ...], number: int, *, folder: str, out: str) -> Image:
+    data = value.get("bytes") if isinstance(value, dict) else value if isinstance(value, bytes) else None
+    path = value.get("path") if isinstance(value, dict) else value if isinstance(value, str) else None
+    if data is None and path:
+        return Image(image_id=path, location=path if is_uri(path) else join(folder, path), tags=tags)
+    data = data or b""  # a row without a picture becomes an empty file, and so an error row that says so
+    ending = next((name for start, name in _ENDINGS.items() if data.startswith(start)), ".img")
+    name = f"{number:08d}-{hashlib.blake2b(data, digest_size=4).hexdigest()}{ending}"
+    write_bytes(join(out, "images", name), data)
+    return Image(image_id=name, location=join(out, "images", name), tags=tags)

@@ -1,0 +1,59 @@
+"""Make a manifest of data in another program's format: ``python -m jobs.import``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from engine.errors import ConfigError, OutputError
+from engine.imports import READERS, Found, write_manifest
+from engine.storage.filesystem import check_writable, exists, join, read_bytes
+from jobs.command import main
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Import:
+    """Write a manifest and classes.txt for --data from a data set in another format."""
+
+    source: str
+    """The folder with JPEGImages, the instances .json, the folder of class folders, or .parquet (one, or a folder)."""
+    format: str
+    """voc, coco, folders (one for each class), parquet (of Hugging Face datasets)."""
+    out: str
+    """Folder or URI for the manifest, classes.txt, and the images of parquet."""
+    images: str = ""
+    """coco: folder of the images; without it the folder of the .json."""
+    manifest: Literal["csv", "jsonl", "parquet"] = "csv"
+    """Kind of the manifest."""
+    overwrite: bool = False
+    """Replace a manifest and classes.txt that are there already."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.format, str) and self.format not in READERS:
+            raise ConfigError(f"--format is '{self.format}'; allowed: {', '.join(READERS)}")
+
+
+def run(config: Import) -> dict[str, Any]:
+    """Write ``manifest.csv`` (or .jsonl, .parquet) and ``classes.txt``; returns what was found."""
+    check_writable(config.out)
+    location = join(config.out, f"manifest.{config.manifest}")
+    classes = join(config.out, "classes.txt")
+    if exists(location) and not config.overwrite:
+        raise _is_there(location)
+    found: Found = READERS[config.format](config.source, images=config.images, out=config.out)
+    if exists(classes) and not config.overwrite and read_bytes(classes) != found.classes_text.encode():
+        raise _is_there(classes)
+    summary = write_manifest(found, location, classes)
+    print(f"{summary['images']} images, {summary['classes']} classes: {location}")
+    if summary["outside"]:
+        print("The images lie outside of the manifest's folder: the jobs need --allow-outside.")
+    return summary
+
+
+def _is_there(location: str) -> OutputError:
+    return OutputError(f"--out: '{location}' is there already; give another --out, or --overwrite to replace it")
+
+
+if __name__ == "__main__":
+    sys.exit(main(Import, run))

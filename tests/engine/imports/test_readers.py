@@ -1,0 +1,167 @@
+"""Data sets of other programs, made by those programs where they are installed, as manifests that the jobs read."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from engine.storage.class_names import read_class_names
+from engine.storage.manifest import iter_manifest
+from jobs.command import main
+from tests.engine.export.examples import CLASS_NAMES, Labeled, export, jpeg, ring
+
+job: Any = importlib.import_module("jobs.import")
+
+
+def _import(
+    source: Path, kind: str, out: Path, *options: str, manifest: str = "csv"
+) -> tuple[dict[str, Any], list[str]]:
+    """What a job sees of the imported data: for each id its file and tags; and the classes."""
+    arguments = ["--source", str(source), "--format", kind, "--out", str(out), "--manifest", manifest, *options]
+    assert main(job.Import, job.run, arguments) == 0
+    location = str(out / f"manifest.{manifest}")
+    rows = {
+        image_id: (uri, tags)
+        for batch in iter_manifest(location)
+        for image_id, uri, tags in zip(batch["image_id"], batch["uri"], batch["tags"], strict=True)
+    }
+    return rows, list(read_class_names(location))
+
+
+def _items() -> list[Labeled]:
+    return [
+        Labeled(image_id="images/a.jpg", mask=ring(), encoded=jpeg(40, 60)),
+        Labeled(image_id="images/b ü.jpg", mask=np.zeros((40, 60), np.uint8), encoded=jpeg(40, 60), tags=()),
+    ]
+
+
+def test_voc_folder_that_was_exported_comes_back(tmp_path: Path) -> None:
+    export(str(tmp_path), "voc", _items())
+    root = tmp_path / "VOCdevkit" / "VOC2012"
+    rows, names = _import(root, "voc", root)
+    assert names == list(CLASS_NAMES)
+    assert {image_id: tags for image_id, (_, tags) in rows.items()} == {
+        "a": ["cat", CLASS_NAMES[1]],
+        "b%20%C3%BC": [],
+    }
+    assert all(Path(uri).is_file() for uri, _ in rows.values())
+    assert "JPEGImages/a.jpg" in (root / "manifest.csv").read_text()
+
+
+def test_voc_annotations_come_before_masks_and_leave_out_what_is_difficult(tmp_path: Path) -> None:
+    (tmp_path / "voc" / "Annotations").mkdir(parents=True)
+    (tmp_path / "voc" / "JPEGImages").mkdir()
+    (tmp_path / "voc" / "JPEGImages" / "1.jpg").write_bytes(jpeg(4, 4))
+    objects = "".join(
+        f"<object><name>{name}</name><difficult>{difficult}</difficult></object>"
+        for name, difficult in (("dog", 0), ("dog", 0), ("cat", 1), ("person", 0))
+    )
+    (tmp_path / "voc" / "Annotations" / "1.xml").write_text(f"<annotation>{objects}</annotation>")
+    rows, names = _import(tmp_path / "voc", "voc", tmp_path / "out")
+    assert rows["1"][1] == ["dog", "person"]
+    assert len(names) == 20
+
+
+@pytest.mark.parametrize("manifest", ["csv", "jsonl", "parquet"])
+def test_coco_file_that_was_exported_comes_back(manifest: str, tmp_path: Path) -> None:
+    export(str(tmp_path), "coco", _items())
+    source = tmp_path / "annotations" / "instances_train.json"
+    rows, names = _import(source, "coco", tmp_path, "--images", str(tmp_path / "images"), manifest=manifest)
+    assert names == list(CLASS_NAMES)
+    assert {image_id: tags for image_id, (_, tags) in rows.items()} == {
+        "images/a.jpg": ["cat", CLASS_NAMES[1]],
+        "images/b ü.jpg": [],
+    }
+    assert all(Path(uri).is_file() for uri, _ in rows.values())
+
+
+def test_class_folders_tag_their_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("dog/1.jpg", "dog/2.png", "big cat/1.jpg", "dog/notes.txt", ".cache/1.jpg"):
+        path = tmp_path / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(jpeg(4, 4))
+    rows, names = _import(tmp_path / "data", "folders", tmp_path / "out")
+    assert names == ["big cat", "dog"]
+    assert {image_id: tags for image_id, (_, tags) in rows.items()} == {
+        "big cat/1.jpg": ["big cat"],
+        "dog/1.jpg": ["dog"],
+        "dog/2.png": ["dog"],
+    }
+    assert "--allow-outside" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_parquet_that_datasets_wrote_becomes_files_and_names(several: bool, tmp_path: Path) -> None:
+    import datasets
+
+    label = datasets.ClassLabel(names=["cat", "dog"])
+    features = datasets.Features(
+        {
+            "picture": datasets.Image(),
+            "animals": datasets.List(label) if several else label,
+            "note": datasets.Value("string"),
+        }
+    )
+    pictures = [Image.open(io.BytesIO(jpeg(8, 9))), Image.fromarray(np.zeros((5, 6, 3), np.uint8))]
+    labels: list[Any] = [[1, 0], []] if several else [1, 0]
+    made = datasets.Dataset.from_dict({"picture": pictures, "animals": labels, "note": ["x", "y"]}, features=features)
+    made.to_parquet(str(tmp_path / "train.parquet"))
+    rows, names = _import(tmp_path / "train.parquet", "parquet", tmp_path / "out")
+    assert names == ["cat", "dog"]
+    assert [tags for _, tags in rows.values()] == ([["dog", "cat"], []] if several else [["dog"], ["cat"]])
+    sizes = [Image.open(uri).size for uri, _ in rows.values()]
+    assert sizes == [(9, 8), (6, 5)]
+    shutil.move(tmp_path / "out", tmp_path / "elsewhere")  # images and manifest travel together
+    for batch in iter_manifest(str(tmp_path / "elsewhere" / "manifest.csv")):
+        assert all(Path(uri).is_file() for uri in batch["uri"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("voc", "holds no image with an annotation"),
+        ("coco", "is a folder"),
+        ("folders", "holds no folders"),
+        ("parquet", "holds no .parquet file"),
+        ("zip", "allowed: voc, coco, folders, parquet"),
+    ],
+)
+def test_source_of_another_kind_is_the_users_mistake(
+    kind: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "source").mkdir()
+    arguments = ["--source", str(tmp_path / "source"), "--format", kind, "--out", str(tmp_path / "out")]
+    assert main(job.Import, job.run, arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
+
+
+def test_broken_json_and_manifests_that_are_there_are_the_users_mistake(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "instances.json"
+    arguments = ["--source", str(source), "--format", "coco", "--out", str(tmp_path)]
+    for text in ("{", "[]", '{"images": []}', '{"images": [{}], "annotations": [], "categories": []}'):
+        source.write_text(text)
+        assert main(job.Import, job.run, arguments) == 2
+        assert "is not a COCO instances file" in capsys.readouterr().err
+    values = {
+        "images": [{"id": 7, "file_name": "x.jpg"}],
+        "annotations": [{"image_id": 7, "category_id": 3}],
+        "categories": [{"id": 3, "name": "a;b"}],
+    }
+    source.write_text(json.dumps(values))
+    assert main(job.Import, job.run, arguments) == 2
+    assert "--manifest jsonl" in capsys.readouterr().err
+    assert main(job.Import, job.run, [*arguments, "--manifest", "jsonl"]) == 0
+    assert main(job.Import, job.run, [*arguments, "--manifest", "jsonl"]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert main(job.Import, job.run, [*arguments, "--manifest", "jsonl", "--overwrite"]) == 0
