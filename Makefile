@@ -7,7 +7,7 @@ PRESET ?= $(if $(DATA),small,tiny)
 NUM_SCENES ?= 150
 PYTEST_ARGS ?=
 
-.PHONY: install demo test lint types imports unit format clean
+.PHONY: install demo test lint types imports unit format audit test-oldest clean
 
 install: .venv/installed
 
@@ -50,5 +50,16 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Known weaknesses of the pinned versions; says so where the list cannot be reached.
+audit:
+	@PYTHON=$(PYTHON) .ci/audit
+
+# The fast tests with the oldest versions that pyproject.toml allows, in a virtual environment of their own.
+test-oldest:
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python --resolution lowest-direct --editable '.[test]'
+	.venv-oldest/bin/python -m pytest -m 'not slow and not s3' $(PYTEST_ARGS)
+
 clean:
-	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-oldest .venv-audit build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
