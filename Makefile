@@ -50,9 +50,11 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Known weaknesses of the pinned versions; says so where the list cannot be reached.
+# Known weaknesses of the pinned versions, asked of PyPI one package at a time; a package that PyPI does not tell of is a failure.
 audit:
-	@PYTHON=$(PYTHON) .ci/audit
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	.venv-audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip --progress-spinner off
 
 # The fast tests with the oldest versions that pyproject.toml allows, in a virtual environment of their own.
 test-oldest:
