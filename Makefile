@@ -6,8 +6,9 @@ TRUTH ?=
 PRESET ?= $(if $(DATA),small,tiny)
 NUM_SCENES ?= 150
 PYTEST_ARGS ?=
+RUN ?=
 
-.PHONY: install demo test lint types imports unit format audit test-oldest clean
+.PHONY: install demo test bench lint types imports unit format audit test-oldest clean
 
 install: .venv/installed
 
@@ -32,6 +33,16 @@ else
 endif
 
 test: lint types imports unit
+
+# Ratios against baselines of the same run, into runs/bench; RUN=folder of a jobs.run adds those that need trained networks.
+bench: install
+	mkdir -p runs/bench
+	$(BIN)/python -m benchmarks walk --json runs/bench/walk.json
+	$(BIN)/python -m benchmarks crf --json runs/bench/crf.json
+ifneq ($(RUN),)
+	$(BIN)/python -m benchmarks authors --cam $(RUN)/cam --affinity $(RUN)/affinity --json runs/bench/authors.json
+	$(BIN)/python -m benchmarks pipeline --cam $(RUN)/cam --affinity $(RUN)/affinity --json runs/bench/pipeline.json
+endif
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """The dense CRF against pydensecrf: build and 10 iterations, one thread, process CPU time, both in the same run.
 
-    python -m benchmarks.crf [--images FOLDER] [--num-images 7] [--repeats 3] [--compile] [--json FILE]
+    python -m benchmarks crf [--images FOLDER] [--num-images 7] [--repeats 3] [--compile] [--json FILE]
 
 ``streaming`` has the spatial lattice at hand, as from the second image of a size on; ``alone`` builds it too.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -24,11 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.runner import PHOTOGRAPHS, ROOT, device_name
 from engine.ops import permutohedral
 from engine.ops.crf import DenseCrf
 
-ROOT = Path(__file__).parents[1]
-IMAGES = ROOT.parent / "shared" / "data" / "voc12_animals" / "images"
+IMAGES = PHOTOGRAPHS / "images"
 SIZE = (500, 375)
 CASES = ((2, 1), (3, 1), (4, 1), (2, 2), (3, 2), (4, 2), (21, 1))
 """(K, number of unaries)."""
@@ -196,7 +195,7 @@ def main() -> None:
         print(f"first calls by K, s: {compile_s}")
     if arguments.json:
         report = {
-            "machine": platform.processor() or platform.machine(),
+            "device": device_name(),
             "date": time.strftime("%Y-%m-%d"),
             "results": [asdict(result) for result in results],
             "median_ratios": summary,

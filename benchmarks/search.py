@@ -1,6 +1,6 @@
 """What a configuration of the search costs against labeling the same images again: one thread, both in the same run.
 
-    python -m benchmarks.search --data MANIFEST --truth FOLDER --cam FOLDER --affinity FOLDER [--num-images 12]
+    python -m benchmarks search --data MANIFEST --truth FOLDER --cam FOLDER --affinity FOLDER [--num-images 12]
         [--preset small] [--json FILE]
 
 Labeling is the stages of jobs.label without dCRF, from the encoded image to the encoded mask. The search begins at the
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.runner import device_name
 from engine.presets import preset
 from engine.records import Batch, decode_map, decode_mask, ignore_value
 from engine.stages.cam import ComputeCam
@@ -105,7 +106,7 @@ def main() -> int:
         print(f"{name.replace('_', ' '):40} {value:10.3f}")
     if options.json:
         with open(options.json, "w") as file:
-            json.dump(result, file, indent=2)
+            json.dump({"device": device_name(), "date": time.strftime("%Y-%m-%d"), **result}, file, indent=2)
     return 0
 
 

@@ -1,0 +1,169 @@
+"""Labeling in the authors' way against the engine: same weights, same images, CPU time, both in the same run.
+
+    python -m benchmarks authors --cam FOLDER --affinity FOLDER [--num-images 4] [--threads 2] [--preset small]
+
+The authors' way is written after jiwoon-ahn/psa (infer_cls.py, infer_aff.py): one image at a time; the CAM of one scale
+or mirror image at a time, at scales .5, 1, 1.5 and 2 of the image's own size; affinities gathered pair by pair; a dense
+N x N matrix squared log2(t) times; pydensecrf. Its alpha, beta, t and dCRF constants are the preset's, in all rows.
+``same work`` is the engine at the same scales and sizes, ``as it is used`` the engine with the preset. Neither includes
+Ray or storage. ``equal_pixels`` compares with the authors' masks.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from benchmarks.photographs import MAX_PIXELS, add_options, frozen, label_stages
+from benchmarks.runner import Line, parser, report, timed
+from engine.config import Settings
+from engine.models.affinity_net import AffinityNetwork
+from engine.models.cam_net import CamNetwork
+from engine.ops.affinity import grid_pairs, pair_affinity
+from engine.ops.cam import normalize_cam, with_background
+from engine.ops.crf import dense_crf
+from engine.ops.mask import pseudo_mask, to_probabilities, upsample
+from engine.presets import preset
+from engine.records import Batch, decode_mask, encode_mask, mask_dtype
+from engine.stages.fetch import FetchImages
+from engine.stages.networks import load_network, read_architecture
+from engine.stages.scaling import as_tensor, resized
+from engine.storage.images import decode_image
+
+SCALES = (0.5, 1.0, 1.5, 2.0)
+
+
+class Authors:
+    """Label one image after the other."""
+
+    def __init__(self, cam: str, affinity: str, settings: Settings, num_classes: int) -> None:
+        cam_network, affinity_network = load_network(cam, "cam")[0], load_network(affinity, "affinity")[0]
+        assert isinstance(cam_network, CamNetwork)
+        assert isinstance(affinity_network, AffinityNetwork)
+        self._cam, self._affinity = cam_network, affinity_network
+        self._settings = settings
+        self._dtype = mask_dtype(num_classes)
+
+    @torch.inference_mode()
+    def label(self, encoded: bytes, class_ids: list[int]) -> bytes:
+        """From an encoded image to an encoded mask."""
+        image = decode_image(encoded, max_pixels=MAX_PIXELS)
+        walk, size = self._settings.walk, image.shape[:2]
+        features = self._affinity(as_tensor([image], "cpu").contiguous())[0]
+        maps = with_background(self._activations(image, class_ids), walk.alpha)
+        on_grid = functional.interpolate(maps[None], size=features.shape[1:], mode="bilinear", align_corners=False)[0]
+        refined = _dense_walk(on_grid, features, radius=walk.radius, beta=walk.beta, num_steps=walk.num_steps)
+        probabilities = to_probabilities(upsample(refined, (size[0], size[1]))).numpy()
+        return encode_mask(pseudo_mask(self._sharpened(image, probabilities), class_ids, dtype=self._dtype))
+
+    def _activations(self, image: NDArray[np.uint8], class_ids: list[int]) -> Tensor:
+        height, width = image.shape[:2]
+        index = torch.tensor(class_ids) - 1
+        total = torch.zeros(len(class_ids), height, width)
+        for scale in SCALES:
+            picture = as_tensor([resized(image, (round(height * scale), round(width * scale)))], "cpu").contiguous()
+            for mirrored in (False, True):
+                seen = picture.flip(-1) if mirrored else picture
+                maps = self._cam.maps(seen, index).relu()
+                maps = maps.flip(-1) if mirrored else maps
+                total += functional.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)[0]
+        return normalize_cam(total)
+
+    def _sharpened(self, image: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+        crf = self._settings.crf
+        return dense_crf(
+            image,
+            probabilities,
+            num_iterations=crf.num_iterations,
+            spatial_sigma_px=crf.spatial_sigma_px,
+            spatial_weight=crf.spatial_weight,
+            bilateral_sigma_px=crf.bilateral_sigma_px,
+            bilateral_sigma_rgb=crf.bilateral_sigma_rgb,
+            bilateral_weight=crf.bilateral_weight,
+            backend="pydensecrf",
+        )
+
+
+def _dense_walk(cam: Tensor, features: Tensor, *, radius: int, beta: float, num_steps: int) -> Tensor:
+    h, w = cam.shape[1:]
+    pairs = grid_pairs(h, w, radius)
+    weights = torch.eye(h * w)
+    weights[pairs[0], pairs[1]] = weights[pairs[1], pairs[0]] = pair_affinity(features, pairs)
+    weights = weights**beta
+    transition = weights / weights.sum(dim=1, keepdim=True)
+    for _ in range(round(math.log2(num_steps))):
+        transition = transition @ transition
+    return (transition @ cam.flatten(1).t()).t().reshape(cam.shape)
+
+
+def measure(options: Any) -> list[Line]:
+    """One line for each way."""
+    settings = preset(options.preset)
+    class_names = read_architecture(options.cam, "cam").class_names
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = frozen(options.data, options.num_images, Path(folder), class_names, options.num_images)
+        batch = FetchImages(threads=4)(manifest.read_shard(0))
+    num_images = len(batch["encoded"])
+    authors = Authors(options.cam, options.affinity, settings, len(class_names))
+    same = replace(
+        settings,
+        cam=replace(settings.cam, inference=replace(settings.cam.inference, long_side_px=0, scales=SCALES, flip=True)),
+        affinity=replace(settings.affinity, inference=replace(settings.affinity.inference, long_side_px=0)),
+    )
+    masks, seconds, cpu_seconds = timed(
+        lambda: [
+            authors.label(encoded, class_ids)
+            for encoded, class_ids in zip(batch["encoded"], batch["class_ids"], strict=True)
+        ]
+    )
+    runs = [("authors", masks, seconds, cpu_seconds)]
+    for name, chosen in (("engine, same work", same), ("engine, as it is used", settings)):
+        stages = label_stages(chosen, cam=options.cam, affinity=options.affinity, num_classes=len(class_names))
+        _through(stages, {column: values[:1] for column, values in batch.items()})  # compiled here
+        done, wall, cpu = timed(lambda: _through(stages, batch))  # noqa: B023
+        runs.append((name, done["mask"], wall, cpu))
+    return [
+        {
+            "way": name,
+            "ms_an_image": 1e3 * wall / num_images,
+            "cpu_ms_an_image": 1e3 * cpu / num_images,
+            "times_as_fast": cpu_seconds / cpu,
+            "equal_pixels": _equal(made, masks),
+        }
+        for name, made, wall, cpu in runs
+    ]
+
+
+def _through(stages: list[tuple[str, Any]], batch: Batch) -> Batch:
+    for _, stage in stages:
+        batch = stage(batch)
+    return batch
+
+
+def _equal(masks: list[bytes], expected: list[bytes]) -> float:
+    pairs = zip(masks, expected, strict=True)
+    return float(np.mean([np.mean(decode_mask(one) == decode_mask(other)) for one, other in pairs]))
+
+
+def main() -> int:
+    """Measure and print."""
+    options = parser(__doc__)
+    add_options(options, num_images=4)
+    chosen = options.parse_args()
+    torch.set_num_threads(chosen.threads)
+    report("authors", measure(chosen), chosen.json, num_images=chosen.num_images, preset=chosen.preset)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
