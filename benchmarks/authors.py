@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from benchmarks.photographs import MAX_PIXELS, add_options, frozen, label_stages
 from benchmarks.runner import Line, parser, report, timed
-from engine.config import Settings
+from engine.config import Settings, to_dict
 from engine.models.affinity_net import AffinityNetwork
 from engine.models.cam_net import CamNetwork
 from engine.ops.affinity import grid_pairs, pair_affinity
@@ -80,18 +80,8 @@ class Authors:
         return normalize_cam(total)
 
     def _sharpened(self, image: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-        crf = self._settings.crf
-        return dense_crf(
-            image,
-            probabilities,
-            num_iterations=crf.num_iterations,
-            spatial_sigma_px=crf.spatial_sigma_px,
-            spatial_weight=crf.spatial_weight,
-            bilateral_sigma_px=crf.bilateral_sigma_px,
-            bilateral_sigma_rgb=crf.bilateral_sigma_rgb,
-            bilateral_weight=crf.bilateral_weight,
-            backend="pydensecrf",
-        )
+        chosen = {**to_dict(self._settings.crf), "backend": "pydensecrf"}
+        return dense_crf(image, probabilities, **chosen)
 
 
 def _dense_walk(cam: Tensor, features: Tensor, *, radius: int, beta: float, num_steps: int) -> Tensor:
