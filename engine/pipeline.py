@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,9 @@ TRIES = 3
 """Times that a shard is tried among others before it is set aside."""
 TRIES_ALONE = 2
 """Times that what was set aside is tried with an actor for itself: first the shard, then each of its images."""
+
+NETWORK_SHARE = 0.75
+"""Of a machine's cores, as many as labeling gives to its networks; fewer actors would leave cores idle."""
 
 MAX_DEATHS_AT_BIRTH = 3
 """Actors of a pool that may die in a row while they start, as when a spot node goes, before the run ends."""
@@ -80,7 +84,8 @@ def network_pool(steps: Sequence[Step], resources: ResourceConfig, cluster: Clus
     # what a cluster offers now says nothing of what it grows to
     most = 1024
     if cluster.started_here:
-        most = int(cluster.num_gpus / resources.num_gpus) if resources.num_gpus > 0 else cluster.num_cores // 2
+        cores = NETWORK_SHARE * cluster.num_cores / resources.threads_per_actor
+        most = int(cluster.num_gpus / resources.num_gpus) if resources.num_gpus > 0 else math.ceil(cores)
     return Pool(
         steps=tuple(steps),
         max_actors=resources.max_network_actors or max(1, most),

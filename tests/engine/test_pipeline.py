@@ -23,7 +23,8 @@ def test_pools_fill_the_machine_or_the_cluster_and_obey_their_limit() -> None:
     assert crf_pool([], ResourceConfig(), ALONE).max_actors == 4
     assert crf_pool([], ResourceConfig(), JOINED).max_actors >= 640
     assert crf_pool([], ResourceConfig(max_crf_actors=3), JOINED).max_actors == 3
-    assert network_pool([], ResourceConfig(), ALONE).max_actors == 2
+    assert network_pool([], ResourceConfig(), ALONE).max_actors == 3
+    assert network_pool([], ResourceConfig(threads_per_actor=2), ALONE).max_actors == 2
     assert network_pool([], ResourceConfig(num_gpus=0.5), JOINED).max_actors >= 16
     assert network_pool([], ResourceConfig(num_gpus=0.5, max_network_actors=5), JOINED).max_actors == 5
 
