@@ -12,7 +12,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,7 @@ from engine.cluster import Cluster
 from engine.config import ResourceConfig
 from engine.errors import StorageError, StoreUnavailableError, UserError
 from engine.records import Batch, error_counts, shard_table, to_batch, to_table
+from engine.stage_metrics import StageWatch
 from engine.stages.commit import CommitShard
 from engine.stages.fetch import FetchImages
 from engine.stages.guard import guarded
@@ -34,6 +35,7 @@ from engine.storage.manifest import Manifest, SingleRows
 from engine.storage.retries import expect_stores
 from engine.storage.run_record import WORK_FOLDER
 from engine.storage.shards import committed_shards, read_shard, write_shard
+from engine.timing import measured
 
 UNGUARDED = ("manifest", "commit")
 """Steps whose failure is no single image's."""
@@ -44,7 +46,8 @@ TRIES_ALONE = 2
 
 NETWORK_SHARE = 0.75
 """Of a machine's cores, as many as labeling gives to its networks; fewer actors would leave cores idle."""
-
+SHARDS_PER_BLOCK = 1024
+"""Shards that enter the stream together; a block for each of them at once would take minutes at ten million images."""
 MAX_DEATHS_AT_BIRTH = 3
 """Actors of a pool that may die in a row while they start, as when a spot node goes, before the run ends."""
 
@@ -77,6 +80,8 @@ class Committed:
     shard: int
     num_rows: int
     errors: Counter[str]
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Seconds of work by stage, and of waiting, over all actors that the shard went through."""
 
 
 def network_pool(steps: Sequence[Step], resources: ResourceConfig, cluster: Cluster) -> Pool:
@@ -226,14 +231,8 @@ def _stream(
     )
     commit = Step(name="commit", stage=CommitShard, arguments={"folder": folder, "schema": schema})
     *middle, last = pools
-    chain = [first, *middle, Pool(**{**_fields(last), "steps": (*last.steps, commit)})]
-    share = min(1.0, max(cluster.num_cpus - 1, 0.5) / sum(pool.num_cpus for pool in chain))
-    if any(pool.num_gpus > cluster.num_gpus for pool in chain):
-        share = 1.0  # the nodes that do the work are still to come: the CPUs of the head say nothing
-    dataset: ray.data.Dataset = ray.data.from_items(
-        [{"shard": shard} for shard in shards], override_num_blocks=len(shards)
-    )
-    for pool in chain:
+    dataset = _one_block_each(shards)
+    for pool in fitted([first, *middle, replace(last, steps=(*last.steps, commit))], cluster):
         # not map_batches, which has no whole blocks for actors with GPUs
         dataset = dataset.map_batches_internal(
             type("_".join(step.name for step in pool.steps), (_Actor,), {}),
@@ -241,7 +240,7 @@ def _stream(
             batch_size=None,
             batch_format="pyarrow",
             zero_copy_batch=True,
-            num_cpus=round(pool.num_cpus * share, 3),
+            num_cpus=pool.num_cpus,
             num_gpus=pool.num_gpus or None,
             compute=ActorPoolStrategy(
                 min_size=1, max_size=pool.max_actors, max_tasks_in_flight_per_actor=1 if alone else None
@@ -252,7 +251,12 @@ def _stream(
         if row["failure"] is not None:
             raise _stopped(row["failure"])
         on_commit(
-            Committed(shard=row["shard"], num_rows=row["num_rows"], errors=Counter(json.loads(row["num_errors"])))
+            Committed(
+                shard=row["shard"],
+                num_rows=row["num_rows"],
+                errors=Counter(json.loads(row["num_errors"])),
+                seconds=json.loads(row["seconds"]),
+            )
         )
 
 
@@ -260,8 +264,34 @@ def _stopped(reason: object) -> StorageError:
     return StorageError(f"{reason}; what was written stays, and the same command goes on from there")
 
 
-def _fields(pool: Pool) -> dict[str, Any]:
-    return {name: getattr(pool, name) for name in pool.__slots__}
+def _one_block_each(shards: Sequence[int]) -> ray.data.Dataset:
+    """The numbers of the shards, a block each, made as the stream takes them."""
+    rows = [{"shard": shard} for shard in shards]
+    if len(rows) <= SHARDS_PER_BLOCK:
+        return ray.data.from_items(rows, override_num_blocks=len(rows))
+    # Ray joins the two steps to one that needs hardly a CPU; the second alone would wait for a whole one
+    return (
+        ray.data.from_items(rows, override_num_blocks=-(-len(rows) // SHARDS_PER_BLOCK))
+        .map_batches(_same, batch_size=SHARDS_PER_BLOCK, batch_format="pyarrow", num_cpus=0.01)
+        .repartition(target_num_rows_per_block=1)
+    )
+
+
+def _same(table: pa.Table) -> pa.Table:
+    return table
+
+
+def fitted(chain: Sequence[Pool], cluster: Cluster) -> list[Pool]:
+    """Pools of which one actor each fits the cluster, with a CPU to spare for Ray's own tasks.
+
+    A pool then grows up to its ``max_actors`` as far as the cluster goes, GPUs for those that ask for them alone, so
+    a stage without a GPU never takes the place of one that has. Where the nodes that do the work are still to come,
+    the requests stay as they are: the CPUs of the head say nothing.
+    """
+    if any(pool.num_gpus > cluster.num_gpus for pool in chain):
+        return list(chain)
+    share = min(1.0, max(cluster.num_cpus - 1, 0.5) / sum(pool.num_cpus for pool in chain))
+    return [replace(pool, num_cpus=math.floor(1000 * pool.num_cpus * share) / 1000) for pool in chain]
 
 
 def _set_context(*, alone: bool) -> None:
@@ -285,6 +315,7 @@ class _Actor:
         torch.set_num_threads(pool.threads)
         expect_stores()
         self._failure = ""
+        self._watch = StageWatch([step.name for step in pool.steps])
         try:
             self._steps = [(step.name, step.stage(**step.arguments)) for step in pool.steps]
         except (OSError, UserError) as error:  # weights that nobody can read any more
@@ -294,19 +325,23 @@ class _Actor:
         batch = to_batch(table)
         if "failure" in batch:  # of a pool before this one; the driver is to hear of it
             return table
+        return to_table(self._watch.watched(self._through, batch))
+
+    def _through(self, batch: Batch) -> Batch:
         if self._failure:
             return _failed(batch, self._failure)
         for name, stage in self._steps:
             try:
-                batch = stage(batch) if name in UNGUARDED else guarded(name, stage, batch)
+                with measured(name):
+                    batch = stage(batch) if name in UNGUARDED else guarded(name, stage, batch)
             except StoreUnavailableError as error:
                 return _failed(batch, str(error))
             except (OSError, UserError) as error:
                 if name not in UNGUARDED:
                     raise
                 return _failed(batch, str(error))  # the disk is full, the bucket is gone, ...
-        return to_table(batch)
+        return batch
 
 
-def _failed(batch: Batch, reason: str) -> pa.Table:
-    return to_table({"shard": batch["shard"][:1], "num_rows": [0], "num_errors": ["{}"], "failure": [reason]})
+def _failed(batch: Batch, reason: str) -> Batch:
+    return {"shard": batch["shard"][:1], "num_rows": [0], "num_errors": ["{}"], "failure": [reason]}

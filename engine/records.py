@@ -17,6 +17,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
+from engine.timing import measured
+
 IGNORE = 255
 """Value of a pixel or cell that does not count, in 8-bit masks and seeds."""
 IGNORE_16 = 65535
@@ -49,6 +51,7 @@ COLUMN_TYPES: dict[str, pa.DataType] = {
     "name": pa.string(),  # of an exported image's files
     "subset": pa.string(),  # of an exported image: train or val
     "entry": pa.large_string(),  # JSON: what the export's lists say of the image
+    "seconds": pa.string(),  # in a shard's first row: JSON, stage to seconds of work so far
     "num_rows": pa.int64(),  # of a committed shard
     "num_errors": pa.string(),  # of a committed shard: JSON, stage to number of rows
     "failure": pa.string(),  # why a shard was not done where nothing of it is to blame, and no other would fare better
@@ -179,6 +182,7 @@ def voc_palette() -> bytes:
 _PALETTE = voc_palette()
 
 
+@measured("encode")
 def encode_mask(mask: NDArray[np.integer[Any]]) -> bytes:
     """A mask (H, W) of class ids as PNG: uint8 with VOC's palette, uint16 as 16-bit grey."""
     if mask.dtype == np.uint16:

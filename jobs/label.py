@@ -41,6 +41,8 @@ class Label(ShardOptions):
     """Folder that jobs.train_affinity wrote; not needed with --walk.num-steps 0."""
     keep_stages: bool = False
     """Also write the masks of the CAM alone and of the walk without dCRF: columns mask_cam and mask_walk."""
+    profile: bool = False
+    """Print where the time went, stage by stage, and write it into summary.json."""
     cam_inference: Annotated[InferenceConfig, tyro.conf.arg(name="cam.inference")]
     """How the activation maps are taken."""
     affinity_inference: Annotated[AffinityInferenceConfig, tyro.conf.arg(name="affinity.inference")]
@@ -108,7 +110,7 @@ def run(config: Label) -> dict[str, Any]:
         ]
 
     schema = mask_schema(keep_stages=config.keep_stages, metadata=shard_metadata(claimed))
-    return label_shards(config, claimed, schema=schema, pools=pools)
+    return label_shards(config, claimed, schema=schema, pools=pools, with_profile=config.profile)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from engine.cluster import Cluster, connected
 from engine.errors import ConfigError, TooManyErrors, UserError
 from engine.pipeline import Committed, Pool, parts_folder, run_shards
 from engine.progress import Meter
-from engine.records import error_counts
 from engine.stages.networks import read_architecture
 from engine.storage.class_names import named_classes, read_class_names
 from engine.storage.filesystem import delete_file, delete_folder, exists, join
@@ -34,9 +33,11 @@ from engine.storage.run_record import (
     versions,
     write_json,
 )
-from engine.storage.shards import committed_shards, read_shard
+from engine.storage.shards import committed_shards
 from engine.storage.sources.find import source_hash
+from engine.storage.tally import Tally
 from jobs.options import DataOptions, ShardOptions
+from jobs.timings import print_profile, profile, timing_summary
 
 SUMMARY = "summary.json"
 
@@ -133,6 +134,7 @@ def label_shards(
     *,
     schema: pa.Schema,
     pools: Callable[[Cluster], Sequence[Pool]],
+    with_profile: bool = False,
 ) -> dict[str, Any]:
     """Do the shards that are not there yet, and write ``summary.json``.
 
@@ -140,16 +142,22 @@ def label_shards(
         claimed: the output folder.
         schema: of a shard.
         pools: the stages, for the cluster at hand.
+        with_profile: also print where the time went, and put it into the summary.
 
     Returns:
-        The summary: ``images``, ``errors`` by stage, ``seconds`` and ``images_per_s`` of this run.
+        The summary: ``images``, ``errors`` by stage; of this run ``seconds`` (``seconds_to_first_shard`` among them),
+        ``images_per_s``, and what :func:`jobs.timings.timing_summary` says.
 
     Raises:
         TooManyErrors: more images than ``--max-error-fraction`` ended in an error, or shards could not be done.
     """
     summary = do_shards(options, claimed, folder=options.out, schema=schema, pools=pools)
     summary["labeled"] = summary["done"] - sum(summary["errors"].values())
-    if summary.pop("done") > summary.pop("done_before") or summary["missing_shards"]:
+    num_images = summary.pop("done") - summary.pop("done_before")
+    if with_profile:
+        summary["profile"] = profile(summary, num_images)
+        print_profile(summary["profile"])
+    if num_images or summary["missing_shards"]:
         write_json(join(options.out, SUMMARY), summary)
     check_errors(summary, options)
     return summary
@@ -180,16 +188,24 @@ def do_shards(
     manifest = claimed.manifest
     if options.retry_errors:
         delete_folder(parts_folder(folder))  # of a run that was killed; they may hold errors
-    earlier = _earlier(folder, options.retry_errors)
+    tally = Tally(folder)
+    if options.retry_errors:
+        tally.forget_errors()
+    earlier = tally.shards
     todo = [shard for shard in range(manifest.num_shards) if shard not in earlier]
-    errors: Counter[str] = sum(earlier.values(), Counter())
+    errors = tally.errors
     num_done = sum(_num_rows(manifest, shard) for shard in earlier)
     num_before, start = num_done, time.monotonic()
+    stage_seconds: Counter[str] = Counter()
+    first_s = 0.0
 
     def on_commit(committed: Committed) -> None:
-        nonlocal num_done
+        nonlocal num_done, first_s
+        first_s = first_s or time.monotonic() - start
         num_done += committed.num_rows
         errors.update(committed.errors)
+        stage_seconds.update(committed.seconds)
+        tally.add(committed.shard, committed.errors)
         meter.update(num_done, f"{errors.total()} errors" if errors else "")
 
     with Meter(claimed.record["job"], manifest.num_rows, unit="images", done=num_done) as meter:
@@ -207,11 +223,14 @@ def do_shards(
                     fetch=fetch,
                 )
     seconds = time.monotonic() - start
+    tally.save()
     return {
         "images": manifest.num_rows,
         "errors": dict(errors),
         "seconds": round(seconds, 2),
+        "seconds_to_first_shard": round(first_s, 2),
         "images_per_s": round((num_done - num_before) / seconds, 3) if num_done > num_before else 0.0,
+        **timing_summary(stage_seconds, num_images=num_done - num_before, wall_s=seconds),
         "shards": manifest.num_shards,
         "missing_shards": sorted(set(range(manifest.num_shards)) - committed_shards(folder)),
         "config_hash": claimed.hash,
@@ -237,16 +256,6 @@ def check_errors(summary: dict[str, Any], options: ShardOptions) -> None:
             f"{errors.total()} of {summary['images']} images ended in an error ({_by_stage(errors)}), more than "
             f"--max-error-fraction {options.max_error_fraction:g}; the rows in {options.out} say why"
         )
-
-
-def _earlier(folder: str, retry_errors: bool) -> dict[int, Counter[str]]:
-    """The shards that stay as they are, with their errors by stage."""
-    done: dict[int, Counter[str]] = {}
-    for shard in committed_shards(folder):
-        errors = Counter(error_counts(read_shard(folder, shard, ["error"]).column("error").to_pylist()))
-        if not (retry_errors and errors):
-            done[shard] = errors
-    return done
 
 
 def _num_rows(manifest: Manifest, shard: int) -> int:

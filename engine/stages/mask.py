@@ -18,6 +18,7 @@ from engine.records import Batch, decode_map, encode_mask, mask_dtype
 from engine.stages.memory import enlarged, working_size
 from engine.stages.scaling import resized
 from engine.storage.images import decode_image
+from engine.timing import measured
 
 AS_FITTED = ConfidenceConfig()
 """Confidence as it was fitted to the photographs of benchmarks/confidence.py."""
@@ -91,6 +92,7 @@ class MakeMask:
         probabilities: NDArray[np.float32] = to_probabilities(upsample(torch.from_numpy(scores), size)).numpy()
         return probabilities
 
+    @measured("dcrf")
     def sharpened(self, probabilities: NDArray[np.float32], encoded: bytes) -> NDArray[np.float32]:
         """Probabilities (K+1, H, W) after the dCRF on the image; as they are without one."""
         crf = self._crf

@@ -22,6 +22,7 @@ from engine.records import Batch, decode_map, encode_mask, ignore_value, mask_dt
 from engine.stages.memory import working_size
 from engine.stages.scaling import resized, scaled_size
 from engine.storage.images import decode_image
+from engine.timing import measured
 
 
 class MakeSeed:
@@ -78,6 +79,7 @@ class MakeSeed:
         seed: NDArray[Any] = cells.numpy().astype(self._dtype)
         return seed
 
+    @measured("dcrf")
     def _sharpened(self, starts: list[NDArray[np.float32]], image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         crf = self._seed.crf
         if crf.num_iterations == 0:

@@ -20,6 +20,7 @@ from engine.records import Batch, decode_map, encode_map
 from engine.stages.networks import load_for_inference
 from engine.stages.scaling import as_tensor, equal_groups, resized, scaled_size
 from engine.storage.images import decode_image
+from engine.timing import measured
 
 
 class AddBackground:
@@ -128,6 +129,7 @@ class RefineCam:
             on_grid[index] = maps
         return on_grid
 
+    @measured("affinity")
     @torch.inference_mode()
     def _features(self, pictures: Tensor) -> Tensor:
         with torch.autocast(

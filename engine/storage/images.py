@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from engine.errors import ImageError
+from engine.timing import measured
 
 # Pillow warns of every odd file; the rows' errors say all that matters
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -81,6 +82,7 @@ def is_upright(encoded: bytes) -> bool:
         return _orientation(image) == 1
 
 
+@measured("decode")
 def decode_image(encoded: bytes, *, max_pixels: int, draft_px: int = 0) -> NDArray[np.uint8]:
     """An encoded picture as RGB.
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine import pipeline
 from engine.cluster import Cluster, connected
 from engine.config import ResourceConfig
-from engine.pipeline import Committed, Pool, Step, crf_pool, network_pool, run_shards
+from engine.pipeline import Committed, Pool, Step, crf_pool, fitted, network_pool, run_shards
 from engine.records import Batch, decode_mask, encode_mask, mask_schema
 from engine.storage.manifest import Manifest, freeze_manifest
 from engine.storage.shards import committed_shards, read_shards, shard_path
@@ -32,6 +33,35 @@ def test_pools_fill_the_machine_or_the_cluster_and_obey_their_limit() -> None:
 def test_network_pool_reserves_the_threads_and_gpus_it_uses() -> None:
     pool = network_pool([], ResourceConfig(num_gpus=0.25, threads_per_actor=4), JOINED)
     assert (pool.num_cpus, pool.num_gpus, pool.threads) == (4, 0.25, 4)
+
+
+def _chain(resources: ResourceConfig, cluster: Cluster) -> list[Pool]:
+    first = Pool(steps=(), max_actors=1, num_cpus=0.5)
+    return [first, network_pool([], resources, cluster), crf_pool([], resources, cluster)]
+
+
+@pytest.mark.parametrize("cores", [1, 2, 4, 64])
+@pytest.mark.parametrize("threads", [1, 4])
+def test_one_actor_of_each_pool_always_fits_with_a_cpu_to_spare(cores: int, threads: int) -> None:
+    for num_cpus in (cores, 2 * cores + 2):  # as joined and as started here
+        cluster = Cluster(num_cpus=num_cpus, num_gpus=0, num_cores=cores, started_here=num_cpus > cores)
+        pools = fitted(_chain(ResourceConfig(threads_per_actor=threads), cluster), cluster)
+        assert 0 < sum(pool.num_cpus for pool in pools) <= max(num_cpus - 1, 0.5)
+
+
+def test_full_grown_pools_leave_a_machine_a_cpu_for_rays_own_tasks() -> None:
+    for cores in (1, 2, 4, 16, 64):
+        cluster = Cluster(num_cpus=2 * cores + 2, num_gpus=0, num_cores=cores, started_here=True)
+        pools = fitted(_chain(ResourceConfig(), cluster), cluster)
+        assert sum(pool.num_cpus * pool.max_actors for pool in pools) <= cluster.num_cpus - 1
+
+
+def test_stages_without_a_gpu_never_ask_for_one() -> None:
+    resources = ResourceConfig(num_gpus=0.5)
+    first, network, crf = fitted(_chain(resources, JOINED), JOINED)
+    assert (first.num_gpus, network.num_gpus, crf.num_gpus) == (0, 0.5, 0)
+    head = Cluster(num_cpus=2, num_gpus=0, num_cores=2, started_here=False)
+    assert fitted(_chain(resources, head), head) == _chain(resources, head)  # GPU nodes are still to come
 
 
 class Measure:
@@ -63,7 +93,10 @@ class Paint:
 
 
 @pytest.mark.slow
-def test_every_row_of_the_asked_shards_is_committed_once_as_mask_or_error(tmp_path: Path, ray_session: None) -> None:
+def test_every_row_of_the_asked_shards_is_committed_once_as_mask_or_error(
+    tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "SHARDS_PER_BLOCK", 2)  # so that the stream takes them in two parts
     lines = ["image,tags"]
     for number in range(1, 12):
         (tmp_path / f"{number}.png").write_bytes(bytes([number]))
@@ -96,6 +129,9 @@ def test_every_row_of_the_asked_shards_is_committed_once_as_mask_or_error(tmp_pa
         2: (3, {"measure": 1}),
         3: (2, {}),
     }
+    for one in committed:
+        assert one.seconds.keys() >= {"manifest", "fetch", "measure", "paint", "commit", "waiting: paint+commit"}
+        assert min(one.seconds.values()) >= 0
     rows = [row for table in read_shards(out) for row in table.to_pylist()]
     assert [row["image_id"] for row in rows] == [f"{number}.png" for number in (1, 2, 3, 7, 8, 9, 10, 11)]
     errors = {row["image_id"]: row["error"] for row in rows if row["error"] is not None}

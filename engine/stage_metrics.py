@@ -1,0 +1,80 @@
+"""What actors tell of their work: seconds by stage along with each shard, counters to Ray's metrics.
+
+Ray shows the metrics to Prometheus and on its dashboard; the seconds end in ``summary.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from ray.util import metrics
+
+from engine.records import Batch, error_counts
+from engine.timing import collected
+
+SHARD_SECONDS = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0]
+WAITING = "waiting: "
+"""Before the stages of an actor, the name of the time in which it had nothing to do."""
+
+
+class StageWatch:
+    """Watches the shards that go through one actor.
+
+    Exported as ``ray_tag2mask_...`` with the label ``stage``; Ray's own ``ray_data_...`` show queues and actors.
+    ``rate(images_total) / rate(busy_seconds_total)`` is the speed of one actor, ``busy / (busy + waiting)`` its use.
+    """
+
+    def __init__(self, stages: Sequence[str]) -> None:
+        """Args:
+        stages: of the actor, in their order.
+        """
+        by_stage = ("stage",)
+        self._stages = tuple(stages)
+        self._idle_since: float | None = None
+        self._images = metrics.Counter("tag2mask_images", "Images that a stage has done.", by_stage)
+        self._errors = metrics.Counter("tag2mask_errors", "Images that became error rows.", by_stage)
+        self._busy = metrics.Counter("tag2mask_busy_seconds", "Seconds of work, over all actors.", by_stage)
+        self._waiting = metrics.Counter("tag2mask_waiting_seconds", "Seconds without work, over all actors.", by_stage)
+        self._speed = metrics.Gauge("tag2mask_images_per_s", "Images a second of an actor's last shard.", by_stage)
+        self._shards = metrics.Histogram("tag2mask_shard_seconds", "Seconds of a shard.", SHARD_SECONDS, by_stage)
+
+    def watched(self, work: Callable[[Batch], Batch], batch: Batch) -> Batch:
+        """``work(batch)``, counted; adds its seconds to the column ``seconds``."""
+        start = time.monotonic()
+        waiting_s = 0.0 if self._idle_since is None else start - self._idle_since
+        failed_before = _failed(batch)
+        earlier = json.loads(batch["seconds"][0]) if "seconds" in batch else {}
+        with collected() as seconds:
+            out = work({name: values for name, values in batch.items() if name != "seconds"})
+        num_rows = max(len(batch["shard"]), len(out["shard"]))
+        self._tell(seconds, num_rows, _failed(out) - failed_before, waiting_s)
+        total = Counter(earlier)
+        total.update(seconds)
+        total[WAITING + "+".join(self._stages)] += waiting_s  # type: ignore[assignment]
+        text = json.dumps({name: round(value, 4) for name, value in total.items()})
+        self._idle_since = time.monotonic()
+        return {**out, "seconds": [text, *[None] * (len(out["shard"]) - 1)]}
+
+    def _tell(self, seconds: dict[str, float], num_rows: int, failed: Counter[str], waiting_s: float) -> None:
+        for stage, took in seconds.items():
+            label = {"stage": stage}
+            self._images.inc(num_rows, label)
+            if took > 0:
+                self._busy.inc(took, label)
+                self._speed.set(num_rows / took, label)
+        for stage, count in failed.items():
+            self._errors.inc(count, {"stage": stage})
+        label = {"stage": "+".join(self._stages)}
+        if waiting_s > 0:
+            self._waiting.inc(waiting_s, label)
+        self._shards.observe(sum(seconds.values()), label)
+
+
+def _failed(batch: Batch) -> Counter[str]:
+    """Rows with an error so far, by stage."""
+    if "num_errors" in batch:  # committed
+        return Counter(json.loads(batch["num_errors"][0]))
+    return Counter(error_counts(batch.get("error", [])))

@@ -1,0 +1,61 @@
+"""What an actor tells of its work."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from typing import Any
+
+import pytest
+import ray
+
+from engine.records import Batch
+from engine.stage_metrics import StageWatch
+from engine.timing import measured
+
+
+def _work(batch: Batch) -> Batch:
+    assert "seconds" not in batch
+    with measured("cam"):
+        time.sleep(0.01)
+    with measured("walk"):
+        return {**batch, "error": [None, "decode: odd", None]}
+
+
+def test_seconds_of_all_actors_of_a_shard_add_up(ray_session: None) -> None:
+    watch = StageWatch(["cam", "walk"])
+    batch: Batch = {"shard": [1] * 3, "error": [None] * 3}
+    first = watch.watched(_work, batch)
+    time.sleep(0.02)
+    second = watch.watched(_work, first)
+    assert second["seconds"][1:] == [None, None]
+    before, after = (json.loads(one["seconds"][0]) for one in (first, second))
+    assert before["cam"] >= 0.01
+    assert before["waiting: cam+walk"] == 0
+    assert after["cam"] >= before["cam"] + 0.01
+    assert after["waiting: cam+walk"] >= 0.02
+
+
+@pytest.mark.slow
+def test_prometheus_sees_images_and_errors_by_stage(ray_session: None) -> None:
+    @ray.remote(num_cpus=0.1)
+    class Actor:
+        def work(self) -> Batch:
+            return StageWatch(["cam", "walk"]).watched(_work, {"shard": [1] * 3, "error": [None] * 3})
+
+    actor: Any = Actor.remote()
+    ray.get(actor.work.remote())
+    port = ray.nodes()[0]["MetricsExportPort"]
+    end = time.monotonic() + 60
+    lines: list[str] = []
+    while not lines:
+        assert time.monotonic() < end, "no metrics of this project after a minute"
+        time.sleep(0.5)
+        page = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
+        lines = [line for line in page.splitlines() if line.startswith("ray_tag2mask_")]
+    found = {(line.split("{")[0], line.split('stage="')[1].split('"')[0]): float(line.split()[-1]) for line in lines}
+    assert found["ray_tag2mask_images_total", "cam"] >= 3
+    assert found["ray_tag2mask_errors_total", "decode"] >= 1
+    assert found["ray_tag2mask_busy_seconds_total", "cam"] >= 0.01
+    assert found["ray_tag2mask_images_per_s", "cam"] > 0
