@@ -223,7 +223,8 @@ def do_shards(
                     fetch=fetch,
                 )
     seconds = time.monotonic() - start
-    tally.save()
+    if todo:
+        tally.save()
     return {
         "images": manifest.num_rows,
         "errors": dict(errors),
