@@ -13,7 +13,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -108,6 +107,30 @@ def crf_pool(steps: Sequence[Step], resources: ResourceConfig, cluster: Cluster)
     )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Line:
+    """What every shard goes through, wherever its rows come from and its file goes."""
+
+    pools: tuple[Pool, ...]
+    schema: pa.Schema
+    resources: ResourceConfig
+    cluster: Cluster
+    fetch: bool
+
+    def chain(self, manifest: Manifest | SingleRows, folder: str) -> list[Pool]:
+        """The pools from the manifest to the files: loading before the first, the commit in the last."""
+        load = Step(name="manifest", stage=LoadShard, arguments={"manifest": manifest})
+        read = Step(name="fetch", stage=FetchImages, arguments={"threads": self.resources.fetch_threads})
+        first = Pool(
+            steps=(load, read) if self.fetch else (load,),
+            max_actors=max(1, int(self.cluster.num_cpus // 16)),
+            num_cpus=0.5,
+        )
+        commit = Step(name="commit", stage=CommitShard, arguments={"folder": folder, "schema": self.schema})
+        *middle, last = self.pools
+        return [first, *middle, replace(last, steps=(*last.steps, commit))]
+
+
 def run_shards(
     manifest: Manifest,
     shards: Sequence[int],
@@ -142,14 +165,15 @@ def run_shards(
         done.add(committed.shard)
         on_commit(committed)
 
-    stream = partial(_stream, pools=pools, schema=schema, resources=resources, cluster=cluster, fetch=fetch)
-    stream(manifest, shards, folder=folder, on_commit=commit)
+    line = _Line(pools=tuple(pools), schema=schema, resources=resources, cluster=cluster, fetch=fetch)
+    _stream(line, manifest, shards, folder=folder, on_commit=commit)
     # a shard that takes its actor down takes those along that wait for the same actor: they pass here
-    stream(manifest, [shard for shard in shards if shard not in done], folder=folder, on_commit=commit, alone=True)
+    left = [shard for shard in shards if shard not in done]
+    _stream(line, manifest, left, folder=folder, on_commit=commit, alone=True)
     left = [shard for shard in shards if shard not in done]
     # the first one by itself: where no image of it survives, none is to blame, and to go on would last for ever
     for group in (left[:1], left[1:]):
-        if group and not _redo_by_image(manifest, group, stream, folder=folder, schema=schema, on_commit=on_commit):
+        if group and not _redo_by_image(line, manifest, group, folder=folder, on_commit=on_commit):
             break
 
 
@@ -159,12 +183,11 @@ def parts_folder(folder: str) -> str:
 
 
 def _redo_by_image(
+    line: _Line,
     manifest: Manifest,
     shards: Sequence[int],
-    stream: Callable[..., None],
     *,
     folder: str,
-    schema: pa.Schema,
     on_commit: Callable[[Committed], None],
 ) -> bool:
     """Do each image of some shards apart from the others; one that fails even so becomes an error row.
@@ -176,14 +199,14 @@ def _redo_by_image(
     rows_of = {shard: range(shard * step, min((shard + 1) * step, manifest.num_rows)) for shard in shards}
     earlier = committed_shards(parts)
     todo = [row for rows in rows_of.values() for row in rows if row not in earlier]
-    stream(SingleRows(manifest=manifest), todo, folder=parts, on_commit=lambda _: None, alone=True)
+    _stream(line, SingleRows(manifest=manifest), todo, folder=parts, on_commit=lambda _: None, alone=True)
     made = committed_shards(parts)
     complete = True
     for shard, rows in rows_of.items():
         if made.isdisjoint(rows) and step > 1:
             complete = False
             continue
-        tables = [read_shard(parts, row) if row in made else _given_up(manifest, row, schema) for row in rows]
+        tables = [read_shard(parts, row) if row in made else _given_up(manifest, row, line.schema) for row in rows]
         table = pa.concat_tables(tables)
         try:
             write_shard(folder, shard, table)
@@ -202,16 +225,12 @@ def _given_up(manifest: Manifest, row: int, schema: pa.Schema) -> pa.Table:
 
 
 def _stream(
+    line: _Line,
     manifest: Manifest | SingleRows,
     shards: Sequence[int],
     *,
-    pools: Sequence[Pool],
     folder: str,
-    schema: pa.Schema,
-    resources: ResourceConfig,
-    cluster: Cluster,
     on_commit: Callable[[Committed], None],
-    fetch: bool,
     alone: bool = False,
 ) -> None:
     """Take every shard through the pools once; one that fails again and again is left out.
@@ -222,17 +241,8 @@ def _stream(
     if not shards:
         return
     _set_context(alone=alone)
-    load = Step(name="manifest", stage=LoadShard, arguments={"manifest": manifest})
-    read = Step(name="fetch", stage=FetchImages, arguments={"threads": resources.fetch_threads})
-    first = Pool(
-        steps=(load, read) if fetch else (load,),
-        max_actors=max(1, int(cluster.num_cpus // 16)),
-        num_cpus=0.5,
-    )
-    commit = Step(name="commit", stage=CommitShard, arguments={"folder": folder, "schema": schema})
-    *middle, last = pools
     dataset = _one_block_each(shards)
-    for pool in fitted([first, *middle, replace(last, steps=(*last.steps, commit))], cluster):
+    for pool in fitted(line.chain(manifest, folder), line.cluster):
         # not map_batches, which has no whole blocks for actors with GPUs
         dataset = dataset.map_batches_internal(
             type("_".join(step.name for step in pool.steps), (_Actor,), {}),
