@@ -257,17 +257,20 @@ def _stream(
             ),
             max_task_retries=(TRIES_ALONE if alone else TRIES) - 1,
         )
-    for row in dataset.iter_rows():
-        if row["failure"] is not None:
-            raise _stopped(row["failure"])
-        on_commit(
-            Committed(
-                shard=row["shard"],
-                num_rows=row["num_rows"],
-                errors=Counter(json.loads(row["num_errors"])),
-                seconds=json.loads(row["seconds"]),
+    # iter_rows would look ahead, and tell of a shard when the one after it is done
+    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        table: Any = batch
+        for row in table.to_pylist():
+            if row["failure"] is not None:
+                raise _stopped(row["failure"])
+            on_commit(
+                Committed(
+                    shard=row["shard"],
+                    num_rows=row["num_rows"],
+                    errors=Counter(json.loads(row["num_errors"])),
+                    seconds=json.loads(row["seconds"]),
+                )
             )
-        )
 
 
 def _stopped(reason: object) -> StorageError:
