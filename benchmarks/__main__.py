@@ -11,6 +11,7 @@ NAMES = {
     "search": "a configuration of the search against labeling again",
     "authors": "labeling against the authors' way, same weights and images",
     "pipeline": "jobs.label against a plain loop over the same stages",
+    "training": "learning on two workers against one, and the share of waiting",
     "confidence": "how well the confidence foretells the IoU; no ratio",
     "chaos": "deaths over one labeling run; no ratio",
 }

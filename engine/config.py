@@ -53,6 +53,12 @@ class TrainingConfig:
     """Keep the backbone's batch norms as ImageNet left them."""
     precision: Precision = "float32"
     """Number format of the forward pass."""
+    ema_decay: float = 0.0
+    """Keep an exponential moving average of the weights with this decay, for example 0.999; 0 keeps the weights."""
+    compile: bool = False
+    """Compile the network with torch.compile: a minute at the start, faster steps on a GPU."""
+    val_fraction: float = 0.0
+    """Fraction of the images, chosen by the hash of their ids, to score the network on and never to learn from."""
     rng_seed: int = 0
     """Seed of order and augmentation; the same seed gives the same stream of crops on any number of workers."""
 
@@ -65,6 +71,8 @@ class TrainingConfig:
         _require(self.learning_rate >= 0, "learning_rate", self.learning_rate, "0 or more")
         _require(self.head_learning_rate >= 0, "head_learning_rate", self.head_learning_rate, "0 or more")
         _require(self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0")
+        _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "0 (off) or more, below 1")
+        _require(0 <= self.val_fraction < 1, "val_fraction", self.val_fraction, "0 (off) or more, below 1")
 
 
 def _check_long_side(value: int) -> None:
@@ -250,10 +258,13 @@ class SegmentationConfig:
     """Pixels a cell of the last feature map."""
     head_channels: int = 128
     """Width of the atrous pyramid, a multiple of 8."""
+    confidence_power: float = 0.0
+    """In training a mask counts as much as its confidence to this power; 0 lets all count the same."""
 
     def __post_init__(self) -> None:
         width = self.head_channels
         _require(width >= 8 and width % 8 == 0, "head_channels", width, "a multiple of 8")
+        _require(self.confidence_power >= 0, "confidence_power", self.confidence_power, "0 (off) or more")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -275,6 +286,12 @@ class ResourceConfig:
     """GPUs for each actor and training worker that runs a network; 0 runs on CPUs."""
     num_workers: int = 1
     """Training workers."""
+    min_workers: int = 0
+    """Fewest training workers to go on with when nodes are lost, until there are num_workers again; 0 waits for all."""
+    max_worker_failures: int = 3
+    """Times that training goes on from its last checkpoint after it lost a worker, before it ends."""
+    checkpoint_every_steps: int = 500
+    """Steps of training between two checkpoints, which a crash can cost; there is one after each epoch too."""
     max_network_actors: int = 0
     """Most actors that run networks in a pipeline; 0 takes what the cluster offers."""
     max_crf_actors: int = 0
@@ -294,8 +311,12 @@ class ResourceConfig:
         _require(self.num_gpus >= 0, "num_gpus", self.num_gpus, "0 or more")
         for name in ("num_workers", "threads_per_actor", "images_per_pass", "fetch_threads", "max_loader_actors"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        _require(self.checkpoint_every_steps >= 1, "checkpoint_every_steps", self.checkpoint_every_steps, "1 or more")
         for name in ("max_network_actors", "max_crf_actors", "training_threads"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 (automatic) or more")
+        _require(self.max_worker_failures >= 0, "max_worker_failures", self.max_worker_failures, "0 or more")
+        allowed = f"0 to num_workers {self.num_workers}"
+        _require(0 <= self.min_workers <= self.num_workers, "min_workers", self.min_workers, allowed)
 
     @property
     def device(self) -> str:

@@ -42,7 +42,7 @@ class Meter:
         if self._bar is not None:
             self._bar.start()
         elif self._first:
-            self._say(f"{self._first} of {self._total} {self._unit} were done before")
+            self.say(f"{self._first} of {self._total} {self._unit} were done before")
         return self
 
     def __exit__(
@@ -51,7 +51,13 @@ class Meter:
         if self._bar is not None:
             self._bar.stop()
         elif kind is None:
-            self._say(f"{self._done} of {self._total} {self._unit} in {time.monotonic() - self._start:.0f} s")
+            self.say(f"{self._done} of {self._total} {self._unit} in {time.monotonic() - self._start:.0f} s")
+
+    def go_on(self, done: int) -> None:
+        """Start to count again from what turns out to be done already."""
+        self._first = self._done = done
+        self._start = self._last_line = time.monotonic()
+        self.say(f"goes on at {self._unit.removesuffix('s')} {done} of {self._total}")
 
     def update(self, done: int, note: str = "") -> None:
         """Say how far it is.
@@ -68,7 +74,11 @@ class Meter:
             self._last_line = now
             rate = (done - self._first) / (now - self._start)
             left = f"{(self._total - done) / rate:.0f} s left" if rate > 0 else "starting"
-            self._say(f"{done} of {self._total} {self._unit}, {left}" + (f", {note}" if note else ""))
+            self.say(f"{done} of {self._total} {self._unit}, {left}" + (f", {note}" if note else ""))
 
-    def _say(self, text: str) -> None:
-        print(f"[{self._name}] {text}", file=sys.stderr, flush=True)
+    def say(self, text: str) -> None:
+        """A line for the screen."""
+        if self._bar is not None:
+            self._bar.console.print(f"[{self._name}] {text}", markup=False, highlight=False)
+        else:
+            print(f"[{self._name}] {text}", file=sys.stderr, flush=True)

@@ -47,6 +47,7 @@ COLUMN_TYPES: dict[str, pa.DataType] = {
     "areas": pa.list_(pa.float32()),  # fraction of the pixels: background, then each tag
     "confidence": pa.float32(),  # [0, 1]
     "seed": pa.large_binary(),  # PNG (h, w) of class ids, IGNORE where not sure
+    "probabilities": pa.list_(pa.float32()),  # (C,) of the classes in their order, from the classifier
     "row": pa.int64(),  # number of the image in the manifest, from 0
     "name": pa.string(),  # of an exported image's files
     "subset": pa.string(),  # of an exported image: train or val
@@ -96,6 +97,18 @@ def seed_schema(*, metadata: dict[str, str]) -> pa.Schema:
         pa.field("error", pa.string()),
     ]
     return _with_metadata(pa.schema(fields), ["seed"], metadata)
+
+
+def tag_schema(*, metadata: dict[str, str]) -> pa.Schema:
+    """The schema of a shard of tag probabilities."""
+    fields = [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("image", pa.string(), nullable=False),
+        pa.field("tags", pa.list_(pa.string())),
+        pa.field("probabilities", pa.list_(pa.float32())),
+        pa.field("error", pa.string()),
+    ]
+    return _with_metadata(pa.schema(fields), [], metadata)
 
 
 def export_schema() -> pa.Schema:

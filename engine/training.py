@@ -10,10 +10,10 @@ import logging
 import os
 import tempfile
 import threading
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import Any
 
 import ray
 import ray.data
@@ -22,40 +22,48 @@ import ray.train.torch
 import torch
 from ray.data import ActorPoolStrategy, DataContext
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-from torch import Tensor, nn
+from torch import Tensor
 
 from engine.cluster import Cluster
 from engine.config import ResourceConfig, TrainingConfig
-from engine.models.backbone import Backbone
-from engine.objectives import Objective, parameter_groups
-from engine.stages.sample_order import num_steps
+from engine.fitting.events import (
+    REPORT_EVERY_S,
+    Clock,
+    MeanLoss,
+    TrainingEvent,
+    TrainingStarted,
+    TrainingValidated,
+)
+from engine.fitting.learner import Learner, Samples, kept_weights
+from engine.objectives import Objective
+from engine.stages.sample_order import ends_epoch, num_steps, schedule
 from engine.stages.samples import LoadSamples, SampleSource
 
 STEPS_PER_BLOCK = 4
-REPORT_EVERY_S = 2.0
 CHECKPOINT_FILE = "state.pt"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainingProgress:
-    """Where a run is."""
+class Best:
+    """The weights that scored best on the held-out images."""
 
     step: int
-    num_steps: int
-    loss: float
-    learning_rate: float
-    images_per_s: float
-    waiting: float
-    """Fraction of the time in which the network waited for images."""
+    score: float
+    weights: dict[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trained:
     """What came of a run."""
 
-    state_dict: dict[str, Tensor]
+    weights: dict[str, Tensor]
+    """After the last step."""
+    best: Best | None
+    """None without held-out images."""
     curve: list[dict[str, float]]
     """Step, loss, rate, images a second and share of waiting, some hundred points."""
+    validation: list[dict[str, float]]
+    """Step and scores on the held-out images, after each epoch."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +77,17 @@ class _Job:
     mailbox: Any
 
 
+@dataclass(kw_only=True, slots=True)
+class _Journal:
+    """What a checkpoint holds beside the learner."""
+
+    step: int = 0
+    curve: list[dict[str, float]] = field(default_factory=list)
+    validation: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, Any] | None = None
+    """The fields of :class:`Best`."""
+
+
 def fit(
     objective: Objective,
     source: SampleSource,
@@ -78,14 +97,14 @@ def fit(
     *,
     folder: str,
     name: str,
-    on_progress: Callable[[TrainingProgress], None],
+    on_event: Callable[[TrainingEvent], None],
 ) -> Trained:
     """Train a network; the same call after a crash goes on from the last checkpoint.
 
     Args:
         folder: where checkpoints are kept, a path or URI.
         name: of this run in it; another name starts afresh.
-        on_progress: called in this process now and then.
+        on_event: called in this process when something is to be said.
 
     Raises:
         ray.train.TrainingFailedError: a worker failed again and again.
@@ -94,51 +113,58 @@ def fit(
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
     mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
     threads = resources.training_threads or max(1, cluster.num_cores // resources.num_workers)
+    job = _Job(objective=objective, source=source, config=config, resources=resources, mailbox=mailbox)
+    workers: Any = resources.num_workers  # Ray's own hint leaves out the pair
+    if 0 < resources.min_workers < resources.num_workers:
+        workers = (resources.min_workers, resources.num_workers)
     trainer = ray.train.torch.TorchTrainer(
         _train,
-        train_loop_config={
-            "job": _Job(objective=objective, source=source, config=config, resources=resources, mailbox=mailbox),
-            "threads": threads,
-        },
+        train_loop_config={"job": job, "threads": threads},
         scaling_config=ScalingConfig(
-            num_workers=resources.num_workers,
+            num_workers=workers,
             use_gpu=resources.num_gpus > 0,
             resources_per_worker={"CPU": 1, "GPU": resources.num_gpus} if resources.num_gpus > 0 else {"CPU": 1},
         ),
         run_config=RunConfig(
             name=name,
             storage_path=folder,
-            failure_config=FailureConfig(max_failures=3),
+            failure_config=FailureConfig(max_failures=resources.max_worker_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
-    with _forwarded(mailbox, on_progress):
+    with _forwarded(mailbox, on_event):
         result = trainer.fit()
     assert result.checkpoint is not None
     state = _read_state(result.checkpoint)
-    return Trained(state_dict=state["network"], curve=state["curve"])
+    journal = _Journal(**state["journal"])
+    return Trained(
+        weights=kept_weights(state),
+        best=None if journal.best is None else Best(**journal.best),
+        curve=journal.curve,
+        validation=journal.validation,
+    )
 
 
 class _Mailbox:
-    """The last word of rank 0, for the driver to fetch."""
+    """The words of rank 0, for the driver to fetch."""
 
     def __init__(self) -> None:
-        self._progress: TrainingProgress | None = None
+        self._events: list[TrainingEvent] = []
 
-    def put(self, progress: TrainingProgress) -> None:
-        self._progress = progress
+    def put(self, event: TrainingEvent) -> None:
+        self._events.append(event)
 
-    def take(self) -> TrainingProgress | None:
-        progress, self._progress = self._progress, None
-        return progress
+    def take(self) -> list[TrainingEvent]:
+        events, self._events = self._events, []
+        return events
 
 
 class _forwarded:
     """While the block runs, a thread hands on what arrives in the mailbox."""
 
-    def __init__(self, mailbox: Any, on_progress: Callable[[TrainingProgress], None]) -> None:
+    def __init__(self, mailbox: Any, on_event: Callable[[TrainingEvent], None]) -> None:
         self._mailbox = mailbox
-        self._on_progress = on_progress
+        self._on_event = on_event
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -155,9 +181,8 @@ class _forwarded:
             self._forward()
 
     def _forward(self) -> None:
-        progress = ray.get(self._mailbox.take.remote())
-        if progress is not None:
-            self._on_progress(progress)
+        for event in ray.get(self._mailbox.take.remote()):
+            self._on_event(event)
 
 
 def _train(sent: dict[str, Any]) -> None:
@@ -166,78 +191,59 @@ def _train(sent: dict[str, Any]) -> None:
     torch.set_num_threads(sent["threads"])
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    config = job.config
-    torch.manual_seed(config.rng_seed)
-    device = ray.train.torch.get_device()
-
-    network = job.objective.build().to(device).to(memory_format=torch.channels_last)
-    if config.freeze_batch_norm:
-        cast(Backbone, network.backbone).freeze_batch_norm()
-    optimizer = _optimizer(network, config)
-    steps = num_steps(sum(job.source.rows_of_shards), num_epochs=config.num_epochs, batch_size=config.batch_size)
-    start, curve = 0, list[dict[str, float]]()
+    config, source = job.config, job.source
+    learner = Learner(job.objective, config, ray.train.torch.get_device(), rank=rank, num_workers=world)
+    journal = _Journal()
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         state = _read_state(checkpoint)
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        start, curve = state["step"], state["curve"]
-    network.train()
-    wrapped = ray.train.torch.prepare_model(network, move_to_device=False)
+        learner.load_state(state)
+        journal = _Journal(**state["journal"])
+    learner.wrap(lambda network: ray.train.torch.prepare_model(network, move_to_device=False))
 
+    steps = num_steps(sum(source.rows_of_shards), num_epochs=config.num_epochs, batch_size=config.batch_size)
     steps_per_epoch = max(1, -(-steps // config.num_epochs))
-    clock = _Clock(config.batch_size)
-    loss_of_window = _Mean()
-    batches = iter(_batches(job, start, steps, rank, world))
-    for step in range(start, steps):
-        _set_rate(optimizer, (1 - step / steps) ** config.poly_power)
+    held_out_steps = -(-sum(source.held_out_of_shards) // config.batch_size)
+    say: Callable[[TrainingEvent], object] = job.mailbox.put.remote if rank == 0 else lambda event: None
+    say(TrainingStarted(step=journal.step, num_steps=steps, num_workers=world))
+    order = schedule(journal.step, steps, steps_per_epoch=steps_per_epoch, held_out_steps=held_out_steps)
+    batches = _batches(job, list(order), rank, world)
+    clock, losses = Clock(config.batch_size), MeanLoss()
+    for step in range(journal.step, steps):
         with clock.waiting():
             batch = next(batches)
-        loss_of_window.add(_step(job, wrapped, network, optimizer, batch, device, world))
-        done = step + 1
+        losses.add(learner.step(step, steps, batch))
+        journal.step = done = step + 1
         if clock.is_due() or done == steps:
-            progress = clock.progress(done, steps, loss_of_window.take(), optimizer.param_groups[-1]["lr"])
-            if rank == 0:
-                job.mailbox.put.remote(progress)
-                curve.append({name: getattr(progress, name) for name in progress.__slots__})
-        if done % steps_per_epoch == 0 or done == steps:
-            _report(rank, network, optimizer, done, curve)
+            progress = clock.progress(done, steps, losses.take(), learner.learning_rate)
+            say(progress)
+            journal.curve.append(asdict(progress))
+        epoch_ends = ends_epoch(done, steps, steps_per_epoch)
+        if epoch_ends and held_out_steps:
+            say(_validated(learner, islice(batches, held_out_steps), journal))
+        if epoch_ends or done % job.resources.checkpoint_every_steps == 0:
+            _report(rank, learner, journal)
+            clock.reset()
 
 
-def _step(
-    job: _Job,
-    wrapped: nn.Module,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batch: dict[str, Any],
-    device: torch.device,
-    world: int,
-) -> Tensor:
-    images = torch.from_numpy(batch["image"]).to(device, non_blocking=True).permute(0, 3, 1, 2)
-    target = torch.from_numpy(batch["target"]).to(device, non_blocking=True)
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=job.config.precision == "bfloat16"):
-        output = wrapped(images)
-    sums, counts = job.objective.terms(output, target)
-    counts = counts.to(sums.dtype)
-    if world > 1:
-        torch.distributed.all_reduce(counts)
-    share = job.objective.combine(sums, counts)
-    optimizer.zero_grad(set_to_none=True)
-    torch.autograd.backward(share * world)  # the workers' gradients are averaged; their shares of the loss add up
-    nn.utils.clip_grad_norm_([p for p in network.parameters() if p.requires_grad], job.config.clip_norm)
-    optimizer.step()
-    loss = share.detach()
-    if world > 1:
-        torch.distributed.all_reduce(loss)
-    return loss
+def _validated(learner: Learner, batches: Iterator[Samples], journal: _Journal) -> TrainingValidated:
+    scores = learner.validate(batches)
+    journal.validation.append({"step": journal.step, **scores})
+    name, score = next(iter(scores.items()))
+    if name == "loss":  # nothing else can be said of these images
+        score = -score
+    is_best = journal.best is None or score > journal.best["score"]
+    if is_best:
+        journal.best = {"step": journal.step, "score": score, "weights": learner.weights()}
+    return TrainingValidated(step=journal.step, scores=scores, is_best=is_best)
 
 
-def _batches(job: _Job, start: int, steps: int, rank: int, world: int) -> Any:
+def _batches(job: _Job, order: list[tuple[int, bool]], rank: int, world: int) -> Iterator[Samples]:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    rows = [{"step": step} for step in range(start, steps)]
+    rows = [{"step": step, "held_out": held_out} for step, held_out in order]
     dataset = ray.data.from_items(rows, override_num_blocks=max(1, -(-len(rows) // STEPS_PER_BLOCK))).map_batches(
         LoadSamples,
         fn_constructor_kwargs={"source": job.source, "config": job.config, "rank": rank, "num_workers": world},
@@ -247,93 +253,20 @@ def _batches(job: _Job, start: int, steps: int, rank: int, world: int) -> Any:
         compute=ActorPoolStrategy(min_size=1, max_size=job.resources.max_loader_actors),
     )
     mine = len(range(rank, job.config.batch_size, world))
-    return dataset.iter_batches(batch_size=mine, batch_format="numpy", prefetch_batches=2)
+    return iter(dataset.iter_batches(batch_size=mine, batch_format="numpy", prefetch_batches=2))
 
 
-def _optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    groups = parameter_groups(network, learning_rate=config.learning_rate, head_learning_rate=config.head_learning_rate)
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=0.0, momentum=config.momentum, weight_decay=config.weight_decay)
-    return torch.optim.AdamW(groups, lr=0.0, weight_decay=config.weight_decay)
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * factor
-
-
-def _report(
-    rank: int, network: nn.Module, optimizer: torch.optim.Optimizer, step: int, curve: list[dict[str, float]]
-) -> None:
+def _report(rank: int, learner: Learner, journal: _Journal) -> None:
     if rank != 0:
-        ray.train.report({"step": step})
+        ray.train.report({"step": journal.step})
         return
     with tempfile.TemporaryDirectory() as folder:
-        state = {
-            "network": {name: value.cpu() for name, value in network.state_dict().items()},
-            "optimizer": optimizer.state_dict(),
-            "step": step,
-            "curve": curve,
-        }
+        state = {**learner.state(), "journal": asdict(journal)}
         torch.save(state, os.path.join(folder, CHECKPOINT_FILE))
-        ray.train.report({"step": step}, checkpoint=Checkpoint.from_directory(folder))
+        ray.train.report({"step": journal.step}, checkpoint=Checkpoint.from_directory(folder))
 
 
 def _read_state(checkpoint: Checkpoint) -> dict[str, Any]:
     with checkpoint.as_directory() as folder:
         state: dict[str, Any] = torch.load(os.path.join(folder, CHECKPOINT_FILE), map_location="cpu", weights_only=True)
     return state
-
-
-class _Mean:
-    """Mean of the losses since it was last taken, without a device synchronisation a step."""
-
-    def __init__(self) -> None:
-        self._values: list[Tensor] = []
-
-    def add(self, value: Tensor) -> None:
-        self._values.append(value)
-
-    def take(self) -> float:
-        mean = float(torch.stack(self._values).mean())
-        self._values = []
-        return mean
-
-
-class _Clock:
-    """Images a second, and the share of the time that was spent waiting for them, since the last report."""
-
-    def __init__(self, batch_size: int) -> None:
-        self._batch_size = batch_size
-        self._reset()
-
-    def _reset(self) -> None:
-        self._start = time.monotonic()
-        self._steps = 0
-        self._waited = 0.0
-
-    def waiting(self) -> _Clock:
-        return self
-
-    def __enter__(self) -> None:
-        self._wait_start = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        self._waited += time.monotonic() - self._wait_start
-        self._steps += 1
-
-    def is_due(self) -> bool:
-        return time.monotonic() - self._start >= REPORT_EVERY_S
-
-    def progress(self, step: int, num_steps: int, loss: float, learning_rate: float) -> TrainingProgress:
-        elapsed = max(time.monotonic() - self._start, 1e-9)
-        progress = TrainingProgress(
-            step=step,
-            num_steps=num_steps,
-            loss=loss,
-            learning_rate=learning_rate,
-            images_per_s=self._steps * self._batch_size / elapsed,
-            waiting=min(1.0, self._waited / elapsed),
-        )
-        self._reset()
-        return progress

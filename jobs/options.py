@@ -55,3 +55,17 @@ class ShardOptions(DataOptions):
         DataOptions.__post_init__(self)
         if not 0 <= self.max_error_fraction <= 1:
             raise ConfigError(f"--max-error-fraction is {self.max_error_fraction}; allowed: 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainOptions(DataOptions):
+    """Options of every job that trains a network."""
+
+    val_fraction: float = 0.0
+    """Fraction of the images, chosen by the hash of their ids, to score the network on and never to learn from; 0
+    takes the network's own training.val-fraction, which holds out none by default."""
+
+    def __post_init__(self) -> None:
+        DataOptions.__post_init__(self)
+        if not 0 <= self.val_fraction < 1:
+            raise ConfigError(f"--val-fraction is {self.val_fraction}; allowed: 0 (off) or more, below 1")

@@ -49,6 +49,9 @@ class Run(ShardOptions):
     segmentation_from_cam: bool = True
     """Start the segmentation network from the classifier's backbone, which knows the classes, where both have the same
     one; else from ImageNet's weights, as the paper."""
+    val_fraction: float = 0.0
+    """Fraction of the images, chosen by the hash of their ids, to score the networks on and never to learn from; 0
+    takes each network's own training.val-fraction, which holds out none by default."""
     cam: CamConfig
     """The classifier."""
     seed: SeedConfig
@@ -74,10 +77,11 @@ def run(config: Run) -> dict[str, Any]:
         open_truth(config.truth)  # a slip in its path is said now, not after the training
     folder = {name: join(config.out, name) for name in ("cam", "seeds", "affinity", "masks", "segmentation", SEGMENTED)}
     shared = {item.name: getattr(config, item.name) for item in dataclasses.fields(DataOptions) if item.name != "out"}
+    learning = {**shared, "val_fraction": config.val_fraction}
     sharded = {**shared, "max_error_fraction": config.max_error_fraction, "retry_errors": config.retry_errors}
     steps = _Steps(overwrite=config.overwrite)
     with connected(config.resources):
-        steps.do("cam", train_cam.run, train_cam.TrainCam(**{**shared, "out": folder["cam"]}, cam_network=config.cam))
+        steps.do("cam", train_cam.run, train_cam.TrainCam(**{**learning, "out": folder["cam"]}, cam_network=config.cam))
         steps.do(
             "seeds",
             make_seeds.run,
@@ -93,7 +97,7 @@ def run(config: Run) -> dict[str, Any]:
             "affinity",
             train_affinity.run,
             train_affinity.TrainAffinity(
-                **{**shared, "out": folder["affinity"]}, seeds=folder["seeds"], affinity_network=config.affinity
+                **{**learning, "out": folder["affinity"]}, seeds=folder["seeds"], affinity_network=config.affinity
             ),
         )
         masks = steps.do(
@@ -116,7 +120,7 @@ def run(config: Run) -> dict[str, Any]:
             "segmentation",
             train_segmentation.run,
             train_segmentation.TrainSegmentation(
-                **{**shared, "out": folder["segmentation"]},
+                **{**learning, "out": folder["segmentation"]},
                 masks=folder["masks"],
                 cam=folder["cam"] if _shares_backbone(config) else "",
                 segmentation_network=config.segmentation,

@@ -44,7 +44,13 @@ def made_with(folder: str, jobs: tuple[str, ...], option: str, *, data: str) -> 
 
 
 def shard_source(
-    options: DataOptions, claimed: Claimed, folder: str, target: Target, *, grid_stride: int = 0
+    options: DataOptions,
+    claimed: Claimed,
+    folder: str,
+    target: Target,
+    *,
+    grid_stride: int = 0,
+    confidence_power: float = 0.0,
 ) -> SampleSource:
     """The samples whose target is a column of an earlier job's shards."""
     return SampleSource(
@@ -54,5 +60,6 @@ def shard_source(
         rows_of_shards=claimed.manifest.rows_of_shards,
         num_classes=len(claimed.manifest.class_names),
         grid_stride=grid_stride,
+        confidence_power=confidence_power,
         max_pixels=options.max_pixels,
     )

@@ -10,14 +10,14 @@ import tyro
 
 from engine.config import AffinityConfig
 from jobs.command import main
-from jobs.options import DataOptions
+from jobs.options import TrainOptions
 from jobs.shard_job import claim
 from jobs.shard_samples import made_with, shard_source
-from jobs.training_job import train, training_settings
+from jobs.training_job import WRITES, held_out, train, training_settings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainAffinity(DataOptions):
+class TrainAffinity(TrainOptions):
     """Train AffinityNet on the seeds of the same images."""
 
     seeds: str
@@ -29,7 +29,8 @@ class TrainAffinity(DataOptions):
 def run(config: TrainAffinity) -> dict[str, Any]:
     """Train AffinityNet; writes ``weights.safetensors``, ``run.json`` and ``summary.json`` under ``--out``."""
     made = made_with(config.seeds, ("make_seeds",), "--seeds", data=config.data)
-    settings = training_settings("affinity", config.affinity_network)
+    network = held_out(config.affinity_network, config)
+    settings = training_settings("affinity", network)
     claimed = claim(
         "train_affinity",
         config,
@@ -37,10 +38,10 @@ def run(config: TrainAffinity) -> dict[str, Any]:
         {"seeds": made.hash},
         rows_per_shard=made.manifest.rows_per_shard,
         class_names=made.manifest.class_names,
+        writes=WRITES,
     )
-    grid_stride = config.affinity_network.grid_stride
-    source = shard_source(config, claimed, config.seeds, "seed", grid_stride=grid_stride)
-    return train(config, claimed, config.affinity_network, source)
+    source = shard_source(config, claimed, config.seeds, "seed", grid_stride=network.grid_stride)
+    return train(config, claimed, network, source)
 
 
 if __name__ == "__main__":

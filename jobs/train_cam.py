@@ -13,16 +13,16 @@ from engine.stages.samples import SampleSource
 from engine.storage.filesystem import join
 from engine.storage.run_record import WORK_FOLDER
 from jobs.command import main
-from jobs.options import DataOptions
+from jobs.options import TrainOptions
 from jobs.shard_job import claim
-from jobs.training_job import train, training_settings
+from jobs.training_job import WRITES, held_out, train, training_settings
 
 ROWS_PER_SHARD = 1024
 """Rows of the manifest that a loader reads at once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainCam(DataOptions):
+class TrainCam(TrainOptions):
     """Train the multi-label classifier on images and their tags."""
 
     cam_network: Annotated[CamConfig, tyro.conf.arg(name="cam")]
@@ -31,8 +31,9 @@ class TrainCam(DataOptions):
 
 def run(config: TrainCam) -> dict[str, Any]:
     """Train the classifier; writes ``weights.safetensors``, ``run.json`` and ``summary.json`` under ``--out``."""
-    settings = training_settings("cam", config.cam_network)
-    claimed = claim("train_cam", config, settings, {}, rows_per_shard=ROWS_PER_SHARD)
+    network = held_out(config.cam_network, config)
+    settings = training_settings("cam", network)
+    claimed = claim("train_cam", config, settings, {}, rows_per_shard=ROWS_PER_SHARD, writes=WRITES)
     manifest = claimed.manifest
     source = SampleSource(
         manifest=join(config.out, WORK_FOLDER),
@@ -41,7 +42,7 @@ def run(config: TrainCam) -> dict[str, Any]:
         num_classes=len(manifest.class_names),
         max_pixels=config.max_pixels,
     )
-    return train(config, claimed, config.cam_network, source)
+    return train(config, claimed, network, source)
 
 
 if __name__ == "__main__":

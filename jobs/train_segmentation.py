@@ -11,14 +11,14 @@ import tyro
 from engine.config import SegmentationConfig
 from engine.storage.weights import weights_file, weights_hash
 from jobs.command import main
-from jobs.options import DataOptions
+from jobs.options import TrainOptions
 from jobs.shard_job import claim
 from jobs.shard_samples import made_with, shard_source
-from jobs.training_job import train, training_settings
+from jobs.training_job import WRITES, held_out, train, training_settings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainSegmentation(DataOptions):
+class TrainSegmentation(TrainOptions):
     """Train the segmentation network with full supervision on synthesized masks."""
 
     masks: str
@@ -32,7 +32,7 @@ class TrainSegmentation(DataOptions):
 def run(config: TrainSegmentation) -> dict[str, Any]:
     """Train the network; writes ``weights.safetensors``, ``run.json`` and ``summary.json`` under ``--out``."""
     made = made_with(config.masks, ("label", "segment"), "--masks", data=config.data)
-    network = config.segmentation_network
+    network = held_out(config.segmentation_network, config)
     settings = training_settings("segmentation", network)
     inputs = {"masks": made.hash}
     if config.cam:
@@ -45,8 +45,10 @@ def run(config: TrainSegmentation) -> dict[str, Any]:
         inputs,
         rows_per_shard=made.manifest.rows_per_shard,
         class_names=made.manifest.class_names,
+        writes=WRITES,
     )
-    return train(config, claimed, network, shard_source(config, claimed, config.masks, "mask"))
+    source = shard_source(config, claimed, config.masks, "mask", confidence_power=network.confidence_power)
+    return train(config, claimed, network, source)
 
 
 if __name__ == "__main__":

@@ -1,26 +1,45 @@
-"""What the three training jobs have in common: claim, fit, weights, summary."""
+"""What the three training jobs have in common: claim, held-out images, fit, weights, curves, summary."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from engine.cluster import connected
-from engine.config import to_dict
+from engine.config import AffinityConfig, CamConfig, SegmentationConfig, to_dict
 from engine.errors import ConfigError
+from engine.fitting.curves import draw_curves
+from engine.fitting.events import TrainingEvent, TrainingStarted, TrainingValidated
 from engine.objectives import Objective
 from engine.progress import Meter
 from engine.stages.networks import NetworkConfig, save_network
-from engine.stages.sample_order import num_steps
+from engine.stages.sample_order import is_held_out, num_steps
 from engine.stages.samples import SampleSource
-from engine.storage.filesystem import absolute, delete_folder, exists, join
+from engine.storage.event_log import EventLog
+from engine.storage.filesystem import absolute, delete_folder, exists, join, write_bytes
+from engine.storage.manifest import Manifest
 from engine.storage.run_record import WORK_FOLDER, read_json, write_json
-from engine.training import TrainingProgress, fit
-from jobs.options import DataOptions
+from engine.storage.weights import BEST_WEIGHTS_NAME, WEIGHTS_NAME
+from engine.training import Trained, fit
+from jobs.options import DataOptions, TrainOptions
 from jobs.shard_job import Claimed
 
-WEIGHTS = "weights.safetensors"
 SUMMARY = "summary.json"
+CURVES = "curves.png"
+EVENTS = "tensorboard"
+"""Folder of TensorBoard's event files."""
+WRITES = (BEST_WEIGHTS_NAME, CURVES, EVENTS)
+"""What a training job writes beside weights and summary."""
+
+Network = TypeVar("Network", CamConfig, AffinityConfig, SegmentationConfig)
+
+
+def held_out(config: Network, options: TrainOptions) -> Network:
+    """A network's settings with ``--val-fraction``, where it is given."""
+    if not options.val_fraction:
+        return config
+    return replace(config, training=replace(config.training, val_fraction=options.val_fraction))
 
 
 def training_settings(name: str, config: NetworkConfig) -> dict[str, Any]:
@@ -35,58 +54,111 @@ def train(options: DataOptions, claimed: Claimed, config: NetworkConfig, source:
 
     Args:
         config: the network's part of the settings.
-        source: what it learns from.
+        source: what it learns from, before images are held out.
 
     Returns:
-        The summary: images, steps, seconds, the last loss, and the curve.
+        The summary: images, steps, seconds, the last loss, the curve, and with held-out images the scores.
 
     Raises:
-        ConfigError: a step has fewer images than there are workers.
+        ConfigError: a step has fewer images than there are workers, or no image is left to learn from or to score.
     """
-    job, training = claimed.record["job"], config.training
+    training, out = config.training, options.out
     if training.batch_size < options.resources.num_workers:
         raise ConfigError(
             f"training.batch-size is {training.batch_size}; allowed: at least "
             f"--resources.num-workers {options.resources.num_workers}"
         )
-    summary = read_json(join(options.out, SUMMARY))
-    if summary is not None and exists(join(options.out, WEIGHTS)):
+    summary = read_json(join(out, SUMMARY))
+    if summary is not None and exists(join(out, WEIGHTS_NAME)):
         return summary
     objective = Objective.of(config, claimed.manifest.class_names)
     objective.build()  # a mistake in backbone or weights shows here, in one line, before anything starts
-    num_images = sum(source.rows_of_shards)
-    steps = num_steps(num_images, num_epochs=training.num_epochs, batch_size=training.batch_size)
-    work = join(absolute(options.out), WORK_FOLDER, "training")
+    source = split(source, claimed.manifest, training.val_fraction)
     start = time.monotonic()
-    with Meter(job, steps, unit="steps") as meter, connected(options.resources) as cluster:
+    trained = _fitted(options, claimed, objective, config, source)
+    seconds = time.monotonic() - start
+    save_network(join(out, WEIGHTS_NAME), objective.architecture, trained.weights)
+    if trained.best is not None:
+        save_network(join(out, BEST_WEIGHTS_NAME), objective.architecture, trained.best.weights)
+    write_bytes(join(out, CURVES), draw_curves(trained.curve, trained.validation))
+    last = trained.curve[-1]
+    summary = {
+        "images": sum(source.rows_of_shards),
+        "steps": int(last["num_steps"]),
+        "seconds": round(seconds, 2),
+        "images_per_s": round(last["num_steps"] * training.batch_size / seconds, 3),
+        "loss": last["loss"],
+        "curve": trained.curve,
+    }
+    if trained.best is not None:
+        best = {"step": trained.best.step, "score": trained.best.score}
+        summary |= {"held_out": sum(source.held_out_of_shards), "validation": trained.validation, "best": best}
+    write_json(join(out, SUMMARY), summary)
+    delete_folder(_work(options))
+    return summary
 
-        def on_progress(progress: TrainingProgress) -> None:
-            meter.update(
-                progress.step,
-                f"loss {progress.loss:.4f}, rate {progress.learning_rate:.1e}, {progress.images_per_s:.1f} images/s, "
-                f"{progress.waiting:.0%} waiting",
-            )
 
-        trained = fit(
+def split(source: SampleSource, manifest: Manifest, fraction: float) -> SampleSource:
+    """The same samples, of which a fraction of the images is held out by the hash of their ids.
+
+    Raises:
+        ConfigError: none is left to learn from, or none to score.
+    """
+    if not fraction:
+        return source
+    held_out_of_shards = tuple(
+        sum(is_held_out(image_id, fraction) for image_id in manifest.read_shard(shard)["image_id"])
+        for shard in range(manifest.num_shards)
+    )
+    left = tuple(rows - out for rows, out in zip(manifest.rows_of_shards, held_out_of_shards, strict=True))
+    if not sum(held_out_of_shards) or not sum(left):
+        raise ConfigError(
+            f"--val-fraction is {fraction:g}, which holds out {sum(held_out_of_shards)} of {manifest.num_rows} images; "
+            "allowed: a fraction that leaves some on both sides, or 0 (off)"
+        )
+    return replace(source, rows_of_shards=left, held_out_of_shards=held_out_of_shards, val_fraction=fraction)
+
+
+def _work(options: DataOptions) -> str:
+    return join(absolute(options.out), WORK_FOLDER, "training")
+
+
+def _fitted(
+    options: DataOptions, claimed: Claimed, objective: Objective, config: NetworkConfig, source: SampleSource
+) -> Trained:
+    """Train with words on the screen and in TensorBoard's files."""
+    training = config.training
+    steps = num_steps(sum(source.rows_of_shards), num_epochs=training.num_epochs, batch_size=training.batch_size)
+    with (
+        Meter(claimed.record["job"], steps, unit="steps") as meter,
+        EventLog(join(options.out, EVENTS)) as log,
+        connected(options.resources) as cluster,
+    ):
+
+        def on_event(event: TrainingEvent) -> None:
+            if isinstance(event, TrainingStarted):
+                if event.step:
+                    meter.go_on(event.step)
+            elif isinstance(event, TrainingValidated):
+                log.add(event.step, {f"validation/{name}": value for name, value in event.scores.items()})
+                scores = ", ".join(f"{name} {value:.4f}" for name, value in event.scores.items())
+                meter.say(f"step {event.step}, held-out images: {scores}{' (best)' if event.is_best else ''}")
+            else:
+                values = {name: getattr(event, name) for name in ("loss", "learning_rate", "images_per_s", "waiting")}
+                log.add(event.step, {f"training/{name}": value for name, value in values.items()})
+                meter.update(
+                    event.step,
+                    f"loss {event.loss:.4f}, rate {event.learning_rate:.1e}, {event.images_per_s:.1f} images/s, "
+                    f"{event.waiting:.0%} waiting",
+                )
+
+        return fit(
             objective,
             source,
             training,
             options.resources,
             cluster,
-            folder=work,
+            folder=_work(options),
             name=claimed.hash,
-            on_progress=on_progress,
+            on_event=on_event,
         )
-    seconds = time.monotonic() - start
-    save_network(join(options.out, WEIGHTS), objective.architecture, trained.state_dict)
-    summary = {
-        "images": num_images,
-        "steps": steps,
-        "seconds": round(seconds, 2),
-        "images_per_s": round(steps * training.batch_size / seconds, 3),
-        "loss": trained.curve[-1]["loss"],
-        "curve": trained.curve,
-    }
-    write_json(join(options.out, SUMMARY), summary)
-    delete_folder(work)
-    return summary

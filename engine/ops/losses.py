@@ -44,15 +44,17 @@ def affinity_terms(features: Tensor, seed: Tensor, *, radius: int, ignore: int) 
     return affinity_loss_sums(planes, label_planes(seed, radius, ignore))
 
 
-def segmentation_terms(logits: Tensor, mask: Tensor, *, ignore: int) -> Terms:
-    """Cross entropy: one set, a term a pixel that counts.
+def segmentation_terms(logits: Tensor, mask: Tensor, weight: Tensor, *, ignore: int) -> Terms:
+    """Cross entropy: one set, a term a pixel that counts, as much as its image does.
 
     Args:
         logits: (B, C+1, H, W) float, background first.
         mask: (B, H, W) integer class ids.
+        weight: (B,) float32, 0 or more; 1 is an image's usual weight.
     """
-    total = functional.cross_entropy(logits.float(), mask.long(), ignore_index=ignore, reduction="sum")
-    return total[None], (mask != ignore).sum().float()[None]
+    losses = functional.cross_entropy(logits.float(), mask.long(), ignore_index=ignore, reduction="none")
+    counts = (mask != ignore).sum(dim=(1, 2))
+    return (losses.sum(dim=(1, 2)) * weight).sum()[None], (counts * weight).sum()[None]
 
 
 def mean_loss(sums: Tensor, counts: Tensor) -> Tensor:

@@ -16,7 +16,14 @@ from engine.models.backbone import Backbone
 from engine.models.cam_net import CamNetwork
 from engine.models.folding import fold_batch_norms
 from engine.models.segmentation_net import SegmentationNetwork
-from engine.storage.weights import WEIGHTS_NAME, input_stats, load_imagenet_weights, load_weights, save_weights
+from engine.storage.weights import (
+    WEIGHTS_NAME,
+    input_stats,
+    load_imagenet_weights,
+    load_metadata,
+    load_weights,
+    save_weights,
+)
 
 NetworkConfig = CamConfig | AffinityConfig | SegmentationConfig
 
@@ -144,8 +151,8 @@ def load_for_inference(location: str, kind: str, device: str) -> tuple[nn.Module
 
 
 def read_architecture(location: str, kind: str) -> Architecture:
-    """The architecture of a trained network; errors as :func:`load_network`."""
-    return _architecture(location, load_weights(location)[1], kind)
+    """The architecture of a trained network, from the head of its file; errors as :func:`load_network`."""
+    return _architecture(location, load_metadata(location), kind)
 
 
 def _architecture(location: str, metadata: dict[str, str], kind: str) -> Architecture:

@@ -6,7 +6,8 @@ it, so every image is seen exactly once an epoch, and a run that is continued at
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -19,6 +20,35 @@ WINDOW_ROWS = 8192
 def num_steps(num_rows: int, *, num_epochs: int, batch_size: int) -> int:
     """Steps of a training run; the last, incomplete batch is left out, but there is one at least."""
     return max(1, num_rows * num_epochs // batch_size)
+
+
+def is_held_out(image_id: str, fraction: float) -> bool:
+    """Whether an image is kept for validation; it depends on nothing but its id and the fraction.
+
+    Args:
+        fraction: of all images, [0, 1]; what a smaller fraction holds out, a larger one does too.
+    """
+    digest = hashlib.blake2b(image_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < fraction * 2**64
+
+
+def schedule(start: int, steps: int, *, steps_per_epoch: int, held_out_steps: int) -> Iterator[tuple[int, bool]]:
+    """What is loaded one after the other: (step, False) to learn from, and after each epoch (number, True) to score.
+
+    Args:
+        start: steps that are done already, with the validation that came after them.
+        steps: where training ends, with a last validation.
+        held_out_steps: batches of a validation.
+    """
+    for step in range(start, steps):
+        yield step, False
+        if ends_epoch(step + 1, steps, steps_per_epoch):
+            yield from ((number, True) for number in range(held_out_steps))
+
+
+def ends_epoch(done: int, steps: int, steps_per_epoch: int) -> bool:
+    """Whether an epoch, or all, ends after ``done`` steps."""
+    return done == steps or done % steps_per_epoch == 0
 
 
 def samples_of_step(
@@ -40,6 +70,24 @@ def samples_of_step(
         epoch, index = divmod(position, num_rows)
         shard, row = epoch_order(shards, epoch, rng_seed)[index]
         samples.append((epoch, int(shard), int(row)))
+    return samples
+
+
+def held_out_of_step(rows_of_shards: Sequence[int], number: int, *, batch_size: int) -> list[tuple[int, int] | None]:
+    """The samples of one batch of a validation, in the shards' order.
+
+    Args:
+        rows_of_shards: number of held-out rows in each shard.
+        number: of the batch, from 0.
+
+    Returns:
+        ``batch_size`` pairs (shard, row in the shard); None beyond the last.
+    """
+    ends = np.cumsum(rows_of_shards)
+    samples: list[tuple[int, int] | None] = []
+    for position in range(number * batch_size, (number + 1) * batch_size):
+        shard = int(np.searchsorted(ends, position, side="right"))
+        samples.append((shard, int(position - ends[shard] + rows_of_shards[shard])) if shard < len(ends) else None)
     return samples
 
 

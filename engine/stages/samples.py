@@ -6,6 +6,7 @@ Letters: B samples, C classes, (H, W) pixels, (h, w) cells.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from torchvision.transforms import functional as color
 from engine.config import TrainingConfig
 from engine.errors import ImageError
 from engine.records import IGNORE, IGNORE_16, Batch, decode_mask
-from engine.stages.sample_order import samples_of_step
+from engine.stages.sample_order import held_out_of_step, is_held_out, samples_of_step
 from engine.storage.images import decode_image
 from engine.storage.manifest import open_manifest
 from engine.storage.pictures import read_picture
@@ -40,16 +41,40 @@ class SampleSource:
     shards: str = ""
     """Folder of the shards with the target column; its rows are those of the manifest."""
     rows_of_shards: tuple[int, ...]
+    """Images of each shard to learn from."""
+    held_out_of_shards: tuple[int, ...] = ()
+    """Images of each shard that are kept for validation."""
+    val_fraction: float = 0.0
+    """Which those are: see :func:`engine.stages.sample_order.is_held_out`."""
+    confidence_power: float = 0.0
+    """A mask counts as much as its confidence to this power."""
     num_classes: int
     grid_stride: int = 0
     """Pixels a cell of a seed."""
     max_pixels: int
 
 
-class LoadSamples:
-    """Reads ``step``; adds ``image`` (H, W, 3) uint8 and ``target``; ``batch_size`` rows for each step.
+Sample = tuple[NDArray[np.uint8], NDArray[Any], float]
+"""Image, target and weight."""
 
-    ``target`` is (C,) float32 for tags, (h, w) int32 for a seed, (H, W) int32 for a mask; 255 (65535) does not count.
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _View:
+    """Which part of an image is seen, and how."""
+
+    size: tuple[int, int]
+    """Height and width of the scaled image, pixels."""
+    corner: tuple[int, int]
+    """Top and left of the crop in it, pixels; negative where the crop reaches beyond."""
+    flip: bool = False
+
+
+class LoadSamples:
+    """Reads ``step``, ``held_out``; adds ``image`` (H, W, 3) uint8, ``target``, ``weight`` float32.
+
+    A step gives this worker's part of its ``batch_size`` rows: of the training images cropped at random, or of the
+    held-out images as they are. ``target`` is (C,) float32 for tags, (h, w) int32 for a seed, (H, W) int32 for a mask;
+    255 (65535) does not count. ``weight`` is 0 where a batch of held-out images has none left, or one is not usable.
     """
 
     def __init__(self, source: SampleSource, config: TrainingConfig, *, rank: int, num_workers: int) -> None:
@@ -64,91 +89,145 @@ class LoadSamples:
         self._read = lru_cache(maxsize=256)(self._read_shard)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, NDArray[Any]]:
-        pairs = [
-            self.sample(epoch, shard, row) for step in batch["step"] for epoch, shard, row in self._assigned(int(step))
+        samples = [
+            sample
+            for step, held_out in zip(batch["step"], batch["held_out"], strict=True)
+            for sample in (self._held_out(int(step)) if held_out else self._training(int(step)))
         ]
         return {
-            "image": np.stack([image for image, _ in pairs]),
-            "target": np.stack([target for _, target in pairs]),
+            "image": np.stack([image for image, _, _ in samples]),
+            "target": np.stack([target for _, target, _ in samples]),
+            "weight": np.array([weight for _, _, weight in samples], dtype=np.float32),
         }
 
-    def _assigned(self, step: int) -> list[tuple[int, int, int]]:
+    def _training(self, step: int) -> list[Sample]:
         config = self._config
         everyone = samples_of_step(
             self._source.rows_of_shards, step, batch_size=config.batch_size, rng_seed=config.rng_seed
         )
-        return everyone[self._rank :: self._num_workers]
+        return [self.sample(*place) for place in everyone[self._rank :: self._num_workers]]
 
-    def sample(self, epoch: int, shard: int, row: int) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-        """One sample; an image that cannot be used gives its place to another of its shard.
+    def _held_out(self, number: int) -> list[Sample]:
+        everyone = held_out_of_step(self._source.held_out_of_shards, number, batch_size=self._config.batch_size)
+        return [self.held_out(place) for place in everyone[self._rank :: self._num_workers]]
+
+    def sample(self, epoch: int, shard: int, row: int) -> Sample:
+        """One sample to learn from; an image that cannot be used gives its place to another.
 
         Raises:
             ImageError: many in a row could not be read.
         """
-        rng = np.random.default_rng([self._config.rng_seed, epoch, shard, row])
+        rng, jitter = np.random.default_rng([self._config.rng_seed, epoch, shard, row]), self._config.color_jitter
         failure: object = None
         for _ in range(MAX_REDRAWS):
-            rows = self._read(shard)
-            if rows["error"][row] is not None:
-                failure = rows["error"][row]
-            elif self._source.target == "tags" or rows["png"][row] is not None:
-                try:
-                    image = decode_image(
-                        read_picture(rows["uri"][row]),
-                        max_pixels=self._source.max_pixels,
-                        draft_px=self._config.long_side_px[1],
-                    )
-                    return self._augmented(image, rows, row, rng)
-                except (ImageError, OSError) as error:
-                    failure = error
+            rows = self._read(shard, held_out=False)
+            try:
+                image = self._image(rows, row)
+                view = self._random_view(image, rng)
+                return self._cut(image, rows, row, view, lambda picture: _jittered(picture, jitter, rng))
+            except (ImageError, OSError) as error:
+                failure = error
             shard = int(rng.choice(len(self._source.rows_of_shards), p=self._weights()))
             row = int(rng.integers(self._source.rows_of_shards[shard]))
         raise ImageError("training", f"{MAX_REDRAWS} images in a row cannot be used; the last: {failure}")
+
+    def held_out(self, place: tuple[int, int] | None) -> Sample:
+        """One sample to score, the whole image without augmentation; of weight 0 where there is none.
+
+        Args:
+            place: shard, and row among its held-out rows.
+        """
+        crop = self._config.crop_px
+        if place is not None:
+            rows = self._read(place[0], held_out=True)
+            try:
+                image = self._image(rows, place[1])
+            except (ImageError, OSError):
+                pass
+            else:
+                height, width = (max(1, round(side * crop / max(image.shape[:2]))) for side in image.shape[:2])
+                view = _View(size=(height, width), corner=(-((crop - height) // 2), -((crop - width) // 2)))
+                pixels, target, _ = self._cut(image, rows, place[1], view, lambda picture: picture)
+                return pixels, target, 1.0
+        target = np.full((-(-crop // self._cell),) * 2, self._ignore, dtype=np.int32)
+        if self._source.target == "tags":
+            target = image_labels([], self._source.num_classes)
+        return np.zeros((crop, crop, 3), dtype=np.uint8), target, 0.0
+
+    @property
+    def _cell(self) -> int:
+        return self._source.grid_stride if self._source.target == "seed" else 1
 
     def _weights(self) -> NDArray[np.float64]:
         rows = np.asarray(self._source.rows_of_shards, dtype=np.float64)
         weights: NDArray[np.float64] = rows / rows.sum()
         return weights
 
-    def _read_shard(self, shard: int) -> Batch:
-        rows = open_manifest(self._source.manifest).read_shard(shard)
-        if self._source.target == "tags":
+    def _read_shard(self, shard: int, *, held_out: bool) -> Batch:
+        """The rows of one shard to learn from, or those that are held out."""
+        source = self._source
+        rows = open_manifest(source.manifest).read_shard(shard)
+        if source.target != "tags":
+            columns = ("image_id", source.target, "error", *(("confidence",) if source.confidence_power else ()))
+            table = read_shard(source.shards, shard, columns)
+            assert table.column("image_id").to_pylist() == rows["image_id"], "shards and manifest disagree"
+            pictures = table.column(source.target).to_pylist()
+            rows = {**rows, **{name: table.column(name).to_pylist() for name in columns[2:]}}
+            rows["png"] = [None if picture is None else picture["bytes"] for picture in pictures]
+        if not source.val_fraction:
             return rows
-        table = read_shard(self._source.shards, shard, ("image_id", self._source.target, "error"))
-        assert table.column("image_id").to_pylist() == rows["image_id"], "shards and manifest disagree"
-        pictures = table.column(self._source.target).to_pylist()
-        return {
-            **rows,
-            "png": [None if picture is None else picture["bytes"] for picture in pictures],
-            "error": table.column("error").to_pylist(),
-        }
+        kept = [row for row, name in enumerate(rows["image_id"]) if is_held_out(name, source.val_fraction) == held_out]
+        return {name: [values[row] for row in kept] for name, values in rows.items()}
 
-    def _augmented(
-        self, image: NDArray[np.uint8], rows: Batch, row: int, rng: np.random.Generator
-    ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-        crop = self._config.crop_px
+    def _image(self, rows: Batch, row: int) -> NDArray[np.uint8]:
+        """The decoded image of a row.
+
+        Raises:
+            ImageError: the row carries an error, or the image cannot be decoded.
+            OSError: it cannot be read.
+        """
+        if rows["error"][row] is not None:
+            stage, _, reason = rows["error"][row].partition(": ")
+            raise ImageError(stage, reason)
+        if self._source.target != "tags" and rows["png"][row] is None:
+            raise ImageError("training", f"the row has no {self._source.target}")
+        return decode_image(
+            read_picture(rows["uri"][row]), max_pixels=self._source.max_pixels, draft_px=self._config.long_side_px[1]
+        )
+
+    def _random_view(self, image: NDArray[np.uint8], rng: np.random.Generator) -> _View:
         low, high = self._config.long_side_px
         factor = rng.integers(low, high, endpoint=True) / max(image.shape[:2])
         height, width = (max(1, round(side * factor)) for side in image.shape[:2])
-        flip = bool(rng.random() < 0.5)
-        top, left = _corner(height, crop, rng), _corner(width, crop, rng)
+        flip, crop = bool(rng.random() < 0.5), self._config.crop_px
+        return _View(size=(height, width), corner=(_corner(height, crop, rng), _corner(width, crop, rng)), flip=flip)
 
+    def _cut(
+        self,
+        image: NDArray[np.uint8],
+        rows: Batch,
+        row: int,
+        view: _View,
+        colored: Callable[[Image.Image], Image.Image],
+    ) -> Sample:
+        """What a view shows of an image and of its target."""
+        crop, (height, width), (top, left) = self._config.crop_px, view.size, view.corner
         picture = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
-        picture = _jittered(picture, self._config.color_jitter, rng)
-        scaled = np.asarray(picture)
+        scaled = np.asarray(colored(picture))
         pixels = np.full((crop, crop, 3), scaled.mean(axis=(0, 1)).astype(np.uint8), dtype=np.uint8)
         pixels[max(0, -top) : height - top, max(0, -left) : width - left] = scaled[
             max(0, top) : top + crop, max(0, left) : left + crop
         ]
-        if flip:
+        if view.flip:
             pixels = np.ascontiguousarray(pixels[:, ::-1])
         if self._source.target == "tags":
-            return pixels, image_labels(rows["class_ids"][row], self._source.num_classes)
-        cell = self._source.grid_stride if self._source.target == "seed" else 1
+            return pixels, image_labels(rows["class_ids"][row], self._source.num_classes), 1.0
         target = cut_labels(
-            decode_mask(rows["png"][row]), (height, width), (top, left), crop=crop, cell=cell, ignore=self._ignore
+            decode_mask(rows["png"][row]), view.size, view.corner, crop=crop, cell=self._cell, ignore=self._ignore
         )
-        return pixels, np.ascontiguousarray(target[:, ::-1]) if flip else target
+        power = self._source.confidence_power
+        weight = float(rows["confidence"][row]) ** power if power else 1.0
+        return pixels, np.ascontiguousarray(target[:, ::-1]) if view.flip else target, weight
 
 
 def image_labels(class_ids: list[int], num_classes: int) -> NDArray[np.float32]:

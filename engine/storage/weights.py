@@ -21,9 +21,14 @@ from torch import Tensor, nn
 
 from engine.errors import WeightsError
 from engine.storage import filesystem
+from engine.storage.retries import retry
 
 WEIGHTS_NAME = "weights.safetensors"
-"""Name of the file in the folder that a training job writes."""
+"""Name of the file in the folder that a training job writes: the weights after the last step."""
+BEST_WEIGHTS_NAME = "best-weights.safetensors"
+"""Name of the file beside it with the weights that scored best on held-out images, where there are any."""
+_MOST_HEADER_BYTES = 100_000_000
+"""As the library's own limit."""
 
 _METADATA_KEY = "tag2mask"
 _PICKLES = (".pth", ".pt", ".bin")
@@ -74,8 +79,34 @@ def load_weights(location: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     data = _read(file)
     tensors = _parse_safetensors(data, file)
     _check_finite(tensors, file)
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__") or {}
-    return tensors, json.loads(header[_METADATA_KEY]) if _METADATA_KEY in header else header
+    return tensors, _metadata(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]))
+
+
+def load_metadata(location: str) -> dict[str, str]:
+    """The metadata that :func:`save_weights` wrote; of the file only its header is read.
+
+    Raises:
+        WeightsError: the file is missing or damaged.
+    """
+    file = weights_file(location)
+    opened, path = filesystem.open_filesystem(file)
+
+    def read() -> bytes:
+        with opened.open_input_file(path) as source:
+            size = int.from_bytes(source.read(8), "little")
+            return bytes(source.read(size)) if size <= _MOST_HEADER_BYTES else b""
+
+    try:
+        return _metadata(json.loads(retry(read, file)))
+    except (ValueError, AttributeError) as error:
+        raise WeightsError(f"weights '{file}' are damaged or not a safetensors file") from error
+    except OSError as error:
+        raise WeightsError(f"weights: {error}") from error
+
+
+def _metadata(header: dict[str, Any]) -> dict[str, str]:
+    found: dict[str, str] = header.get("__metadata__") or {}
+    return json.loads(found[_METADATA_KEY]) if _METADATA_KEY in found else found
 
 
 def weights_hash(location: str) -> str:

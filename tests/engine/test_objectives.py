@@ -23,11 +23,15 @@ def test_objective_of_each_network_gives_a_loss_that_reaches_all_its_layers(kind
         "segmentation": torch.randint(0, 4, (2, 64, 64)),
     }
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
-    sums, counts = objective.terms(network(images), targets[kind])
+    output = network(images)
+    sums, counts = objective.terms(output, targets[kind], torch.ones(2))
     loss = objective.combine(sums, counts)
     loss.backward()
     assert float(loss) > 0
     assert all(parameter.grad is not None for parameter in network.parameters())
+    name, score = next(iter(objective.scores(objective.table(output.detach(), targets[kind])).items()))
+    assert name == {"cam": "mean_ap", "affinity": "pair_accuracy", "segmentation": "miou"}[kind]
+    assert 0 <= score <= 1
 
 
 def test_many_classes_are_ignored_by_the_wider_value() -> None:
@@ -35,7 +39,7 @@ def test_many_classes_are_ignored_by_the_wider_value() -> None:
         names = tuple(f"class {number}" for number in range(num_classes))
         objective = Objective.of(network_config("segmentation"), names)
         mask = torch.tensor([[[0, ignore, 3]]])
-        assert objective.terms(torch.zeros(1, num_classes + 1, 1, 3), mask)[1].tolist() == [2]
+        assert objective.terms(torch.zeros(1, num_classes + 1, 1, 3), mask, torch.ones(1))[1].tolist() == [2]
 
 
 def test_backbone_and_new_layers_learn_at_their_own_rates() -> None:

@@ -5,21 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 
 from engine.cluster import connected
-from engine.config import ResourceConfig, TrainingConfig
+from engine.config import AffinityConfig, ResourceConfig
+from engine.fitting.events import TrainingEvent, TrainingProgress, TrainingStarted, TrainingValidated
 from engine.objectives import Objective
+from engine.ops.affinity import label_planes
 from engine.records import encode_mask
-from engine.stages.samples import SampleSource
-from engine.training import Trained, TrainingProgress, fit
+from engine.stages.sample_order import is_held_out
+from engine.stages.samples import LoadSamples, SampleSource
+from engine.training import Trained, fit
 from tests.engine.stages.examples import CLASS_NAMES, network_config, picture, png, write_samples
 
+OBJECTIVE = cast(AffinityConfig, network_config("affinity"))
 CONFIG = replace(
-    network_config("affinity").training,
+    OBJECTIVE.training,
     num_epochs=2,
     batch_size=4,
     crop_px=64,
@@ -28,8 +33,12 @@ CONFIG = replace(
     head_learning_rate=1e-2,
     optimizer="sgd",
     weight_decay=0.0,
+    val_fraction=0.35,
 )
-Fit = Callable[..., tuple[Trained, list[TrainingProgress], float]]
+NUM_IMAGES, NUM_STEPS = 9, 3
+Fitted = tuple[Trained, list[TrainingEvent], float]
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,30 +51,39 @@ def quick_reports() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> SampleSource:
-    seeds = [encode_mask(np.random.default_rng(number).integers(0, 3, (8, 9)).astype(np.uint8)) for number in range(6)]
-    seeds[2] = encode_mask(np.full((8, 9), 255, dtype=np.uint8))
-    pictures = [png(picture(64, 72, number)) for number in range(6)]
-    return write_samples(tmp_path_factory.mktemp("samples"), pictures, {"seed": list(seeds)})
+    """Nine images; the seeds of five are all background, so that they have no negative pair."""
+    seeds = [np.random.default_rng(number).integers(0, 3, (8, 9)).astype(np.uint8) for number in range(NUM_IMAGES)]
+    for number in (0, 2, 3, 6, 7):
+        seeds[number][:] = 0
+    pictures = [png(picture(64, 72, number)) for number in range(NUM_IMAGES)]
+    whole = write_samples(tmp_path_factory.mktemp("samples"), pictures, {"seed": [encode_mask(seed) for seed in seeds]})
+    held_out = [number for number in range(NUM_IMAGES) if is_held_out(f"{number}.png", CONFIG.val_fraction)]
+    counts = tuple(sum(number // 3 == shard for number in held_out) for shard in range(3))
+    assert sum(counts) == 2
+    left = tuple(3 - count for count in counts)
+    return replace(whole, rows_of_shards=left, held_out_of_shards=counts, val_fraction=CONFIG.val_fraction)
 
 
 @pytest.fixture(scope="module")
-def fitted(source: SampleSource, tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Fit:
+def fitted(source: SampleSource, tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Callable[..., Fitted]:
     folder = str(tmp_path_factory.mktemp("training"))
 
-    def run(name: str, *, num_workers: int = 1, config: TrainingConfig = CONFIG):  # type: ignore[no-untyped-def]
-        resources = ResourceConfig(num_workers=num_workers, training_threads=1, max_loader_actors=1)
-        said: list[TrainingProgress] = []
+    def run(name: str, *, num_workers: int = 1) -> Fitted:
+        resources = ResourceConfig(
+            num_workers=num_workers, min_workers=1, training_threads=1, max_loader_actors=1, checkpoint_every_steps=1
+        )
+        said: list[TrainingEvent] = []
         start = time.monotonic()
         with connected(resources) as cluster:
             trained = fit(
-                Objective.of(network_config("affinity"), CLASS_NAMES),
+                Objective.of(OBJECTIVE, CLASS_NAMES),
                 source,
-                config,
+                CONFIG,
                 resources,
                 cluster,
                 folder=folder,
                 name=name,
-                on_progress=said.append,
+                on_event=said.append,
             )
         return trained, said, time.monotonic() - start
 
@@ -73,46 +91,75 @@ def fitted(source: SampleSource, tmp_path_factory: pytest.TempPathFactory, ray_s
 
 
 @pytest.fixture(scope="module")
-def one_worker(fitted: Fit) -> tuple[Trained, list[TrainingProgress], float]:
+def one_worker(fitted: Callable[..., Fitted]) -> Fitted:
     return fitted("one")
 
 
-@pytest.mark.slow
 def test_training_changes_the_weights_and_a_finished_run_is_not_done_again(
-    fitted: Fit, one_worker: tuple[Trained, list[TrainingProgress], float]
+    fitted: Callable[..., Fitted], one_worker: Fitted
 ) -> None:
-    trained, said, first_s = one_worker
+    trained, _, first_s = one_worker
     torch.manual_seed(CONFIG.rng_seed)
-    start = Objective.of(network_config("affinity"), CLASS_NAMES).build().state_dict()
-    assert trained.state_dict.keys() == start.keys()
-    assert all(bool(torch.isfinite(value).all()) for value in trained.state_dict.values())
-    assert not torch.equal(trained.state_dict["mix.weight"], start["mix.weight"])
-    assert not torch.equal(
-        trained.state_dict["backbone.timm_model.conv_stem.weight"], start["backbone.timm_model.conv_stem.weight"]
-    )
+    start = Objective.of(OBJECTIVE, CLASS_NAMES).build().state_dict()
+    assert trained.weights.keys() == start.keys()
+    assert all(bool(torch.isfinite(value).all()) for value in trained.weights.values())
+    assert not torch.equal(trained.weights["mix.weight"], start["mix.weight"])
+    stem = "backbone.timm_model.conv_stem.weight"
+    assert not torch.equal(trained.weights[stem], start[stem])
     norms = [name for name in start if "running" in name]
     assert norms
-    assert all(torch.equal(trained.state_dict[name], start[name]) for name in norms)  # frozen
+    assert all(torch.equal(trained.weights[name], start[name]) for name in norms)  # frozen
 
     last = trained.curve[-1]
-    assert (last["step"], last["num_steps"]) == (3, 3)
+    assert (last["step"], last["num_steps"]) == (NUM_STEPS, NUM_STEPS)
     assert last["learning_rate"] == pytest.approx(CONFIG.head_learning_rate * (1 / 3) ** CONFIG.poly_power)
     assert np.isfinite(last["loss"])
-    assert said[-1].step == 3
 
     again, _, again_s = fitted("one")
     assert again_s < first_s
     assert again.curve == trained.curve
-    for name, value in trained.state_dict.items():
-        torch.testing.assert_close(again.state_dict[name], value, rtol=0, atol=0)
+    for name, value in trained.weights.items():
+        torch.testing.assert_close(again.weights[name], value, rtol=0, atol=0)
 
 
-@pytest.mark.slow
-def test_two_workers_end_with_the_weights_of_one(
-    fitted: Fit, one_worker: tuple[Trained, list[TrainingProgress], float]
+def test_training_tells_its_start_its_progress_and_its_scores(one_worker: Fitted) -> None:
+    trained, said, _ = one_worker
+    assert said[0] == TrainingStarted(step=0, num_steps=NUM_STEPS, num_workers=1)
+    assert [event.step for event in said if isinstance(event, TrainingProgress)][-1] == NUM_STEPS
+    validated = [event for event in said if isinstance(event, TrainingValidated)]
+    assert [{"step": event.step, **event.scores} for event in validated] == trained.validation
+    assert [event.step for event in validated] == [2, 3]
+    assert validated[0].is_best
+    assert trained.best is not None
+    scores = [event.scores["pair_accuracy"] for event in validated]
+    assert trained.best.score == max(scores)
+    assert trained.best.step == validated[scores.index(max(scores))].step
+    same = all(torch.equal(value, trained.weights[name]) for name, value in trained.best.weights.items())
+    assert same == (trained.best.step == NUM_STEPS)
+
+
+def test_two_workers_end_with_the_weights_of_one_though_one_of_them_has_no_negative_pair(
+    fitted: Callable[..., Fitted], one_worker: Fitted, source: SampleSource
 ) -> None:
+    negatives = [
+        [
+            bool(label_planes(torch.from_numpy(batch["target"]), OBJECTIVE.radius, 255).negative.any())
+            for rank in range(2)
+            for batch in [LoadSamples(source, CONFIG, rank=rank, num_workers=2)(_step(step))]
+        ]
+        for step in range(NUM_STEPS)
+    ]
+    assert any(set(ranks) == {True, False} for ranks in negatives)
+
     one, _, _ = one_worker
-    two, _, _ = fitted("two", num_workers=2)
-    for name, value in one.state_dict.items():
-        torch.testing.assert_close(two.state_dict[name], value, rtol=1e-3, atol=1e-5)
+    two, said, _ = fitted("two", num_workers=2)
+    assert said[0] == TrainingStarted(step=0, num_steps=NUM_STEPS, num_workers=2)
+    for name, value in one.weights.items():
+        torch.testing.assert_close(two.weights[name], value, rtol=1e-3, atol=1e-5)
     assert two.curve[-1]["loss"] == pytest.approx(one.curve[-1]["loss"], rel=1e-3)
+    for mine, theirs in zip(two.validation, one.validation, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-2)
+
+
+def _step(step: int) -> dict[str, np.ndarray]:
+    return {"step": np.array([step]), "held_out": np.array([False])}

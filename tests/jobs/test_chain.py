@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import torch
 
 from engine.config import ResourceConfig, Settings, TrainingConfig, WalkConfig
 from engine.errors import OutputError
@@ -19,6 +21,7 @@ from engine.records import decode_mask, mask_schema
 from engine.stages.networks import load_network
 from engine.storage.shards import committed_shards, read_schema, read_shards
 from jobs import (
+    check_tags,
     evaluate,
     label,
     make_scenes,
@@ -31,7 +34,7 @@ from jobs import (
 from jobs.command import main
 
 pytestmark = pytest.mark.slow
-NUM_SCENES = 12
+NUM_SCENES, NUM_HELD_OUT = 12, 2
 NETWORK = {"backbone": "mobilenetv3_small_050", "weights": "random"}
 
 
@@ -56,13 +59,16 @@ def _settings() -> Settings:
         crf=replace(tiny.crf, num_iterations=2),
         segmentation=replace(
             tiny.segmentation,
-            training=short(tiny.segmentation.training),
+            training=replace(short(tiny.segmentation.training), ema_decay=0.5),
             inference=sight,
             head_channels=16,
+            confidence_power=1.0,
             **NETWORK,
         ),
         shards=replace(tiny.shards, rows_per_shard=5),
-        resources=ResourceConfig(training_threads=1, max_loader_actors=1, max_network_actors=1, max_crf_actors=1),
+        resources=ResourceConfig(
+            num_workers=2, training_threads=1, max_loader_actors=1, max_network_actors=1, max_crf_actors=1
+        ),
     )
 
 
@@ -146,7 +152,7 @@ def masks(folder: Path, cam: str, affinity: str) -> str:
 @pytest.fixture(scope="module")
 def segmentation(folder: Path, masks: str) -> str:
     config = train_segmentation.TrainSegmentation(
-        **_shared(folder, "segmentation"), masks=masks, segmentation_network=SETTINGS.segmentation
+        **_shared(folder, "segmentation"), masks=masks, segmentation_network=SETTINGS.segmentation, val_fraction=0.3
     )
     train_segmentation.run(config)
     return str(folder / "segmentation")
@@ -157,19 +163,22 @@ def _json(*parts: str | Path) -> dict[str, Any]:
     return values
 
 
-def _check_trained(out: str, kind: str) -> None:
+def _check_trained(out: str, kind: str, *, num_images: int = NUM_SCENES) -> dict[str, Any]:
     names = tuple((Path(out).parent / "scenes" / "classes.txt").read_text().split())
     network, architecture = load_network(out, kind)
     assert architecture.class_names == names
     assert architecture.backbone == NETWORK["backbone"]
     assert all(bool(value.isfinite().all()) for value in network.state_dict().values())
     summary = _json(out, "summary.json")
-    assert (summary["images"], summary["steps"]) == (NUM_SCENES, NUM_SCENES // 6)
+    assert (summary["images"], summary["steps"]) == (num_images, num_images // 6)
     assert summary["loss"] == summary["curve"][-1]["loss"] > 0
     record = _json(out, "run.json")
     assert record["settings"][kind]["training"]["crop_px"] == 64
     assert record["versions"].keys() >= {"torch", "ray", "tag2mask"}
     assert {path.name for path in Path(out, ".tag2mask").iterdir()} == {"manifest"}  # no checkpoints left
+    assert Path(out, "curves.png").stat().st_size > 1000
+    assert len(list(Path(out, "tensorboard").iterdir())) == 1
+    return summary
 
 
 def _rows(out: str) -> list[dict[str, Any]]:
@@ -200,6 +209,35 @@ def test_classifier_is_trained_once(folder: Path, cam: str) -> None:
     other = replace(SETTINGS.cam, training=replace(SETTINGS.cam.training, learning_rate=1.0))
     with pytest.raises(OutputError, match=r"cam\.training\.learning_rate: .* -> 1\.0"):
         train_cam.run(train_cam.TrainCam(**_shared(folder, "cam"), cam_network=other))
+
+
+def test_contradicted_tags_are_listed_the_surest_first(folder: Path, cam: str) -> None:
+    config = check_tags.CheckTags(
+        **_shared(folder, "tags"),
+        cam=cam,
+        doubt_below=0.6,
+        miss_above=0.4,
+        cam_inference=SETTINGS.cam.inference,
+        shards=SETTINGS.shards,
+    )
+    summary = check_tags.run(config)
+    assert committed_shards(config.out) == {0, 1, 2}
+    names = _json(cam, "run.json")["class_names"]
+    expected = {}
+    for row in _rows(config.out):
+        for name, probability in zip(names, row["probabilities"], strict=True):
+            if probability < 0.6 if name in row["tags"] else probability > 0.4:
+                expected[row["image_id"], name] = (name in row["tags"], probability)
+    table = pq.read_table(f"{config.out}/contradicted.parquet").to_pylist()
+    assert {(row["image_id"], row["tag"]): (row["present"], row["probability"]) for row in table} == expected
+    assert {row["present"] for row in table} == {True, False}  # a network of two steps is sure of nothing
+    assert (summary["denied"], summary["missed"]) == tuple(
+        sum(row["present"] is kind for row in table) for kind in (True, False)
+    )
+    surety = [1 - row["probability"] if row["present"] else row["probability"] for row in table]
+    assert surety == sorted(surety, reverse=True)
+    none = check_tags.run(replace(config, doubt_below=0.0, miss_above=1.0))
+    assert (none["denied"], none["missed"]) == (0, 0)
 
 
 def test_seeds_lie_on_their_grid_with_sure_cells_of_the_tags_alone(folder: Path, seeds: str) -> None:
@@ -290,7 +328,15 @@ def test_shard_that_is_gone_is_made_again_with_the_same_bytes(folder: Path, cam:
 
 
 def test_network_learns_from_the_masks_and_segments_with_and_without_tags(folder: Path, segmentation: str) -> None:
-    _check_trained(segmentation, "segmentation")
+    summary = _check_trained(segmentation, "segmentation", num_images=NUM_SCENES - NUM_HELD_OUT)
+    assert summary["held_out"] == NUM_HELD_OUT
+    assert [point["step"] for point in summary["validation"]] == [summary["steps"]]
+    assert summary["best"] == {"step": summary["steps"], "score": summary["validation"][0]["miou"]}
+    best, last = (
+        load_network(f"{segmentation}/{name}weights.safetensors", "segmentation")[0] for name in ("best-", "")
+    )
+    for name, value in best.state_dict().items():
+        assert torch.equal(value, last.state_dict()[name])
     config = segment.SegmentImages(
         **_shared(folder, "segmented"),
         segmentation=segmentation,

@@ -102,7 +102,8 @@ def test_chain_runs_with_everything_on_s3(chain: str) -> None:
     assert committed_shards(f"{chain}/seeds") == {0, 1, 2, 3}
     assert committed_shards(f"{chain}/masks") == {0, 1, 2, 3, 4}
     for trained in ("cam", "affinity"):
-        assert list_names(f"{chain}/{trained}") == ["run.json", "summary.json", "weights.safetensors"]
+        assert list_names(f"{chain}/{trained}") == ["curves.png", "run.json", "summary.json", "weights.safetensors"]
+        assert len(list_names(f"{chain}/{trained}/tensorboard")) == 1
         assert list_names(f"{chain}/{trained}/.tag2mask") == ["manifest"]  # no checkpoints left
     summary = json.loads(read_bytes(f"{chain}/masks/summary.json"))
     assert (summary["images"], summary["labeled"], summary["errors"]) == (NUM_IMAGES + 2, NUM_IMAGES, {"fetch": 2})

@@ -113,6 +113,7 @@ def _parts(job: type) -> dict[str, object]:
         "seed": tiny.seed,
         "walk": tiny.walk,
         "crf": tiny.crf,
+        "confidence": tiny.confidence,
         "shards": tiny.shards,
     }
     return {name: value for name, value in parts.items() if name in job.__dataclass_fields__}  # type: ignore[attr-defined]

@@ -33,15 +33,17 @@ def test_segmentation_loss_is_what_a_slow_loop_finds() -> None:
     rng = np.random.default_rng(0)
     logits, mask = rng.normal(0, 3, (2, 3, 4, 5)), rng.integers(0, 3, (2, 4, 5))
     mask[0, :2] = mask[1, 3, 2] = 255
-    losses = []
+    weight = (0.25, 2.0)
+    losses, weights = [], []
     for image in range(2):
         for y in range(4):
             for x in range(5):
                 if mask[image, y, x] != 255:
                     scores = np.exp(logits[image, :, y, x])
-                    losses.append(-math.log(scores[mask[image, y, x]] / scores.sum()))
-    found = mean_loss(*segmentation_terms(torch.from_numpy(logits), torch.from_numpy(mask), ignore=255))
-    assert float(found) == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+                    losses.append(-weight[image] * math.log(scores[mask[image, y, x]] / scores.sum()))
+                    weights.append(weight[image])
+    terms = segmentation_terms(torch.from_numpy(logits), torch.from_numpy(mask), torch.tensor(weight), ignore=255)
+    assert float(mean_loss(*terms)) == pytest.approx(sum(losses) / sum(weights), rel=1e-5)
 
 
 def test_affinity_loss_is_what_a_slow_loop_finds() -> None:
@@ -88,7 +90,11 @@ def _seeds(first: str) -> tuple[Tensor, Tensor]:
 
 CASES: dict[str, tuple[Callable[[], tuple[Tensor, Tensor]], Callable[..., Terms], Callable[..., Tensor]]] = {
     "tags": (_tags, tag_terms, mean_loss),
-    "masks": (_masks, partial(segmentation_terms, ignore=255), mean_loss),
+    "masks": (
+        _masks,
+        lambda logits, mask: segmentation_terms(logits, mask, torch.ones(len(mask)), ignore=255),
+        mean_loss,
+    ),
     **{
         f"seeds, {first}": (
             partial(_seeds, first),

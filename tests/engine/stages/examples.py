@@ -69,7 +69,11 @@ def write_network(folder: Any, kind: str, *, rng_seed: int = 0) -> str:
 
 
 def write_samples(
-    folder: Path, pictures: list[bytes], targets: dict[str, list[bytes | None]] | None = None
+    folder: Path,
+    pictures: list[bytes],
+    targets: dict[str, list[bytes | None]] | None = None,
+    *,
+    confidence: list[float] | None = None,
 ) -> SampleSource:
     """Images with the tags cat and bird, their frozen manifest, and shards of three rows with the target column."""
     lines = ["image,tags"]
@@ -86,7 +90,8 @@ def write_samples(
         for shard in range(manifest.num_shards):
             rows = manifest.read_shard(shard)
             part = values[3 * shard : 3 * shard + 3]
-            columns = {name: [None] * len(part) for name in ("height", "width", "areas", "confidence")}
+            columns: dict[str, list[Any]] = {name: [None] * len(part) for name in ("height", "width", "areas")}
+            columns["confidence"] = (confidence or [None] * len(values))[3 * shard : 3 * shard + 3]
             error = ["crf: odd" if value is None else None for value in part]
             table = shard_table({**rows, **columns, target: part, "error": error}, schema)
             write_shard(str(folder / "shards"), shard, table)

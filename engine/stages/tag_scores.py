@@ -1,0 +1,60 @@
+"""What the classifier thinks of each class in an image, to find tags that it contradicts.
+
+Letters: C classes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from engine.config import InferenceConfig
+from engine.errors import ImageError
+from engine.records import Batch
+from engine.stages.networks import load_for_inference
+from engine.stages.scaling import as_tensor, resized, scaled_size
+from engine.storage.images import decode_image
+
+
+class ScoreTags:
+    """Reads ``encoded``; adds ``probabilities`` (C,) float32; drops ``encoded``, ``class_ids``; fills ``error``."""
+
+    def __init__(self, weights: str, config: InferenceConfig, *, device: str, max_pixels: int) -> None:
+        """Args:
+        weights: what ``jobs.train_cam`` wrote.
+
+        Raises:
+            WeightsError: the weights cannot be used.
+        """
+        self._network, _ = load_for_inference(weights, "cam", device=device)
+        self._config = config
+        self._device = device
+        self._max_pixels = max_pixels
+
+    def __call__(self, batch: Batch) -> Batch:
+        probabilities: list[list[float] | None] = [None] * len(batch["encoded"])
+        errors = list(batch["error"])
+        for row, encoded in enumerate(batch["encoded"]):
+            if errors[row] is not None:
+                continue
+            try:
+                probabilities[row] = self._score(encoded).tolist()
+            except ImageError as error:
+                errors[row] = str(error)
+        kept = {name: values for name, values in batch.items() if name not in ("encoded", "class_ids")}
+        return {**kept, "probabilities": probabilities, "error": errors}
+
+    @torch.inference_mode()
+    def _score(self, encoded: bytes) -> Tensor:
+        """(C,) float32 in [0, 1]: the mean over scales and flip."""
+        config, image = self._config, decode_image(encoded, max_pixels=self._max_pixels)
+        scores: list[Tensor] = []
+        for scale in config.scales:
+            size = scaled_size(*image.shape[:2], long_side_px=config.long_side_px, scale=scale)
+            picture = as_tensor([resized(image, size)], self._device)
+            with torch.autocast(
+                self._device, dtype=torch.bfloat16, enabled=config.precision == "bfloat16", cache_enabled=False
+            ):
+                logits = self._network(torch.cat([picture, picture.flip(-1)]) if config.flip else picture)
+            scores.append(logits.float().sigmoid().mean(dim=0))
+        return torch.stack(scores).mean(dim=0).cpu()

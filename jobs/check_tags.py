@@ -1,0 +1,118 @@
+"""Find tags that the classifier contradicts: ``python -m jobs.check_tags``."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tyro
+
+from engine.cluster import Cluster
+from engine.config import InferenceConfig, ShardConfig, to_dict
+from engine.errors import ConfigError
+from engine.pipeline import Pool, Step, network_pool
+from engine.records import tag_schema
+from engine.stages.tag_scores import ScoreTags
+from engine.storage.filesystem import join, write_bytes
+from engine.storage.shards import read_shards
+from engine.storage.weights import weights_hash
+from jobs.command import main
+from jobs.options import ShardOptions
+from jobs.shard_job import claim, label_shards, network_classes, shard_metadata
+
+TABLE = "contradicted.parquet"
+TABLE_SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("image", pa.string(), nullable=False),
+        pa.field("tag", pa.string(), nullable=False),
+        pa.field("probability", pa.float32(), nullable=False),
+        pa.field("present", pa.bool_(), nullable=False),
+    ]
+)
+"""``present``: the manifest has the tag and the classifier denies it; else the classifier misses it there."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckTags(ShardOptions):
+    """List the tags that the classifier contradicts, to drop or to review, the surest first."""
+
+    cam: str
+    """Folder that jobs.train_cam wrote; its images should be others, or many, or few epochs: it learns errors too."""
+    doubt_below: float = 0.05
+    """A tag of the manifest is contradicted when the classifier gives it less than this probability."""
+    miss_above: float = 0.95
+    """A tag that the manifest lacks is listed when the classifier gives it more than this probability."""
+    cam_inference: Annotated[InferenceConfig, tyro.conf.arg(name="cam.inference")]
+    """How the classifier looks at an image."""
+    shards: ShardConfig
+    """The output's layout."""
+
+    def __post_init__(self) -> None:
+        ShardOptions.__post_init__(self)
+        for name in ("doubt_below", "miss_above"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; allowed: 0 to 1")
+
+
+def run(config: CheckTags) -> dict[str, Any]:
+    """Write every class's probability for every image as shards, and the contradicted tags as one table.
+
+    Other thresholds need no second look at the images: the shards stay as they are.
+    """
+    class_names = network_classes(config.cam, "cam", config)
+    settings = {"cam": {"inference": to_dict(config.cam_inference)}, "shards": to_dict(config.shards)}
+    claimed = claim(
+        "check_tags",
+        config,
+        settings,
+        {"cam": weights_hash(config.cam)},
+        rows_per_shard=config.shards.rows_per_shard,
+        class_names=class_names,
+        writes=(TABLE,),
+    )
+
+    def pools(cluster: Cluster) -> list[Pool]:
+        arguments = {
+            "weights": config.cam,
+            "config": config.cam_inference,
+            "device": config.resources.device,
+            "max_pixels": config.max_pixels,
+        }
+        return [network_pool([Step(name="tags", stage=ScoreTags, arguments=arguments)], config.resources, cluster)]
+
+    summary = label_shards(config, claimed, schema=tag_schema(metadata=shard_metadata(claimed)), pools=pools)
+    found = sorted(contradicted(config, class_names), key=_surety, reverse=True)
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(found, TABLE_SCHEMA), buffer, compression="zstd")
+    write_bytes(join(config.out, TABLE), buffer.getvalue())
+    counts = Counter(row["present"] for row in found)
+    print(f"{counts[True]} tags denied, {counts[False]} missed: {join(config.out, TABLE)}")
+    return {**summary, "denied": counts[True], "missed": counts[False]}
+
+
+def contradicted(config: CheckTags, class_names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """The rows of the table, in the order of the shards."""
+    for table in read_shards(config.out, ("image_id", "image", "tags", "probabilities", "error")):
+        for row in table.to_pylist():
+            if row["error"] is not None:
+                continue
+            for tag, probability in zip(class_names, row["probabilities"], strict=True):
+                present = tag in row["tags"]
+                if probability < config.doubt_below if present else probability > config.miss_above:
+                    place = {name: row[name] for name in ("image_id", "image")}
+                    yield {**place, "tag": tag, "probability": probability, "present": present}
+
+
+def _surety(row: dict[str, Any]) -> float:
+    return 1 - row["probability"] if row["present"] else float(row["probability"])
+
+
+if __name__ == "__main__":
+    sys.exit(main(CheckTags, run))
