@@ -25,7 +25,7 @@ from engine.storage.manifest import iter_manifest
 
 _MARK = "TAG2MASK_SOAK"
 _PAUSE_S = 5.0
-_NUM_ROWS = 200_000
+_IMAGES_PER_S = 20
 _END_S = 60.0
 
 
@@ -43,8 +43,8 @@ class Soak:
     """Settings."""
     minutes: float = 20.0
     """How long."""
-    options: tuple[str, ...] = ()
-    """More options for jobs.label, as --resources.max-crf-actors=1."""
+    max_actors: int = 1
+    """Most actors of each pool."""
 
 
 def main(options: Soak) -> None:
@@ -52,35 +52,46 @@ def main(options: Soak) -> None:
     mark = uuid.uuid4().hex
     with tempfile.TemporaryDirectory() as folder:
         command = [
-            *(sys.executable, "-m", "jobs.label", "--allow-outside", f"--data={_repeated(options.data, Path(folder))}"),
+            *(sys.executable, "-m", "jobs.label", "--allow-outside", f"--data={_repeated(options, Path(folder))}"),
             *(f"--cam={options.cam}", f"--affinity={options.affinity}", f"--out={folder}/masks"),
-            *(f"--preset={options.preset}", *options.options),
+            *(f"--resources.max-{pool}-actors={options.max_actors}" for pool in ("network", "crf")),
+            f"--preset={options.preset}",
         ]
         with open(f"{folder}/log", "wb") as log:
             job = subprocess.Popen(command, env={**os.environ, _MARK: mark}, stdout=log, stderr=log)
         try:
+            while job.poll() is None and not _num_shards(folder):
+                time.sleep(1)
             samples = _watch(job, mark, 60 * options.minutes)
         finally:
             job.send_signal(signal.SIGINT)
             job.wait(_END_S)
         if job.returncode not in (0, 1) or not samples:
             sys.exit(f"labeling ended with {job.returncode}: {Path(folder, 'log').read_text()[-2000:]}")
-        num_shards = len(list(Path(folder, "masks").glob("shard-*.parquet")))
+        num_shards = _num_shards(folder)
     print(f"{num_shards} shards in {options.minutes:g} minutes; anonymous memory, MiB")
     print(f"{'process':40} {'warm':>8} {'end':>8} {'growth':>8}")
     for name, (warm, end) in sorted(_growth(samples).items()):
         print(f"{name:40} {warm:8.0f} {end:8.0f} {end - warm:+8.0f}")
 
 
-def _repeated(data: str, folder: Path) -> str:
+def _repeated(options: Soak, folder: Path) -> str:
     """The manifest's images under new ids, until there are enough."""
-    rows = [(uri, tags) for batch in iter_manifest(data) for uri, tags in zip(batch["uri"], batch["tags"], strict=True)]
+    rows = [
+        (uri, tags)
+        for batch in iter_manifest(options.data)
+        for uri, tags in zip(batch["uri"], batch["tags"], strict=True)
+    ]
     path = folder / "repeated.jsonl"
     with path.open("w") as file:
-        for number in range(_NUM_ROWS):
+        for number in range(int(60 * options.minutes * options.max_actors * _IMAGES_PER_S) + len(rows)):
             uri, tags = rows[number % len(rows)]
             file.write(json.dumps({"image_id": str(number), "image": uri, "tags": tags}) + "\n")
     return str(path)
+
+
+def _num_shards(folder: str) -> int:
+    return len(list(Path(folder, "masks").glob("shard-*.parquet")))
 
 
 def _watch(job: subprocess.Popen[bytes], mark: str, length_s: float) -> list[dict[str, float]]:
