@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import runpy
 import sys
+from pathlib import Path
 
-NAMES = {
-    "walk": "random walk against dense squaring and plain sparse products",
-    "crf": "dense CRF against pydensecrf",
-    "search": "a configuration of the search against labeling again",
-    "authors": "labeling against the authors' way, same weights and images",
-    "pipeline": "jobs.label against a plain loop over the same stages",
-    "training": "learning on two workers against one, and the share of waiting",
-    "confidence": "how well the confidence foretells the IoU; no ratio",
-    "chaos": "deaths over one labeling run; no ratio",
-}
+
+def names() -> dict[str, str]:
+    """Every module of this folder that can be run, with the first line of its docstring."""
+    found = {}
+    for path in sorted(Path(__file__).parent.glob("[!_]*.py")):
+        text = path.read_text()
+        if '__name__ == "__main__"' in text:
+            found[path.stem] = (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
+    return found
 
 
 def main() -> int:
     """Hand the command line on to the benchmark."""
-    name = sys.argv[1] if len(sys.argv) > 1 else ""
-    if name not in NAMES:
-        lines = [f"  {one:10} {what}" for one, what in NAMES.items()]
+    name, known = sys.argv[1] if len(sys.argv) > 1 else "", names()
+    if name not in known:
+        lines = [f"  {one:10} {what}" for one, what in known.items()]
         print("\n".join(["usage: python -m benchmarks NAME [--help]", "", *lines]), file=sys.stderr)
         return 0 if name in ("-h", "--help") else 2
     del sys.argv[1]
