@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.config import merged
-from engine.errors import ConfigError, ImageError
+from engine.errors import ConfigError, ImageError, UserError
 from engine.ops.metrics import confusion_matrix, image_iou, mean_iou
 from engine.presets import preset
 from engine.records import Batch, decode_map, decode_mask, ignore_value
@@ -24,10 +24,12 @@ from engine.stages.guard import guarded
 from engine.stages.walk import RefineCam
 from engine.storage.filesystem import exists, join, parent, resolve, write_bytes
 from engine.storage.images import decode_image, resize_long_side
+from engine.storage.manifest import open_manifest
 from engine.storage.pictures import read_picture
 from engine.storage.roots import lies_outside
-from engine.storage.run_record import RECORD_NAME, read_json
+from engine.storage.run_record import RECORD_NAME, WORK_FOLDER, read_json
 from engine.storage.shards import committed_shards, read_shard, read_shards
+from engine.storage.sources.find import embeds_pictures, find_source
 from engine.storage.truth import Truth, open_truth
 from engine.storage.weights import weights_hash
 from jobs.command import main
@@ -217,11 +219,14 @@ def _picture(
 def _encoded(config: Report, row: Row) -> bytes | None:
     """The image's file, or None where it cannot be had: the report says so in its place."""
     folder = parent(config.data)
-    if not config.allow_outside and lies_outside(row["image"], folder):
-        return None
     try:
+        if embeds_pictures(find_source(config.data)):
+            frozen = open_manifest(join(config.masks, WORK_FOLDER))
+            return read_picture(frozen.read_shard(row["shard"])["uri"][row["row"]])
+        if not config.allow_outside and lies_outside(row["image"], folder):
+            return None
         return read_picture(resolve(row["image"], folder))
-    except OSError:
+    except (OSError, UserError):
         return None
 
 

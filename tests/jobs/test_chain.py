@@ -197,6 +197,8 @@ def _check_complete(root: Path, out: str) -> list[dict[str, Any]]:
     assert (summary["images"], summary["labeled"], summary["errors"]) == (NUM_SCENES, NUM_SCENES, {})
     assert summary["seconds"] > 0
     assert summary["images_per_s"] > 0
+    assert summary["stage_seconds"].keys() >= {"manifest", "fetch", "decode", "encode", "commit"}
+    assert summary["per_million_images"]["hours"] > 0
     return rows
 
 
