@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,10 @@ from torch.utils.data import DataLoader
 
 from engine.errors import StorageError
 from engine.storage.dataset import MaskDataset, MaskStream, Sample
+from engine.storage.filesystem import write_bytes
+from engine.storage.manifest import freeze_manifest
 from tests.engine.export.examples import FOLDER_CLASSES, IDS, ring, write_labeled_folder
+from tests.s3_server import S3Server
 
 GOOD = [image_id for image_id in IDS if image_id != "photos/broken.jpg"]
 
@@ -87,3 +91,22 @@ def test_masks_that_are_not_complete_are_refused(tmp_path: Path) -> None:
     (folder / "masks" / "shard-000001.parquet").unlink()
     with pytest.raises(StorageError, match="lacks 1 of 3 shards"):
         MaskStream(str(folder / "masks"))
+
+
+@pytest.mark.s3
+def test_workers_read_shards_and_images_from_a_bucket(s3: S3Server, tmp_path: Path) -> None:
+    bucket = s3.make_bucket(f"dataset-{uuid.uuid4().hex[:12]}")
+    local = write_labeled_folder(tmp_path)
+    for path in local.rglob("*"):
+        if path.is_file() and path.name != "manifest":
+            write_bytes(f"{bucket}/{path.relative_to(local)}", path.read_bytes())
+    freeze_manifest(
+        f"{bucket}/data/manifest.csv", f"{bucket}/masks/.tag2mask", rows_per_shard=2, class_names=FOLDER_CLASSES
+    )
+    found = MaskDataset(f"{bucket}/masks", _corner, min_confidence=0.5)
+    assert found[0][0] == GOOD[0]  # this process has spoken to the store before the workers start
+    # so has the stream's, which reads the shards themselves in its workers
+    stream = MaskStream(f"{bucket}/masks", _image_id, images=False)
+    assert sorted(DataLoader(stream, batch_size=None, num_workers=2, timeout=60)) == sorted(GOOD)
+    loader = DataLoader(found, batch_size=None, sampler=[1, 0], num_workers=2, timeout=60)
+    assert [image_id for image_id, _, _ in loader] == [GOOD[1], GOOD[0]]
