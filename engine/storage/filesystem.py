@@ -116,11 +116,12 @@ def open_filesystem(location: str) -> tuple[Any, str]:
         raise StorageError("a URI holds a password (s3://...@...); take it out and set the AWS variables")
     if not bucket:
         raise StorageError(f"'{location}' names no bucket; allowed: s3://bucket/key")
-    return _s3(bucket, tuple(os.environ.get(name, "") for name in _S3_VARIABLES)), path
+    # a client that was made before a fork waits half a minute for connections that the child does not have
+    return _s3(bucket, tuple(os.environ.get(name, "") for name in _S3_VARIABLES), os.getpid()), path
 
 
 @lru_cache(maxsize=64)
-def _s3(bucket: str, variables: tuple[str, ...]) -> Any:
+def _s3(bucket: str, variables: tuple[str, ...], process: int) -> Any:
     value = dict(zip(_S3_VARIABLES, variables, strict=True))
     endpoint = value["AWS_ENDPOINT_URL_S3"] or value["AWS_ENDPOINT_URL"]
     region = value["AWS_REGION"] or value["AWS_DEFAULT_REGION"]

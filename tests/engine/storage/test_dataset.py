@@ -105,8 +105,8 @@ def test_workers_read_shards_and_images_from_a_bucket(s3: S3Server, tmp_path: Pa
     )
     found = MaskDataset(f"{bucket}/masks", _corner, min_confidence=0.5)
     assert found[0][0] == GOOD[0]  # this process has spoken to the store before the workers start
-    # so has the stream's, which reads the shards themselves in its workers
+    # of the stream the shards are read in the workers; a client from before the fork would wait 30 s
     stream = MaskStream(f"{bucket}/masks", _image_id, images=False)
-    assert sorted(DataLoader(stream, batch_size=None, num_workers=2, timeout=60)) == sorted(GOOD)
-    loader = DataLoader(found, batch_size=None, sampler=[1, 0], num_workers=2, timeout=60)
+    assert sorted(DataLoader(stream, batch_size=None, num_workers=2, timeout=20)) == sorted(GOOD)
+    loader = DataLoader(found, batch_size=None, sampler=[1, 0], num_workers=2, timeout=20)
     assert [image_id for image_id, _, _ in loader] == [GOOD[1], GOOD[0]]
