@@ -11,9 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from engine.storage import retries
 from tests.s3_server import S3Server, running_server, weed_program
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def forgotten_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test learns of stores is forgotten after it, else the next would wait for one that never answers."""
+    monkeypatch.setattr(retries, "_answered", set(retries._answered))
 
 
 @pytest.fixture(scope="session")
@@ -47,8 +54,10 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def ray_session() -> Iterator[None]:
-    """A local Ray with 8 logical CPUs, so that small pipelines never wait for each other."""
+def ray_session(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A local Ray with 8 logical CPUs, so that small pipelines never wait for each other; its workers reach ``s3``."""
+    if weed_program() is not None:
+        request.getfixturevalue("s3")  # its variables must be there before the workers are
     import ray
 
     from engine.cluster import QUIET

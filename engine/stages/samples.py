@@ -23,6 +23,7 @@ from engine.stages.sample_order import held_out_of_step, is_held_out, samples_of
 from engine.storage.images import decode_image
 from engine.storage.manifest import open_manifest
 from engine.storage.pictures import read_picture
+from engine.storage.retries import expect_stores
 from engine.storage.shards import read_shard
 
 Target = Literal["tags", "seed", "mask"]
@@ -81,6 +82,7 @@ class LoadSamples:
         """Args:
         rank: which part of each step's batch; 0 to num_workers - 1.
         """
+        expect_stores()
         self._source = source
         self._config = config
         self._rank = rank

@@ -47,12 +47,12 @@ def schedule(num_kills: int, rng_seed: int) -> list[str]:
 
 
 @contextmanager
-def cluster_of_nodes(num_nodes: int) -> Iterator[Cluster]:
+def cluster_of_nodes(num_nodes: int, **head: Any) -> Iterator[Cluster]:
     """A head that runs drivers only, and nodes that do the work; all of it ends with the block."""
     environment = {**QUIET, "RAY_prestart_worker_first_driver": "0"}
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **_NODE})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **_NODE, **head})
     try:
         for _ in range(num_nodes):
             add_node(cluster)
@@ -107,7 +107,7 @@ class Chaos:
             self._start()
             for kind in kinds:
                 self._wait_for_progress()
-                time.sleep(self.rng.uniform(0, 1.5))
+                time.sleep(self.rng.uniform(0, 1))
                 num_done = len(self._committed())
                 assert num_done < self.num_shards, f"done before the last deaths: {self.told}"
                 getattr(self, f"_kill_{kind}")()

@@ -16,7 +16,7 @@ SEED = 0
 
 def test_every_id_is_there_once_with_its_mask_whatever_died_on_the_way(s3: S3Server, tmp_path: Path) -> None:
     with cluster_of_nodes(2) as cluster:
-        chaos = Chaos(server=s3, cluster=cluster, folder=tmp_path, num_rows=240, outage_s=5.0, rng=random.Random(SEED))
+        chaos = Chaos(server=s3, cluster=cluster, folder=tmp_path, num_rows=300, outage_s=5.0, rng=random.Random(SEED))
         chaos.prepare()
         kinds = schedule(len(KINDS), SEED)
         chaos.run(kinds)

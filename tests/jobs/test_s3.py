@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,38 +12,26 @@ import boto3
 import pytest
 
 from engine.scenes import CLASS_NAMES
+from engine.stages.samples import LoadSamples, SampleSource
 from engine.storage.filesystem import list_names, read_bytes
+from engine.storage.manifest import open_manifest
 from engine.storage.shards import committed_shards, read_shards
-from jobs import evaluate, label, train_cam
+from jobs import evaluate, label, make_seeds, train_cam
 from jobs.command import main
-from tests.conftest import ROOT
-from tests.jobs.small_runs import QUICK, small_settings, write_random_cam, write_settings, write_some_scenes
+from tests.jobs.small_runs import QUICK, RESOURCES, small_settings, write_random_cam, write_some_scenes
+from tests.s3_faults import faulty
 from tests.s3_server import S3Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.s3]
 NUM_IMAGES = 12
+SETTINGS = small_settings()
 BUCKET = "jobs"
 REFUSED_WITHIN_S = 30.0
-
-CHAIN = """
-import importlib, json, sys
-from engine.cluster import connected
-from engine.config import ResourceConfig
-from jobs.command import main
-
-CLASSES = {"train_cam": "TrainCam", "make_seeds": "MakeSeeds", "train_affinity": "TrainAffinity", "label": "Label"}
-with connected(ResourceConfig()):
-    for job, options in json.loads(sys.argv[1]):
-        module = importlib.import_module("jobs." + job)
-        status = main(getattr(module, CLASSES[job]), module.run, options)
-        if status:
-            sys.exit(f"{job} ended with {status}")
-"""
 
 
 @pytest.fixture(scope="module")
 def bucket(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A bucket with scenes, their truth, a manifest with two bad rows, and a classifier that nobody trained."""
+    """A bucket with scenes, their truth, a manifest with three bad rows, and a classifier that nobody trained."""
     uri = s3.make_bucket(BUCKET)
     local = tmp_path_factory.mktemp("scenes")
     write_some_scenes(local / "scenes", NUM_IMAGES)
@@ -55,9 +41,13 @@ def bucket(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> str:
         if path.is_file():
             client.upload_file(str(path), BUCKET, str(path.relative_to(local)))
     lines = (local / "scenes" / "manifest.csv").read_text().splitlines()
-    bad = [f"images/nowhere.jpg,{CLASS_NAMES[0]}", f"s3://nowhere-at-all/x.jpg,{CLASS_NAMES[0]}"]
+    bad = [f"{image},{CLASS_NAMES[0]}" for image in ("images/nowhere.jpg", "s3://nowhere-at-all/x.jpg", "secret.jpg")]
     text = "\n".join([*lines, *bad]) + "\n"
     client.put_object(Bucket=BUCKET, Key="scenes/bad.csv", Body=text.encode())
+    client.put_object(Bucket=BUCKET, Key="scenes/secret.jpg", Body=b"nobody reads this")
+    denied = {"Effect": "Deny", "Principal": "*", "Action": "s3:GetObject"}
+    policy = {"Statement": [{**denied, "Resource": f"arn:aws:s3:::{BUCKET}/scenes/secret.jpg"}]}
+    client.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps({"Version": "2012-10-17", **policy}))
     return uri
 
 
@@ -71,58 +61,81 @@ def _client(s3: S3Server) -> Any:
     )
 
 
+def _shared(bucket: str, data: str, out: str) -> dict[str, Any]:
+    return {"data": f"{bucket}/scenes/{data}", "out": f"{bucket}/{out}", "resources": RESOURCES}
+
+
 @pytest.fixture(scope="module")
-def chain(bucket: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Every job up to the masks, one after the other in a process whose Ray has the variables of the server."""
-    settings = write_settings(tmp_path_factory.mktemp("settings"), small_settings())
-    shared = ["--config", settings, *QUICK]
-    plain, bad = ["--data", f"{bucket}/scenes/manifest.csv"], ["--data", f"{bucket}/scenes/bad.csv"]
-    cam, affinity = ["--cam", f"{bucket}/cam"], ["--affinity", f"{bucket}/affinity"]
-    commands = [
-        ("train_cam", [*plain, "--out", f"{bucket}/cam"]),
-        ("make_seeds", [*plain, *cam, "--out", f"{bucket}/seeds"]),
-        ("train_affinity", [*plain, "--seeds", f"{bucket}/seeds", "--out", f"{bucket}/affinity"]),
-        ("label", [*bad, *cam, *affinity, "--out", f"{bucket}/masks", "--max-error-fraction", "0.2"]),
-    ]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    done = subprocess.run(
-        [sys.executable, "-c", CHAIN, json.dumps([(job, [*options, *shared]) for job, options in commands])],
-        cwd=ROOT,
-        env={**environment, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"},
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
+def cam(bucket: str, ray_session: None, quick_reports: None) -> str:
+    train_cam.run(train_cam.TrainCam(**_shared(bucket, "manifest.csv", "cam"), cam_network=SETTINGS.cam))
+    return f"{bucket}/cam"
+
+
+@pytest.fixture(scope="module")
+def masks(bucket: str, cam: str) -> str:
+    config = label.Label(
+        **_shared(bucket, "bad.csv", "masks"),
+        max_error_fraction=0.25,
+        cam=cam,
+        cam_inference=SETTINGS.cam.inference,
+        affinity_inference=SETTINGS.affinity.inference,
+        walk=replace(SETTINGS.walk, num_steps=0),
+        crf=SETTINGS.crf,
+        shards=SETTINGS.shards,
     )
-    assert done.returncode == 0, done.stderr
-    return bucket
+    label.run(config)
+    return config.out
 
 
-def test_chain_runs_with_everything_on_s3(chain: str) -> None:
-    assert committed_shards(f"{chain}/seeds") == {0, 1, 2, 3}
-    assert committed_shards(f"{chain}/masks") == {0, 1, 2, 3, 4}
-    for trained in ("cam", "affinity"):
-        assert list_names(f"{chain}/{trained}") == ["curves.png", "run.json", "summary.json", "weights.safetensors"]
-        assert len(list_names(f"{chain}/{trained}/tensorboard")) == 1
-        assert list_names(f"{chain}/{trained}/.tag2mask") == ["manifest"]  # no checkpoints left
-    summary = json.loads(read_bytes(f"{chain}/masks/summary.json"))
-    assert (summary["images"], summary["labeled"], summary["errors"]) == (NUM_IMAGES + 2, NUM_IMAGES, {"fetch": 2})
+def test_classifier_is_trained_with_everything_on_s3(cam: str) -> None:
+    assert list_names(cam) == ["curves.png", "run.json", "summary.json", "weights.safetensors"]
+    assert len(list_names(f"{cam}/tensorboard")) == 1
+    assert list_names(f"{cam}/.tag2mask") == ["manifest"]  # no checkpoints left
 
 
-def test_object_that_is_missing_is_an_error_row_and_costs_no_other(chain: str) -> None:
-    rows = [row for table in read_shards(f"{chain}/masks") for row in table.to_pylist()]
+def test_networks_learn_from_seeds_on_s3(bucket: str, cam: str) -> None:
+    config = make_seeds.MakeSeeds(
+        **_shared(bucket, "manifest.csv", "seeds"),
+        cam=cam,
+        cam_inference=SETTINGS.cam.inference,
+        seed=SETTINGS.seed,
+        shards=SETTINGS.shards,
+    )
+    make_seeds.run(config)
+    assert committed_shards(config.out) == {0, 1, 2, 3}
+    frozen = f"{config.out}/.tag2mask"
+    source = SampleSource(
+        manifest=frozen,
+        target="seed",
+        shards=config.out,
+        rows_of_shards=open_manifest(frozen).rows_of_shards,
+        num_classes=len(CLASS_NAMES),
+        grid_stride=8,
+        max_pixels=10**6,
+    )
+    samples = LoadSamples(source, SETTINGS.affinity.training, rank=0, num_workers=1)({"step": [0]})
+    assert samples["image"].shape == (4, 64, 64, 3)
+    assert samples["target"].shape == (4, 8, 8)
+
+
+def test_object_that_is_missing_or_forbidden_is_an_error_row_and_costs_no_other(bucket: str, masks: str) -> None:
+    summary = json.loads(read_bytes(f"{masks}/summary.json"))
+    assert (summary["images"], summary["labeled"], summary["errors"]) == (NUM_IMAGES + 3, NUM_IMAGES, {"fetch": 3})
+    rows = [row for table in read_shards(masks) for row in table.to_pylist()]
+    assert len({row["image_id"] for row in rows}) == len(rows) == NUM_IMAGES + 3
     errors = {row["image_id"]: row["error"] for row in rows if row["error"] is not None}
     assert errors == {
-        "images/nowhere.jpg": f"fetch: '{chain}/scenes/images/nowhere.jpg' does not exist",
+        "images/nowhere.jpg": f"fetch: '{bucket}/scenes/images/nowhere.jpg' does not exist",
         "s3://nowhere-at-all/x.jpg": "fetch: 's3://nowhere-at-all/x.jpg' does not exist",
+        "secret.jpg": f"fetch: '{bucket}/scenes/secret.jpg' may not be accessed with these credentials",
     }
     assert all(row["mask"] is not None for row in rows if row["error"] is None)
 
 
-def test_masks_are_scored_against_truth_on_s3(chain: str) -> None:
-    result = evaluate.run(evaluate.Evaluate(masks=f"{chain}/masks", truth=f"{chain}/scenes/truth"))
+def test_masks_are_scored_against_truth_on_s3(bucket: str, masks: str) -> None:
+    result = evaluate.run(evaluate.Evaluate(masks=masks, truth=f"{bucket}/scenes/truth"))
     assert result["images"] == NUM_IMAGES
-    assert json.loads(read_bytes(f"{chain}/masks/evaluation.json"))["miou"] == result["miou"]
+    assert json.loads(read_bytes(f"{masks}/evaluation.json"))["miou"] == result["miou"]
 
 
 @pytest.fixture
@@ -140,11 +153,15 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Any:
     return run
 
 
-@pytest.mark.parametrize("key", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
-def test_wrong_credentials_are_the_users_mistake(
+@pytest.mark.parametrize("key", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", ""])
+def test_wrong_or_missing_credentials_are_the_users_mistake(
     key: str, bucket: str, refused: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(key, "wrong")
+    if key:
+        monkeypatch.setenv(key, "wrong")
+    else:
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     data = f"{bucket}/scenes/manifest.csv"
     line = refused(train_cam, train_cam.TrainCam, "--data", data, "--out", str(tmp_path / "cam"))
     assert line == f"error: --data: '{bucket}/scenes/classes.txt' may not be accessed with these credentials"
@@ -175,3 +192,14 @@ def test_server_that_does_not_answer_is_told_in_one_line(
     data = f"{bucket}/scenes/manifest.csv"
     line = refused(train_cam, train_cam.TrainCam, "--data", data, "--out", str(tmp_path / "cam"))
     assert line == f"error: --data: '{bucket}/scenes/classes.txt' failed: NETWORK_CONNECTION"
+
+
+def test_expired_credentials_are_told_in_one_line(
+    s3: S3Server, bucket: str, refused: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with faulty(s3.endpoint, lambda method, path: "expired" if method == "PUT" or "list-type" in path else "") as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy)
+        inputs = ["--data", f"{bucket}/scenes/manifest.csv", "--cam", f"{bucket}/random", "--walk.num-steps=0"]
+        line = refused(label, label.Label, *inputs, "--out", f"{bucket}/late")
+    assert line.startswith(f"error: --out '{bucket}/late' cannot be used")
+    assert line.endswith("may not be accessed with these credentials: they have expired")

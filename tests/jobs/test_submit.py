@@ -1,0 +1,92 @@
+"""A job handed to a running cluster with ``ray job submit``, the code included, its data on S3."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from engine.storage.filesystem import write_bytes
+from engine.storage.shards import committed_shards, read_shards
+from tests.conftest import ROOT
+from tests.jobs.chaos import cluster_of_nodes
+from tests.jobs.small_runs import QUICK, small_settings, write_random_cam, write_settings, write_some_scenes
+from tests.s3_server import S3Server
+
+pytestmark = [pytest.mark.slow, pytest.mark.s3]
+RAY = str(Path(sys.executable).parent / "ray")
+START_S, JOB_S = 180.0, 280.0
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A head with its dashboard, which takes the submission, and a node for the work."""
+    port = _free_port()
+    head = {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": port}
+    head["dashboard_agent_listen_port"] = _free_port()  # its usual one may be another cluster's on this machine
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)  # a job gets what it needs with its submission
+        patch.setenv("RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT", "120")  # 30 s are short on a busy machine
+        with cluster_of_nodes(1, **head):
+            address = f"http://127.0.0.1:{port}"
+            _wait_until_ready(address)
+            patch.undo()
+            yield address
+
+
+def _wait_until_ready(address: str) -> None:
+    end = time.monotonic() + START_S
+    while True:
+        try:
+            JobSubmissionClient(address).list_jobs()
+        except Exception:  # noqa: BLE001, whatever it says while it starts
+            assert time.monotonic() < end, "the dashboard is not ready"
+            time.sleep(0.5)
+        else:
+            return
+
+
+def test_submitted_job_labels_from_s3_to_s3(address: str, s3: S3Server, tmp_path: Path) -> None:
+    bucket = s3.make_bucket(f"submit-{uuid.uuid4().hex[:12]}")
+    write_some_scenes(tmp_path / "scenes", 6)
+    write_random_cam(tmp_path / "cam")
+    for path in [*(tmp_path / "scenes").rglob("*"), *(tmp_path / "cam").iterdir()]:
+        if path.is_file():
+            write_bytes(f"{bucket}/{path.relative_to(tmp_path)}", path.read_bytes())
+    job = [sys.executable, "-m", "jobs.label", f"--data={bucket}/scenes/manifest.csv", f"--cam={bucket}/cam"]
+    job += [f"--out={bucket}/masks", "--walk.num-steps=0", *QUICK]
+    job += [f"--config={write_settings(tmp_path, small_settings())}"]
+    submit = [RAY, "job", "submit", "--address", address, "--working-dir", "."]
+    submit += ["--runtime-env-json", json.dumps({"env_vars": s3.variables()})]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    end = time.monotonic() + START_S
+    while True:
+        done = subprocess.run(
+            [*submit, "--", *job], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=JOB_S, check=False
+        )
+        # the head's agent comes up after its dashboard
+        if "No available agent" not in done.stderr or time.monotonic() > end:
+            break
+    assert done.returncode == 0, done.stdout + done.stderr
+    (info,) = JobSubmissionClient(address).list_jobs()
+    assert (info.status, info.driver_exit_code) == (JobStatus.SUCCEEDED, 0)
+    assert committed_shards(f"{bucket}/masks") == {0, 1}
+    rows = [row for table in read_shards(f"{bucket}/masks") for row in table.to_pylist()]
+    assert len(rows) == 6
+    assert all(row["mask"] is not None and row["error"] is None for row in rows)
