@@ -26,13 +26,14 @@ from torch.nn import functional
 
 from benchmarks.photographs import MAX_PIXELS, add_options, frozen, label_stages
 from benchmarks.runner import Line, parser, report, timed
-from engine.config import Settings, to_dict
+from engine.config import Settings
 from engine.models.affinity_net import AffinityNetwork
 from engine.models.cam_net import CamNetwork
 from engine.ops.affinity import grid_pairs, pair_affinity
 from engine.ops.cam import normalize_cam, with_background
 from engine.ops.crf import dense_crf
 from engine.ops.mask import pseudo_mask, to_probabilities, upsample
+from engine.plain_settings import to_dict
 from engine.presets import preset
 from engine.records import Batch, decode_mask, encode_mask, mask_dtype
 from engine.stages.fetch import FetchImages

@@ -21,8 +21,8 @@ from typing import Any
 
 import torch
 
-from engine.config import to_dict
 from engine.objectives import Objective
+from engine.plain_settings import to_dict
 from engine.presets import preset
 from engine.scenes import CLASS_NAMES, write_scenes
 from engine.stages.networks import save_network

@@ -5,15 +5,13 @@ A leaf: it imports nothing of the project but the errors. tyro prints the text u
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field
+from typing import Literal
 
 from engine.errors import ConfigError
 
 Precision = Literal["float32", "bfloat16"]
 PresetName = Literal["tiny", "small", "default", "paper"]
-Part = TypeVar("Part")
 
 
 def _require(condition: bool, name: str, value: object, allowed: str) -> None:
@@ -337,76 +335,3 @@ class Settings:
     segmentation: SegmentationConfig
     shards: ShardConfig = field(default_factory=ShardConfig)
     resources: ResourceConfig = field(default_factory=ResourceConfig)
-
-
-def to_dict(config: object) -> dict[str, Any]:
-    """A dataclass as nested plain values, ready for JSON."""
-    assert dataclasses.is_dataclass(config)
-    assert not isinstance(config, type)
-    return dataclasses.asdict(config)
-
-
-def merged(config: Part, changes: dict[str, Any], *, where: str, prefix: str = "") -> Part:
-    """``config`` with the nested ``changes`` that came from a JSON file.
-
-    Args:
-        config: a dataclass of this module.
-        changes: nested names and values; names that are left out keep their value.
-        where: the file, for the error's sentence.
-
-    Raises:
-        ConfigError: a name does not exist or a value is not allowed.
-    """
-    assert dataclasses.is_dataclass(config)
-    assert not isinstance(config, type)
-    hints = get_type_hints(type(config))
-    updates: dict[str, Any] = {}
-    for name, value in changes.items():
-        if name not in hints:
-            raise ConfigError(f"{where}: there is no setting '{prefix}{name}'; allowed: {', '.join(hints)}")
-        current = getattr(config, name)
-        if dataclasses.is_dataclass(current) and isinstance(value, dict):
-            updates[name] = merged(current, value, where=where, prefix=f"{prefix}{name}.")
-            continue
-        try:
-            updates[name] = _as_type(value, hints[name])
-        except TypeError as error:
-            raise ConfigError(f"{where}: setting '{prefix}{name}' is {value!r}; allowed: {error}") from error
-    try:
-        return cast(Part, replace(config, **updates))
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {prefix}{error}") from error
-
-
-def _as_type(value: Any, hint: Any) -> Any:
-    """A JSON value as the type of a setting; TypeError with what is allowed."""
-    if get_origin(hint) is Literal:
-        if value not in get_args(hint) or isinstance(value, bool):
-            raise TypeError(", ".join(str(choice) for choice in get_args(hint)))
-        return value
-    if get_origin(hint) is tuple:
-        kinds = get_args(hint)
-        if not isinstance(value, list | tuple):
-            raise TypeError("a list")
-        if kinds[-1] is Ellipsis:
-            return tuple(_as_type(one, kinds[0]) for one in value)
-        if len(value) != len(kinds):
-            raise TypeError(f"a list of {len(kinds)}")
-        return tuple(_as_type(one, kind) for one, kind in zip(value, kinds, strict=True))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise TypeError({int: "a whole number", float: "a number", bool: "true or false"}.get(hint, "text"))
-    return value
-
-
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two nested settings, a line ``name: old -> new`` each."""
-    lines: list[str] = []
-    for name in sorted(old.keys() | new.keys()):
-        before, after = old.get(name), new.get(name)
-        if isinstance(before, dict) and isinstance(after, dict):
-            lines += differences(before, after, f"{prefix}{name}.")
-        elif before != after:
-            lines.append(f"{prefix}{name}: {before} -> {after}")
-    return lines

@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import tyro
 
 from engine.cluster import Cluster
-from engine.config import InferenceConfig, ShardConfig, to_dict
+from engine.config import InferenceConfig, ShardConfig
 from engine.errors import ConfigError
 from engine.pipeline import Pool, Step, network_pool
+from engine.plain_settings import to_dict
 from engine.records import tag_schema
 from engine.stages.tag_scores import ScoreTags
 from engine.storage.filesystem import join, write_bytes

@@ -13,8 +13,9 @@ from typing import Any, TypeVar, get_type_hints
 
 import tyro
 
-from engine.config import Settings, merged
+from engine.config import Settings
 from engine.errors import ConfigError, TooManyErrors, UserError
+from engine.plain_settings import merged
 from engine.presets import preset
 from engine.storage.run_record import read_json
 

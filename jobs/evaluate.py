@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from engine.config import ConfidenceConfig, merged, to_dict
+from engine.config import ConfidenceConfig
 from engine.errors import ConfigError, StorageError
 from engine.ops.confidence import recalibrated
 from engine.ops.metrics import confusion_matrix, image_iou, mean_iou, rank_correlation
+from engine.plain_settings import merged, to_dict
 from engine.progress import Meter
 from engine.records import decode_mask, ignore_value
 from engine.storage.filesystem import join

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import tyro
 
 from engine.cluster import Cluster
-from engine.config import (
-    AffinityInferenceConfig,
-    ConfidenceConfig,
-    CrfConfig,
-    InferenceConfig,
-    ShardConfig,
-    WalkConfig,
-    to_dict,
-)
+from engine.config import AffinityInferenceConfig, ConfidenceConfig, CrfConfig, InferenceConfig, ShardConfig, WalkConfig
 from engine.errors import ConfigError
 from engine.pipeline import Pool, Step, crf_pool, network_pool
+from engine.plain_settings import to_dict
 from engine.records import mask_schema
 from engine.stages.cam import ComputeCam
 from engine.stages.mask import MakeMask
@@ -51,7 +44,7 @@ class Label(ShardOptions):
     """Background and random walk."""
     crf: CrfConfig
     """The dense CRF."""
-    confidence: ConfidenceConfig
+    confidence: ConfidenceConfig = field(default_factory=ConfidenceConfig)
     """The expected quality of a mask."""
     shards: ShardConfig
     """The output's layout."""

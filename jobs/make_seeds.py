@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import tyro
 
 from engine.cluster import Cluster
-from engine.config import InferenceConfig, SeedConfig, ShardConfig, to_dict
+from engine.config import InferenceConfig, SeedConfig, ShardConfig
 from engine.pipeline import Pool, Step, crf_pool, network_pool
+from engine.plain_settings import to_dict
 from engine.records import seed_schema
 from engine.stages.cam import ComputeCam
 from engine.stages.seed import MakeSeed

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.config import merged
 from engine.errors import ConfigError, ImageError, UserError
 from engine.ops.metrics import confusion_matrix, image_iou, mean_iou
+from engine.plain_settings import merged
 from engine.presets import preset
 from engine.records import Batch, decode_map, decode_mask, ignore_value
 from engine.report import ReportData, ReportImage, render_report

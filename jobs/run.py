@@ -22,9 +22,9 @@ from engine.config import (
     SegmentationConfig,
     ShardConfig,
     WalkConfig,
-    to_dict,
 )
 from engine.errors import OutputError
+from engine.plain_settings import to_dict
 from engine.storage.filesystem import check_writable, join
 from engine.storage.run_record import RECORD_NAME, commit, versions, write_json
 from engine.storage.truth import open_truth

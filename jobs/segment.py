@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import tyro
 
 from engine.cluster import Cluster
-from engine.config import InferenceConfig, ShardConfig, to_dict
+from engine.config import InferenceConfig, ShardConfig
 from engine.pipeline import Pool, Step, network_pool
+from engine.plain_settings import to_dict
 from engine.records import mask_schema
 from engine.stages.segment import Segment
 from engine.storage.weights import weights_hash

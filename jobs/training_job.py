@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from engine.cluster import connected
-from engine.config import AffinityConfig, CamConfig, SegmentationConfig, to_dict
+from engine.config import AffinityConfig, CamConfig, SegmentationConfig
 from engine.errors import ConfigError
 from engine.fitting.curves import draw_curves
 from engine.fitting.events import TrainingEvent, TrainingStarted, TrainingValidated
 from engine.objectives import Objective
+from engine.plain_settings import to_dict
 from engine.progress import Meter
 from engine.stages.networks import NetworkConfig, save_network
 from engine.stages.sample_order import is_held_out, num_steps

@@ -130,7 +130,7 @@ def test_no_secret_is_written_or_said(
         assert main(label.Label, label.run, [*arguments, f"--out={tmp_path}/3", where]) == 2
     report.run(report.Report(data=data, masks=str(tmp_path / "out")))
     with pytest.raises(OSError, match=r"^'s3://bucket/a.png' failed") as refused:
-        read_bytes("s3://bucket/a.png", max_attempts=1)
+        read_bytes("s3://bucket/a.png", patience_s=0)
     said = capsys.readouterr()
     assert SECRET not in said.out + said.err + str(refused.value)
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["images"] == 4

@@ -19,10 +19,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.config import AffinityInferenceConfig, InferenceConfig, ResourceConfig, WalkConfig, to_dict
+from engine.config import AffinityInferenceConfig, InferenceConfig, ResourceConfig, WalkConfig
 from engine.errors import ConfigError, ManifestError, StorageError, TooManyErrors
 from engine.ops.metrics import confusion_matrix
 from engine.pipeline import Committed, Pool, Step, network_pool, run_shards
+from engine.plain_settings import to_dict
 from engine.progress import Meter
 from engine.records import Batch, encode_mask, ignore_value
 from engine.stages.cam import ComputeCam

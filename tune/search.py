@@ -17,8 +17,9 @@ import tyro
 from ray.tune.schedulers import ASHAScheduler
 
 from engine.cluster import Cluster, connected
-from engine.config import AffinityInferenceConfig, CrfConfig, InferenceConfig, WalkConfig, to_dict
+from engine.config import AffinityInferenceConfig, CrfConfig, InferenceConfig, WalkConfig
 from engine.errors import ConfigError, OutputError, StorageError, TooManyErrors
+from engine.plain_settings import to_dict
 from engine.progress import Meter
 from engine.stages.networks import read_architecture
 from engine.storage.filesystem import absolute, delete_file, join, list_names, write_bytes

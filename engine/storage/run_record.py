@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import engine
-from engine.config import differences
 from engine.errors import OutputError
+from engine.plain_settings import differences
 from engine.storage import filesystem, shards
 
 RECORD_NAME = "run.json"

@@ -9,18 +9,9 @@ from typing import Any
 
 import pytest
 
-from engine.config import (
-    CrfConfig,
-    InferenceConfig,
-    ResourceConfig,
-    SeedConfig,
-    ShardConfig,
-    WalkConfig,
-    differences,
-    merged,
-    to_dict,
-)
+from engine.config import CrfConfig, InferenceConfig, ResourceConfig, SeedConfig, ShardConfig, WalkConfig
 from engine.errors import ConfigError
+from engine.plain_settings import differences, merged, to_dict
 from engine.presets import PRESETS, preset
 
 

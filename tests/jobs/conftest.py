@@ -1,10 +1,24 @@
-"""What the tests of the jobs share."""
+"""What the tests of the jobs share: one run of the whole chain."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
+
+from jobs import make_scenes, run
+from tests.jobs.small_runs import CHAIN_SETTINGS, HELD_OUT_FRACTION, NUM_SCENES
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A finished run of jobs.run and what it returned; whoever changes its folder works on a copy."""
+
+    config: run.Run
+    summary: dict[str, Any]
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +27,19 @@ def quick_reports() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
         yield
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory: pytest.TempPathFactory, ray_session: None, quick_reports: None) -> Chain:
+    """The whole chain over a few scenes, which lie with their truth in the same folder."""
+    root = tmp_path_factory.mktemp("chain")
+    make_scenes.run(make_scenes.MakeScenes(out=str(root / "scenes"), num_images=NUM_SCENES, width=96, height=96))
+    parts = {item.name: getattr(CHAIN_SETTINGS, item.name) for item in dataclasses.fields(CHAIN_SETTINGS)}
+    config = run.Run(
+        data=str(root / "scenes" / "manifest.csv"),
+        truth=str(root / "scenes" / "truth"),
+        out=str(root),
+        val_fraction=HELD_OUT_FRACTION,
+        **parts,
+    )
+    return Chain(config=config, summary=run.run(config))

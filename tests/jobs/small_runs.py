@@ -16,8 +16,9 @@ from pathlib import Path
 
 import torch
 
-from engine.config import ResourceConfig, Settings, TrainingConfig, to_dict
+from engine.config import ResourceConfig, Settings, ShardConfig, TrainingConfig
 from engine.objectives import Objective
+from engine.plain_settings import to_dict
 from engine.presets import preset
 from engine.scenes import CLASS_NAMES, write_scenes
 from engine.stages.networks import save_network
@@ -30,12 +31,12 @@ QUICK = [f"--resources.{name}=1" for name in ("training-threads", "max-loader-ac
 _MARK = "TAG2MASK_TEST_RUN"
 
 
-def small_settings(*, num_epochs: int = 1) -> Settings:
+def small_settings(*, num_epochs: int = 1, batch_size: int = 4) -> Settings:
     """Settings of seconds: a small backbone without weights, pictures of 96 pixels."""
     tiny = preset("tiny")
 
     def short(training: TrainingConfig) -> TrainingConfig:
-        return replace(training, num_epochs=num_epochs, batch_size=4, crop_px=64, long_side_px=(64, 96))
+        return replace(training, num_epochs=num_epochs, batch_size=batch_size, crop_px=64, long_side_px=(64, 96))
 
     sight = replace(tiny.cam.inference, long_side_px=96, scales=(1.0,))
     return replace(
@@ -50,8 +51,27 @@ def small_settings(*, num_epochs: int = 1) -> Settings:
         ),
         walk=replace(tiny.walk, num_steps=8),
         crf=replace(tiny.crf, num_iterations=1),
+        segmentation=replace(
+            tiny.segmentation,
+            training=replace(short(tiny.segmentation.training), ema_decay=0.5),
+            inference=sight,
+            head_channels=16,
+            confidence_power=1.0,
+            **NETWORK,
+        ),
         shards=replace(tiny.shards, rows_per_shard=3),
     )
+
+
+CHAIN_SETTINGS = replace(
+    small_settings(batch_size=6),
+    shards=ShardConfig(rows_per_shard=5),  # the last shard is smaller
+    resources=replace(RESOURCES, num_workers=2),
+)
+"""Settings of the one run of the whole chain."""
+NUM_SCENES, NUM_HELD_OUT = 12, 2
+"""Images of that run, and how many of them ``HELD_OUT_FRACTION`` keeps from the training."""
+HELD_OUT_FRACTION = 0.3
 
 
 def write_settings(folder: Path, settings: Settings) -> str:

@@ -1,9 +1,8 @@
-"""The jobs one after the other on a few scenes: what each leaves behind, and what it does the second time."""
+"""The jobs one after the other, as jobs.run did them: what each leaves behind, and what it does the second time."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from glob import glob
 from pathlib import Path
@@ -14,81 +13,23 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from engine.config import ResourceConfig, Settings, TrainingConfig, WalkConfig
+from engine.config import WalkConfig
 from engine.errors import OutputError
-from engine.presets import preset
 from engine.records import decode_mask, mask_schema
 from engine.stages.networks import load_network
 from engine.storage.shards import committed_shards, read_schema, read_shards
-from jobs import (
-    check_tags,
-    evaluate,
-    label,
-    make_scenes,
-    make_seeds,
-    segment,
-    train_affinity,
-    train_cam,
-    train_segmentation,
-)
+from jobs import check_tags, evaluate, label, segment, train_cam
 from jobs.command import main
+from tests.jobs.conftest import Chain
+from tests.jobs.small_runs import CHAIN_SETTINGS, HELD_OUT_FRACTION, NETWORK, NUM_HELD_OUT, NUM_SCENES
 
 pytestmark = pytest.mark.slow
-NUM_SCENES, NUM_HELD_OUT = 12, 2
-NETWORK = {"backbone": "mobilenetv3_small_050", "weights": "random"}
-
-
-def _settings() -> Settings:
-    tiny = preset("tiny")
-
-    def short(training: TrainingConfig) -> TrainingConfig:
-        return replace(training, num_epochs=1, batch_size=6, crop_px=64, long_side_px=(64, 96))
-
-    sight = replace(tiny.cam.inference, long_side_px=96, scales=(1.0,))
-    return replace(
-        tiny,
-        cam=replace(tiny.cam, training=short(tiny.cam.training), inference=sight, **NETWORK),
-        seed=replace(tiny.seed, long_side_px=96),
-        affinity=replace(
-            tiny.affinity,
-            training=short(tiny.affinity.training),
-            inference=replace(tiny.affinity.inference, long_side_px=96),
-            **NETWORK,
-        ),
-        walk=replace(tiny.walk, num_steps=16),
-        crf=replace(tiny.crf, num_iterations=2),
-        segmentation=replace(
-            tiny.segmentation,
-            training=replace(short(tiny.segmentation.training), ema_decay=0.5),
-            inference=sight,
-            head_channels=16,
-            confidence_power=1.0,
-            **NETWORK,
-        ),
-        shards=replace(tiny.shards, rows_per_shard=5),
-        resources=ResourceConfig(
-            num_workers=2, training_threads=1, max_loader_actors=1, max_network_actors=1, max_crf_actors=1
-        ),
-    )
-
-
-SETTINGS = _settings()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_reports() -> Iterator[None]:
-    """Ray Train looks more often whether a worker has reported: seconds a training, which is all that these last."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-        yield
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Scenes under ``scenes/``; every job writes beside them."""
-    root = tmp_path_factory.mktemp("chain")
-    make_scenes.run(make_scenes.MakeScenes(out=str(root / "scenes"), num_images=NUM_SCENES, width=96, height=96))
-    return root
+def folder(chain: Chain) -> Path:
+    """The scenes under ``scenes/``, and what every job wrote beside them."""
+    return Path(chain.config.out)
 
 
 def _shared(root: Path, out: str) -> dict[str, Any]:
@@ -96,36 +37,33 @@ def _shared(root: Path, out: str) -> dict[str, Any]:
         "data": str(root / "scenes" / "manifest.csv"),
         "out": str(root / out),
         "preset": "tiny",
-        "resources": SETTINGS.resources,
+        "resources": CHAIN_SETTINGS.resources,
     }
 
 
 @pytest.fixture(scope="module")
-def cam(folder: Path, ray_session: None) -> str:
-    train_cam.run(train_cam.TrainCam(**_shared(folder, "cam"), cam_network=SETTINGS.cam))
+def cam(folder: Path) -> str:
     return str(folder / "cam")
 
 
 @pytest.fixture(scope="module")
-def seeds(folder: Path, cam: str) -> str:
-    config = make_seeds.MakeSeeds(
-        **_shared(folder, "seeds"),
-        cam=cam,
-        cam_inference=SETTINGS.cam.inference,
-        seed=SETTINGS.seed,
-        shards=SETTINGS.shards,
-    )
-    make_seeds.run(config)
+def seeds(folder: Path) -> str:
     return str(folder / "seeds")
 
 
 @pytest.fixture(scope="module")
-def affinity(folder: Path, seeds: str) -> str:
-    config = train_affinity.TrainAffinity(
-        **_shared(folder, "affinity"), seeds=seeds, affinity_network=SETTINGS.affinity
-    )
-    train_affinity.run(config)
+def affinity(folder: Path) -> str:
     return str(folder / "affinity")
+
+
+@pytest.fixture(scope="module")
+def masks(folder: Path) -> str:
+    return str(folder / "masks")
+
+
+@pytest.fixture(scope="module")
+def segmentation(folder: Path) -> str:
+    return str(folder / "segmentation")
 
 
 def _label(root: Path, cam: str, affinity: str, **changes: Any) -> label.Label:
@@ -134,28 +72,13 @@ def _label(root: Path, cam: str, affinity: str, **changes: Any) -> label.Label:
         "cam": cam,
         "affinity": affinity,
         "keep_stages": True,
-        "cam_inference": SETTINGS.cam.inference,
-        "affinity_inference": SETTINGS.affinity.inference,
-        "walk": SETTINGS.walk,
-        "crf": SETTINGS.crf,
-        "shards": SETTINGS.shards,
+        "cam_inference": CHAIN_SETTINGS.cam.inference,
+        "affinity_inference": CHAIN_SETTINGS.affinity.inference,
+        "walk": CHAIN_SETTINGS.walk,
+        "crf": CHAIN_SETTINGS.crf,
+        "shards": CHAIN_SETTINGS.shards,
     }
     return label.Label(**{**values, **changes})
-
-
-@pytest.fixture(scope="module")
-def masks(folder: Path, cam: str, affinity: str) -> str:
-    label.run(_label(folder, cam, affinity))
-    return str(folder / "masks")
-
-
-@pytest.fixture(scope="module")
-def segmentation(folder: Path, masks: str) -> str:
-    config = train_segmentation.TrainSegmentation(
-        **_shared(folder, "segmentation"), masks=masks, segmentation_network=SETTINGS.segmentation, val_fraction=0.3
-    )
-    train_segmentation.run(config)
-    return str(folder / "segmentation")
 
 
 def _json(*parts: str | Path) -> dict[str, Any]:
@@ -163,14 +86,15 @@ def _json(*parts: str | Path) -> dict[str, Any]:
     return values
 
 
-def _check_trained(out: str, kind: str, *, num_images: int = NUM_SCENES) -> dict[str, Any]:
+def _check_trained(out: str, kind: str) -> dict[str, Any]:
     names = tuple((Path(out).parent / "scenes" / "classes.txt").read_text().split())
     network, architecture = load_network(out, kind)
     assert architecture.class_names == names
     assert architecture.backbone == NETWORK["backbone"]
     assert all(bool(value.isfinite().all()) for value in network.state_dict().values())
     summary = _json(out, "summary.json")
-    assert (summary["images"], summary["steps"]) == (num_images, num_images // 6)
+    num_trained = NUM_SCENES - NUM_HELD_OUT
+    assert (summary["images"], summary["held_out"], summary["steps"]) == (num_trained, NUM_HELD_OUT, num_trained // 6)
     assert summary["loss"] == summary["curve"][-1]["loss"] > 0
     record = _json(out, "run.json")
     assert record["settings"][kind]["training"]["crop_px"] == 64
@@ -205,12 +129,15 @@ def _check_complete(root: Path, out: str) -> list[dict[str, Any]]:
 def test_classifier_is_trained_once(folder: Path, cam: str) -> None:
     _check_trained(cam, "cam")
     before = Path(cam, "weights.safetensors").stat().st_mtime_ns
-    again = train_cam.run(train_cam.TrainCam(**_shared(folder, "cam"), cam_network=SETTINGS.cam))
+    config = train_cam.TrainCam(
+        **_shared(folder, "cam"), cam_network=CHAIN_SETTINGS.cam, val_fraction=HELD_OUT_FRACTION
+    )
+    again = train_cam.run(config)
     assert again == _json(cam, "summary.json")
     assert Path(cam, "weights.safetensors").stat().st_mtime_ns == before
-    other = replace(SETTINGS.cam, training=replace(SETTINGS.cam.training, learning_rate=1.0))
+    other = replace(CHAIN_SETTINGS.cam, training=replace(CHAIN_SETTINGS.cam.training, learning_rate=1.0))
     with pytest.raises(OutputError, match=r"cam\.training\.learning_rate: .* -> 1\.0"):
-        train_cam.run(train_cam.TrainCam(**_shared(folder, "cam"), cam_network=other))
+        train_cam.run(replace(config, cam_network=other))
 
 
 def test_contradicted_tags_are_listed_the_surest_first(folder: Path, cam: str) -> None:
@@ -219,8 +146,8 @@ def test_contradicted_tags_are_listed_the_surest_first(folder: Path, cam: str) -
         cam=cam,
         doubt_below=0.6,
         miss_above=0.4,
-        cam_inference=SETTINGS.cam.inference,
-        shards=SETTINGS.shards,
+        cam_inference=CHAIN_SETTINGS.cam.inference,
+        shards=CHAIN_SETTINGS.shards,
     )
     summary = check_tags.run(config)
     assert committed_shards(config.out) == {0, 1, 2}
@@ -330,8 +257,7 @@ def test_shard_that_is_gone_is_made_again_with_the_same_bytes(folder: Path, cam:
 
 
 def test_network_learns_from_the_masks_and_segments_with_and_without_tags(folder: Path, segmentation: str) -> None:
-    summary = _check_trained(segmentation, "segmentation", num_images=NUM_SCENES - NUM_HELD_OUT)
-    assert summary["held_out"] == NUM_HELD_OUT
+    summary = _check_trained(segmentation, "segmentation")
     assert [point["step"] for point in summary["validation"]] == [summary["steps"]]
     assert summary["best"] == {"step": summary["steps"], "score": summary["validation"][0]["miou"]}
     best, last = (
@@ -340,11 +266,11 @@ def test_network_learns_from_the_masks_and_segments_with_and_without_tags(folder
     for name, value in best.state_dict().items():
         assert torch.equal(value, last.state_dict()[name])
     config = segment.SegmentImages(
-        **_shared(folder, "segmented"),
+        **_shared(folder, "segmented-with-tags"),
         segmentation=segmentation,
         use_tags=True,
-        segmentation_inference=SETTINGS.segmentation.inference,
-        shards=SETTINGS.shards,
+        segmentation_inference=CHAIN_SETTINGS.segmentation.inference,
+        shards=CHAIN_SETTINGS.shards,
     )
     segment.run(config)
     ids = {name: number for number, name in enumerate(_json(segmentation, "run.json")["class_names"], start=1)}
@@ -374,7 +300,7 @@ def test_bad_images_end_in_error_rows_and_too_many_of_them_in_status_1(
         data=str(bad / "manifest.csv"),
         out=str(bad / "masks"),
         walk=WalkConfig(num_steps=0),
-        crf=replace(SETTINGS.crf, num_iterations=0),
+        crf=replace(CHAIN_SETTINGS.crf, num_iterations=0),
         keep_stages=False,
         allow_outside=True,  # the good ones lie among the scenes
     )

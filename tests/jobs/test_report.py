@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.config import to_dict
 from engine.objectives import Objective
+from engine.plain_settings import to_dict
 from engine.records import encode_mask, mask_schema, shard_table
 from engine.scenes import CLASS_NAMES, make_scene
 from engine.stages.networks import save_network

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Iterator
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,32 +11,25 @@ from typing import Any
 import pytest
 
 from engine.errors import OutputError, StorageError
-from jobs import make_scenes, report, run
-from tests.jobs.test_chain import NUM_SCENES, SETTINGS
+from jobs import report, run
+from tests.jobs.conftest import Chain
+from tests.jobs.small_runs import NUM_SCENES
 
 pytestmark = pytest.mark.slow
 STAGES = ["cam", "walk", "crf", "segmentation"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_reports() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-        yield
+@pytest.fixture(scope="module")
+def config(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> run.Run:
+    """Of the finished run, with a copy of its folder to work on."""
+    out = tmp_path_factory.mktemp("run") / "out"
+    shutil.copytree(chain.config.out, out)
+    return replace(chain.config, out=str(out))
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> run.Run:
-    root = tmp_path_factory.mktemp("run")
-    scenes = root / "scenes"
-    make_scenes.run(make_scenes.MakeScenes(out=str(scenes), num_images=NUM_SCENES, width=96, height=96))
-    parts = {item.name: getattr(SETTINGS, item.name) for item in dataclasses.fields(SETTINGS)}
-    return run.Run(data=str(scenes / "manifest.csv"), truth=str(scenes / "truth"), out=str(root / "out"), **parts)
-
-
-@pytest.fixture(scope="module")
-def summary(config: run.Run, ray_session: None) -> dict[str, Any]:
-    return run.run(config)
+def summary(chain: Chain) -> dict[str, Any]:
+    return chain.summary
 
 
 def test_every_stage_is_scored_on_every_image(config: run.Run, summary: dict[str, Any]) -> None:
@@ -80,14 +72,21 @@ def test_changed_setting_is_refused_and_with_overwrite_only_what_it_touches_is_d
     config: run.Run, summary: dict[str, Any]
 ) -> None:
     out = Path(config.out)
-    other = replace(config, walk=replace(config.walk, alpha=3.0))
     with pytest.raises(OutputError, match=r"walk\.alpha: 2\.0 -> 3\.0"):
+        run.run(replace(config, walk=replace(config.walk, alpha=3.0)))
+    segmentation = config.segmentation
+    other = replace(
+        config, segmentation=replace(segmentation, inference=replace(segmentation.inference, long_side_px=64))
+    )
+    with pytest.raises(OutputError, match=r"long_side_px: 96 -> 64"):
         run.run(other)
-    weights = {name: (out / name / "weights.safetensors").stat().st_mtime_ns for name in ("cam", "affinity")}
+    kept = [*out.glob("*/weights.safetensors"), *out.glob("masks/*.parquet"), *out.glob("seeds/*.parquet")]
+    before = {path: path.stat().st_mtime_ns for path in kept}
+    assert len(before) == 3 + 3 + 3
     run.run(replace(other, overwrite=True))
-    assert {name: (out / name / "weights.safetensors").stat().st_mtime_ns for name in weights} == weights
-    settings = json.loads((out / "masks" / "run.json").read_text())["settings"]
-    assert settings["walk"]["alpha"] == 3.0
+    assert {path: path.stat().st_mtime_ns for path in kept} == before
+    settings = json.loads((out / "segmented" / "run.json").read_text())["settings"]
+    assert settings["segmentation"]["inference"]["long_side_px"] == 64
 
 
 def test_truth_that_does_not_exist_is_said_before_the_training(config: run.Run, tmp_path: Path) -> None:

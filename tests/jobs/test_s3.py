@@ -113,7 +113,7 @@ def test_networks_learn_from_seeds_on_s3(bucket: str, cam: str) -> None:
         grid_stride=8,
         max_pixels=10**6,
     )
-    samples = LoadSamples(source, SETTINGS.affinity.training, rank=0, num_workers=1)({"step": [0]})
+    samples = LoadSamples(source, SETTINGS.affinity.training, rank=0, num_workers=1)({"step": [0], "held_out": [False]})
     assert samples["image"].shape == (4, 64, 64, 3)
     assert samples["target"].shape == (4, 8, 8)
 
