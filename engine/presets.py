@@ -37,7 +37,9 @@ def _small() -> Settings:
             inference=AffinityInferenceConfig(),
         ),
         segmentation=SegmentationConfig(
-            training=replace(crops, num_epochs=8), inference=InferenceConfig(long_side_px=384, scales=(1.0,))
+            training=replace(crops, num_epochs=12),
+            inference=InferenceConfig(long_side_px=384, scales=(1.0,)),
+            confidence_power=2.0,
         ),
         shards=ShardConfig(rows_per_shard=32),
     )
@@ -94,6 +96,7 @@ def _default() -> Settings:
             training=replace(crops, num_epochs=20),
             inference=replace(sight, scales=(0.75, 1.0, 1.25)),
             head_channels=256,
+            confidence_power=2.0,
             **resnet,
         ),
         shards=ShardConfig(rows_per_shard=256),
