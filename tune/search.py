@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
-import logging
 import os
-import re
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-import ray.tune
 import tyro
-from ray.tune.schedulers import ASHAScheduler
 
 from engine.cluster import Cluster, connected
 from engine.config import AffinityInferenceConfig, CrfConfig, InferenceConfig, WalkConfig
-from engine.errors import ConfigError, OutputError, StorageError, TooManyErrors
+from engine.errors import ConfigError, OutputError
 from engine.plain_settings import to_dict
-from engine.progress import Meter
 from engine.stages.networks import read_architecture
-from engine.storage.filesystem import absolute, delete_file, join, list_names, write_bytes
+from engine.storage.filesystem import absolute, delete_file, join, write_bytes
 from engine.storage.run_record import WORK_FOLDER, claim_output, commit, versions, write_json
 from engine.storage.weights import weights_hash
 from jobs.command import main
@@ -31,8 +24,9 @@ from jobs.shard_job import network_classes
 from tune.cache import TrueMasks, cache_key, fill_cache, missing_shards, open_cache, read_true_masks
 from tune.plots import class_bars, heat_maps
 from tune.results import Scored, collect, judged, print_table, validated, write_results
-from tune.space import SearchName, Slice, default_slice, grid_slices, random_slices, single, slice_of
-from tune.trial import Context, read_state, run_slice
+from tune.space import SearchName, Slice, default_slice, grid_slices, random_slices, single
+from tune.trial import Context
+from tune.tuner import check_optuna, run_optuna, run_trials
 
 RESULTS, BEST, HEAT_MAPS, CLASSES = "results.parquet", "best.json", "miou.svg", "classes.svg"
 _QUIET = {
@@ -118,7 +112,7 @@ def run(config: Search) -> dict[str, Any]:
     if config.top_k_crf and config.crf.num_iterations == 0:
         raise ConfigError("--crf.num-iterations is 0 with --top-k-crf; allowed: 1 or more")
     if config.search == "optuna":
-        _check_optuna()
+        check_optuna()
     class_names = network_classes(config.cam, "cam", config)
     read_architecture(config.affinity, "affinity")
     true_masks = read_true_masks(
@@ -170,7 +164,7 @@ def run(config: Search) -> dict[str, Any]:
         chosen = [one for one in plain if one.complete][: config.top_k_crf]
         with_crf = [single(one.alpha, one.beta, one.num_steps, crf=True) for one in chosen]
         if with_crf:
-            _run_trials("dCRF", context, with_crf, cluster, early_stopping=False)
+            run_trials("dCRF", context, with_crf, cluster, early_stopping=False)
     return _report(config, plain, collect(context, with_crf), manifest.num_rows)
 
 
@@ -210,9 +204,19 @@ def _sweep(config: Search, context: Context, cluster: Cluster) -> list[Slice]:
     """Do all trials without dCRF; gives the slices that were tried."""
     first = default_slice(config.walk)
     if config.search == "optuna" or config.early_stopping:  # what all is compared with is never stopped
-        _run_trials("default", context, [first], cluster, early_stopping=False)
+        run_trials("default", context, [first], cluster, early_stopping=False)
     if config.search == "optuna":
-        return [first, *_run_optuna(config, context, cluster)]
+        tried = run_optuna(
+            context,
+            cluster,
+            alphas=config.alphas,
+            betas=config.betas,
+            steps=config.steps,
+            num_betas=config.num_betas,
+            early_stopping=config.early_stopping,
+            rng_seed=config.rng_seed,
+        )
+        return [first, *tried]
     if config.search == "grid":
         slices = grid_slices(config.alphas, config.betas, config.steps)
     else:
@@ -221,153 +225,8 @@ def _sweep(config: Search, context: Context, cluster: Cluster) -> list[Slice]:
         )
     others = list({part.name: part for part in slices if part != first}.values())
     todo = others if config.early_stopping else [first, *others]
-    _run_trials("search", context, todo, cluster, early_stopping=config.early_stopping)
+    run_trials("search", context, todo, cluster, early_stopping=config.early_stopping)
     return [first, *others]
-
-
-def _run_trials(
-    name: str, context: Context, slices: Sequence[Slice], cluster: Cluster, *, early_stopping: bool
-) -> None:
-    todo = [part for part in slices if early_stopping or read_state(context, part).num_images < _num_images(context)]
-    if not todo:
-        return
-    total = sum(part.num_configurations for part in slices)
-    done = total - sum(part.num_configurations for part in todo)
-    with Meter(name, total, unit="configurations", done=done) as meter:
-        _fit(
-            context,
-            {"slice": ray.tune.grid_search(todo)},
-            cluster,
-            _Watch(meter, done, context),
-            scheduler=_asha(context) if early_stopping else None,
-        )
-
-
-def _run_optuna(config: Search, context: Context, cluster: Cluster) -> list[Slice]:
-    """Let a model choose betas; those that an earlier run has tried are told to it first, at no cost."""
-    from ray.tune.search.optuna import OptunaSearch
-
-    optuna = importlib.import_module("optuna")
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-    def part_of(beta: float) -> Slice:
-        return slice_of(float(f"{beta:.3g}"), config.alphas, config.steps)
-
-    def tried() -> list[float]:
-        names = list_names(context.states, prefix="walk-", suffix=".npz")
-        betas = [float(match[1]) for match in (re.match(r"walk-(.+)-[0-9a-f]+\.npz$", name) for name in names) if match]
-        return [beta for beta in betas if f"{part_of(beta).name}.npz" in names]
-
-    low, high = min(config.betas), max(config.betas)
-    if low == high:
-        raise ConfigError("--betas holds one number; allowed with --search optuna: a least and a greatest")
-    start = tried() or [min(max(config.walk.beta, low), high)]
-    per_trial = part_of(low).num_configurations
-    algorithm = OptunaSearch(points_to_evaluate=[{"beta": beta} for beta in start], seed=config.rng_seed)
-    with Meter("search", config.num_betas * per_trial, unit="configurations") as meter:
-        _fit(
-            context,
-            {"beta": ray.tune.loguniform(low, high), "alphas": config.alphas, "steps": config.steps},
-            cluster,
-            _Watch(meter, 0, context),
-            scheduler=_asha(context) if config.early_stopping else None,
-            search_alg=algorithm,
-            num_samples=config.num_betas,
-        )
-    return [part_of(beta) for beta in tried()]
-
-
-def _check_optuna() -> None:
-    try:
-        importlib.import_module("optuna")
-    except ImportError as error:
-        raise ConfigError(
-            "--search optuna needs the package optuna (pip install optuna); allowed without it: grid, random"
-        ) from error
-
-
-def _asha(context: Context) -> Any:
-    """Half of the betas go on at 1/8, 1/4 and 1/2 of the images."""
-    return ASHAScheduler(time_attr="part", max_t=len(context.parts()), grace_period=1, reduction_factor=2)
-
-
-def _num_images(context: Context) -> int:
-    return context.manifest.num_rows
-
-
-def _fit(
-    context: Context, space: dict[str, Any], cluster: Cluster, watch: _Watch, *, scheduler: Any, **choice: Any
-) -> None:
-    """Hand the trials to Tune.
-
-    Raises:
-        StorageError: a trial met a file that cannot be used.
-        TooManyErrors: a trial failed.
-    """
-    trainable = ray.tune.with_resources(ray.tune.with_parameters(_trial, context=context), {"cpu": 1})
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory(prefix="tag2mask-tune-") as scratch:
-        tuner = ray.tune.Tuner(
-            trainable,
-            param_space=space,
-            tune_config=ray.tune.TuneConfig(
-                metric="miou",
-                mode="max",
-                scheduler=scheduler,
-                max_concurrent_trials=cluster.num_cores if cluster.started_here else None,
-                reuse_actors=True,
-                **choice,
-            ),
-            run_config=ray.tune.RunConfig(
-                name="search",
-                storage_path=scratch,
-                verbose=0,
-                callbacks=[watch],
-                failure_config=ray.tune.FailureConfig(max_failures=2),
-            ),
-        )
-        grid = tuner.fit()
-    errors = [str(error) for error in grid.errors]
-    if errors:
-        lines = [line.strip() for line in errors[0].strip().splitlines() if line.strip()]
-        reason = lines[-1] if lines else "no reason given"
-        if "StorageError: " in reason:
-            raise StorageError(reason.partition("StorageError: ")[2])
-        raise TooManyErrors(f"{len(errors)} trials failed ({reason}); the same command tries them again")
-
-
-def _trial(settings: dict[str, Any], context: Context) -> None:
-    """What a worker runs: one slice."""
-    part = settings.get("slice")
-    if part is None:
-        part = slice_of(float(f"{settings['beta']:.3g}"), settings["alphas"], settings["steps"])
-    for number, state in enumerate(run_slice(context, part), start=1):
-        ray.tune.report({"miou": state.history[-1], "part": number, "configurations": part.num_configurations})
-
-
-class _Watch(ray.tune.Callback):
-    """Live progress with the best so far."""
-
-    def __init__(self, meter: Meter, done: int, context: Context) -> None:
-        self._meter, self._before, self._num_parts = meter, done, len(context.parts())
-        self._done: dict[str, float] = {}
-        self._size: dict[str, int] = {}
-        self._best = 0.0
-
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        self._size[trial.trial_id] = result["configurations"]
-        self._done[trial.trial_id] = result["configurations"] * result["part"] / self._num_parts
-        if result["part"] == self._num_parts:
-            self._best = max(self._best, result["miou"])
-        self._say()
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        self._done[trial.trial_id] = self._size.get(trial.trial_id, 0)  # also when it was stopped early
-        self._say()
-
-    def _say(self) -> None:
-        note = f"best mIoU {100 * self._best:.2f} %" if self._best else ""
-        self._meter.update(self._before + round(sum(self._done.values())), note)
 
 
 def _report(config: Search, plain: list[Scored], with_crf: list[Scored], num_images: int) -> dict[str, Any]:

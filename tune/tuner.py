@@ -1,0 +1,191 @@
+"""The trials of a search on Ray Tune: a slice of configurations each, or betas that a model chooses."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import re
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import ray.tune
+from ray.tune.schedulers import ASHAScheduler
+
+from engine.cluster import Cluster
+from engine.errors import ConfigError, StorageError, TooManyErrors
+from engine.progress import Meter
+from engine.storage.filesystem import list_names
+from tune.space import Slice, slice_of
+from tune.trial import Context, read_state, run_slice
+
+
+def run_trials(name: str, context: Context, slices: Sequence[Slice], cluster: Cluster, *, early_stopping: bool) -> None:
+    """Do the trials that no earlier run has finished.
+
+    Raises:
+        StorageError: a trial met a file that cannot be used.
+        TooManyErrors: a trial failed.
+    """
+    todo = [part for part in slices if early_stopping or read_state(context, part).num_images < _num_images(context)]
+    if not todo:
+        return
+    total = sum(part.num_configurations for part in slices)
+    done = total - sum(part.num_configurations for part in todo)
+    with Meter(name, total, unit="configurations", done=done) as meter:
+        _fit(
+            context,
+            {"slice": ray.tune.grid_search(todo)},
+            cluster,
+            _Watch(meter, done, context),
+            scheduler=_asha(context) if early_stopping else None,
+        )
+
+
+def run_optuna(
+    context: Context,
+    cluster: Cluster,
+    *,
+    alphas: tuple[float, ...],
+    betas: tuple[float, ...],
+    steps: tuple[int, ...],
+    num_betas: int,
+    early_stopping: bool,
+    rng_seed: int,
+) -> list[Slice]:
+    """Let a model choose betas; those that an earlier run has tried are told to it first, at no cost.
+
+    Returns:
+        The slices that were tried, now or before.
+
+    Raises:
+        ConfigError: ``betas`` has no least and greatest.
+        StorageError: a trial met a file that cannot be used.
+        TooManyErrors: a trial failed.
+    """
+    from ray.tune.search.optuna import OptunaSearch
+
+    optuna = importlib.import_module("optuna")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+    def part_of(beta: float) -> Slice:
+        return slice_of(float(f"{beta:.3g}"), alphas, steps)
+
+    def tried() -> list[float]:
+        names = list_names(context.states, prefix="walk-", suffix=".npz")
+        betas = [float(match[1]) for match in (re.match(r"walk-(.+)-[0-9a-f]+\.npz$", name) for name in names) if match]
+        return [beta for beta in betas if f"{part_of(beta).name}.npz" in names]
+
+    low, high = min(betas), max(betas)
+    if low == high:
+        raise ConfigError("--betas holds one number; allowed with --search optuna: a least and a greatest")
+    start = tried() or [min(max(context.walk.beta, low), high)]
+    per_trial = part_of(low).num_configurations
+    algorithm = OptunaSearch(points_to_evaluate=[{"beta": beta} for beta in start], seed=rng_seed)
+    with Meter("search", num_betas * per_trial, unit="configurations") as meter:
+        _fit(
+            context,
+            {"beta": ray.tune.loguniform(low, high), "alphas": alphas, "steps": steps},
+            cluster,
+            _Watch(meter, 0, context),
+            scheduler=_asha(context) if early_stopping else None,
+            search_alg=algorithm,
+            num_samples=num_betas,
+        )
+    return [part_of(beta) for beta in tried()]
+
+
+def check_optuna() -> None:
+    """Raises:
+    ConfigError: the package optuna is not installed.
+    """
+    try:
+        importlib.import_module("optuna")
+    except ImportError as error:
+        raise ConfigError(
+            "--search optuna needs the package optuna (pip install optuna); allowed without it: grid, random"
+        ) from error
+
+
+def _asha(context: Context) -> Any:
+    """Half of the betas go on at 1/8, 1/4 and 1/2 of the images."""
+    return ASHAScheduler(time_attr="part", max_t=len(context.parts()), grace_period=1, reduction_factor=2)
+
+
+def _num_images(context: Context) -> int:
+    return context.manifest.num_rows
+
+
+def _fit(
+    context: Context, space: dict[str, Any], cluster: Cluster, watch: _Watch, *, scheduler: Any, **choice: Any
+) -> None:
+    """Hand the trials to Tune.
+
+    Raises:
+        StorageError: a trial met a file that cannot be used.
+        TooManyErrors: a trial failed.
+    """
+    trainable = ray.tune.with_resources(ray.tune.with_parameters(_trial, context=context), {"cpu": 1})
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory(prefix="tag2mask-tune-") as scratch:
+        tuner = ray.tune.Tuner(
+            trainable,
+            param_space=space,
+            tune_config=ray.tune.TuneConfig(
+                metric="miou",
+                mode="max",
+                scheduler=scheduler,
+                max_concurrent_trials=cluster.num_cores if cluster.started_here else None,
+                reuse_actors=True,
+                **choice,
+            ),
+            run_config=ray.tune.RunConfig(
+                name="search",
+                storage_path=scratch,
+                verbose=0,
+                callbacks=[watch],
+                failure_config=ray.tune.FailureConfig(max_failures=2),
+            ),
+        )
+        grid = tuner.fit()
+    errors = [str(error) for error in grid.errors]
+    if errors:
+        lines = [line.strip() for line in errors[0].strip().splitlines() if line.strip()]
+        reason = lines[-1] if lines else "no reason given"
+        if "StorageError: " in reason:
+            raise StorageError(reason.partition("StorageError: ")[2])
+        raise TooManyErrors(f"{len(errors)} trials failed ({reason}); the same command tries them again")
+
+
+def _trial(settings: dict[str, Any], context: Context) -> None:
+    """What a worker runs: one slice."""
+    part = settings.get("slice")
+    if part is None:
+        part = slice_of(float(f"{settings['beta']:.3g}"), settings["alphas"], settings["steps"])
+    for number, state in enumerate(run_slice(context, part), start=1):
+        ray.tune.report({"miou": state.history[-1], "part": number, "configurations": part.num_configurations})
+
+
+class _Watch(ray.tune.Callback):
+    """Live progress with the best so far."""
+
+    def __init__(self, meter: Meter, done: int, context: Context) -> None:
+        self._meter, self._before, self._num_parts = meter, done, len(context.parts())
+        self._done: dict[str, float] = {}
+        self._size: dict[str, int] = {}
+        self._best = 0.0
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+        self._size[trial.trial_id] = result["configurations"]
+        self._done[trial.trial_id] = result["configurations"] * result["part"] / self._num_parts
+        if result["part"] == self._num_parts:
+            self._best = max(self._best, result["miou"])
+        self._say()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self._done[trial.trial_id] = self._size.get(trial.trial_id, 0)  # also when it was stopped early
+        self._say()
+
+    def _say(self) -> None:
+        note = f"best mIoU {100 * self._best:.2f} %" if self._best else ""
+        self._meter.update(self._before + round(sum(self._done.values())), note)
