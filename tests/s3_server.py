@@ -49,6 +49,7 @@ class S3Server:
             "-ip.bind=127.0.0.1",
             f"-master.port={master}",
             f"-volume.port={volume}",
+            "-volume.max=10000",  # each bucket takes some of its own; else as many as would fill the disk
             f"-filer.port={filer}",
             f"-s3.port={s3}",
             f"-s3.config={accounts}",
