@@ -15,7 +15,7 @@ from torch import Tensor
 
 from engine.ops import walk_kernels as kernels
 
-_CELLS_WORTH_A_THREAD = 1024
+_CELLS_WORTH_A_THREAD = 2048
 """Below this a thread costs more than it saves."""
 
 
