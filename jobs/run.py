@@ -32,8 +32,8 @@ from jobs import label, make_seeds, report, segment, train_affinity, train_cam, 
 from jobs.command import main
 from jobs.evaluate import RESULT, score
 from jobs.options import DataOptions, ShardOptions
+from jobs.shard_job import SUMMARY
 
-SUMMARY = "summary.json"
 STAGE_COLUMNS = {"cam": "mask_cam", "walk": "mask_walk", "crf": "mask"}
 """Stage of the method to the column of ``masks/`` that holds its masks."""
 SEGMENTED = "segmented"

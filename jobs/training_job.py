@@ -24,9 +24,8 @@ from engine.storage.run_record import WORK_FOLDER, read_json, write_json
 from engine.storage.weights import BEST_WEIGHTS_NAME, WEIGHTS_NAME
 from engine.training import Trained, fit
 from jobs.options import DataOptions, TrainOptions
-from jobs.shard_job import Claimed
+from jobs.shard_job import SUMMARY, Claimed
 
-SUMMARY = "summary.json"
 CURVES = "curves.png"
 EVENTS = "tensorboard"
 """Folder of TensorBoard's event files."""

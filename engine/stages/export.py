@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from PIL import Image
 from engine.errors import ImageError
 from engine.export import FORMATS, FormatOptions, Item, Naming, Subset
 from engine.records import Batch
+from engine.stages.sample_order import is_held_out
 from engine.storage.filesystem import join, write_bytes
 from engine.storage.images import decode_image, image_size, is_upright
 
@@ -60,7 +60,8 @@ class ExportImages:
     def _export(self, row: dict[str, Any]) -> tuple[str | None, Subset | None, str | None, str | None]:
         if row["error"] is not None:
             return None, None, None, row["error"]
-        name, subset = self._naming.name_of(row["image_id"]), subset_of(row["image_id"], self._val_fraction)
+        name = self._naming.name_of(row["image_id"])
+        subset: Subset = "val" if is_held_out(row["image_id"], self._val_fraction) else "train"
         picture = ""
         files: dict[str, bytes] = {}
         height, width = _size(row["mask"])
@@ -104,12 +105,6 @@ class ExportImages:
         pixels = decode_image(encoded, max_pixels=self._max_pixels)
         Image.fromarray(pixels).save(buffer, format="JPEG", quality=_JPEG_QUALITY)
         return ".jpg", buffer.getvalue()
-
-
-def subset_of(image_id: str, val_fraction: float) -> Subset:
-    """The subset of an image: the same in every run, whatever the other images are."""
-    digest = hashlib.blake2b(image_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return "val" if int.from_bytes(digest, "big") < val_fraction * 2**64 else "train"
 
 
 def _size(png: bytes) -> tuple[int, int]:
