@@ -24,7 +24,7 @@ from engine.stages.guard import guarded
 from engine.stages.walk import RefineCam
 from engine.storage.filesystem import exists, join, parent, resolve, write_bytes
 from engine.storage.images import decode_image, resize_long_side
-from engine.storage.manifest import open_manifest
+from engine.storage.manifest import Manifest, open_manifest
 from engine.storage.pictures import read_picture
 from engine.storage.roots import lies_outside
 from engine.storage.run_record import RECORD_NAME, WORK_FOLDER, read_json
@@ -161,7 +161,7 @@ def _pictures(
 ) -> list[ReportImage]:
     """The gallery; the shards that hold it are read one after the other."""
     truth = open_truth(config.truth) if config.truth else None
-    encoded = [_encoded(config, row) for row, _ in chosen]
+    encoded = _all_encoded(config, [row for row, _ in chosen])
     maps = _maps(config, [row for row, _ in chosen], encoded, class_names, record)
     stored: dict[int, Row] = {}
     wanted = sorted({row["shard"] for row, _ in chosen})
@@ -216,12 +216,25 @@ def _picture(
     )
 
 
-def _encoded(config: Report, row: Row) -> bytes | None:
-    """The image's file, or None where it cannot be had: the report says so in its place."""
+def _all_encoded(config: Report, rows: Sequence[Row]) -> list[bytes | None]:
+    """The images' files, None where one cannot be had: the report says so in its place."""
+    try:
+        embedded = embeds_pictures(find_source(config.data))
+        frozen = open_manifest(join(config.masks, WORK_FOLDER)) if embedded else None
+    except (OSError, UserError):
+        return [None] * len(rows)
+    return [_encoded(config, row, frozen) for row in rows]
+
+
+def _encoded(config: Report, row: Row, frozen: Manifest | None) -> bytes | None:
+    """One image's file.
+
+    Args:
+        frozen: the manifest of the masks, where the source holds the images itself.
+    """
     folder = parent(config.data)
     try:
-        if embeds_pictures(find_source(config.data)):
-            frozen = open_manifest(join(config.masks, WORK_FOLDER))
+        if frozen is not None:
             return read_picture(frozen.read_shard(row["shard"])["uri"][row["row"]])
         if not config.allow_outside and lies_outside(row["image"], folder):
             return None
