@@ -7,7 +7,7 @@ and masks that are too unsure, are left out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 from typing import Any, Generic, TypeVar, cast
 
@@ -83,36 +83,52 @@ def _read(rows: LabeledManifest, shard: int) -> Batch:
     return rows.read_shard(shard)
 
 
-class MaskDataset(Dataset[Result], Generic[Result]):
+@dataclass(eq=False)
+class _Masks(Generic[Result]):
+    """What index and stream have in common.
+
+    Raises:
+        StorageError: the masks are missing, damaged or not complete.
+    """
+
+    masks: str
+    """Folder or URI that jobs.label or jobs.segment wrote, complete."""
+    transform: Callable[[Sample], Result] | None = None
+    """Makes of a :class:`Sample` what a batch is made of: images differ in size."""
+    _: KW_ONLY
+    images: bool = True
+    """Whether the images are read, or the masks alone."""
+    min_confidence: float = 0.0
+    """Masks with less are left out."""
+    max_pixels: int = 100_000_000
+    """A larger image is an error."""
+
+    def __post_init__(self) -> None:
+        self._shards = _Shards(
+            self.masks, images=self.images, min_confidence=self.min_confidence, max_pixels=self.max_pixels
+        )
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes 1.. of the masks."""
+        return self._shards.rows.class_names
+
+    def _samples(self, shard: int, rows: list[int]) -> Iterator[Result]:
+        for sample in self._shards.samples(shard, rows):
+            yield cast(Result, sample) if self.transform is None else self.transform(sample)
+
+
+@dataclass(eq=False)
+class MaskDataset(_Masks[Result], Dataset[Result]):
     """Images and masks by index, in the manifest's order.
 
     Opening it reads every shard once, to know which rows have a mask; for millions of images take :class:`MaskStream`.
     """
 
-    def __init__(
-        self,
-        masks: str,
-        transform: Callable[[Sample], Result] | None = None,
-        *,
-        images: bool = True,
-        min_confidence: float = 0.0,
-        max_pixels: int = 100_000_000,
-    ) -> None:
-        """Args:
-            masks: folder or URI that jobs.label or jobs.segment wrote, complete.
-            transform: makes of a :class:`Sample` what a batch is made of: images differ in size.
-            images: whether the images are read, or the masks alone.
-            min_confidence: masks with less are left out.
-            max_pixels: a larger image is an error.
-
-        Raises:
-            StorageError: the masks are missing, damaged or not complete.
-        """
-        self._shards = _Shards(masks, images=images, min_confidence=min_confidence, max_pixels=max_pixels)
-        self._transform = transform
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self._good = [self._shards.good_rows(shard) for shard in range(self._shards.rows.num_shards)]
         self._ends = np.cumsum([len(rows) for rows in self._good])
-        self.class_names = self._shards.rows.class_names
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -130,42 +146,23 @@ class MaskDataset(Dataset[Result], Generic[Result]):
         index %= len(self)
         shard = int(np.searchsorted(self._ends, index, side="right"))
         row = self._good[shard][index - int(self._ends[shard])]  # negative: from the end of the shard's rows
-        (sample,) = self._shards.samples(shard, [row])
-        return _transformed(sample, self._transform)
+        (sample,) = self._samples(shard, [row])
+        return sample
 
 
-class MaskStream(IterableDataset[Result], Generic[Result]):
+@dataclass(eq=False)
+class MaskStream(_Masks[Result], IterableDataset[Result]):
     """Images and masks as a stream: the shards are divided among ranks and DataLoader workers, each row comes once."""
 
-    def __init__(
-        self,
-        masks: str,
-        transform: Callable[[Sample], Result] | None = None,
-        *,
-        images: bool = True,
-        min_confidence: float = 0.0,
-        shuffle: bool = False,
-        rng_seed: int = 0,
-        max_pixels: int = 100_000_000,
-    ) -> None:
-        """Args:
-            masks: folder or URI that jobs.label or jobs.segment wrote, complete.
-            transform: makes of a :class:`Sample` what a batch is made of: images differ in size.
-            images: whether the images are read, or the masks alone.
-            min_confidence: masks with less are left out.
-            shuffle: shards, and the rows within each, in a random order, another one each epoch (:meth:`set_epoch`).
-            rng_seed: of the order; the same on every rank.
-            max_pixels: a larger image is an error.
+    _: KW_ONLY
+    shuffle: bool = False
+    """Shards, and the rows within each, in a random order, another one each epoch (:meth:`set_epoch`)."""
+    rng_seed: int = 0
+    """Seed of the order; the same on every rank."""
 
-        Raises:
-            StorageError: the masks are missing, damaged or not complete.
-        """
-        self._shards = _Shards(masks, images=images, min_confidence=min_confidence, max_pixels=max_pixels)
-        self._transform = transform
-        self._shuffle = shuffle
-        self._rng_seed = rng_seed
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self._epoch = 0
-        self.class_names = self._shards.rows.class_names
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the next pass; call it on every rank before the DataLoader is iterated."""
@@ -179,15 +176,14 @@ class MaskStream(IterableDataset[Result], Generic[Result]):
             ImageError: it cannot be decoded.
         """
         shards = np.arange(self._shards.rows.num_shards)
-        if self._shuffle:
-            np.random.default_rng([self._rng_seed, self._epoch]).shuffle(shards)
+        if self.shuffle:
+            np.random.default_rng([self.rng_seed, self._epoch]).shuffle(shards)
         part, num_parts = _part()
         for shard in shards[part::num_parts].tolist():
             rows = self._shards.good_rows(shard)
-            if self._shuffle:
-                np.random.default_rng([self._rng_seed, self._epoch, shard]).shuffle(rows)
-            for sample in self._shards.samples(shard, rows):
-                yield _transformed(sample, self._transform)
+            if self.shuffle:
+                np.random.default_rng([self.rng_seed, self._epoch, shard]).shuffle(rows)
+            yield from self._samples(shard, rows)
 
 
 def _part() -> tuple[int, int]:
@@ -199,7 +195,3 @@ def _part() -> tuple[int, int]:
     if worker is None:
         return rank, num_ranks
     return rank * worker.num_workers + worker.id, num_ranks * worker.num_workers
-
-
-def _transformed(sample: Sample, transform: Callable[[Sample], Result] | None) -> Result:
-    return cast(Result, sample) if transform is None else transform(sample)
