@@ -227,6 +227,11 @@ class WalkConfig:
         _require(self.tolerance >= 0, "tolerance", self.tolerance, "0 or more")
 
 
+REWALK = WalkConfig(alpha=6.0, num_steps=24)
+"""The maps of a segmentation network are sharper than a classifier's: less background, a shorter walk
+(docs/ablations.md)."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConfidenceConfig:
     """How the expected IoU of a mask is brought to the data; jobs.evaluate --calibrate fits both."""
@@ -330,6 +335,7 @@ class Settings:
     seed: SeedConfig = field(default_factory=SeedConfig)
     affinity: AffinityConfig
     walk: WalkConfig = field(default_factory=WalkConfig)
+    rewalk: WalkConfig = REWALK
     crf: CrfConfig = field(default_factory=CrfConfig)
     confidence: ConfidenceConfig = field(default_factory=ConfidenceConfig)
     segmentation: SegmentationConfig

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.config import Settings
+from engine.config import Settings, WalkConfig
 from engine.errors import ConfigError, ImageError
 from engine.presets import preset
 from engine.records import Batch, decode_mask, encode_picture
 from engine.stages.cam import ComputeCam
 from engine.stages.guard import guarded
 from engine.stages.mask import MakeMask
-from engine.stages.networks import read_architecture
+from engine.stages.networks import MAP_KINDS, WALK_OF_KIND, read_architecture
 from engine.stages.walk import AddBackground, RefineCam
 from engine.storage.filesystem import read_bytes
 
@@ -54,8 +54,9 @@ def label_images(
     Args:
         images: paths or URIs, Pillow images, or (H, W, 3) uint8 arrays.
         tags: for each image the names of what it shows.
-        cam: folder or URI of ``jobs.train_cam``.
-        affinity: folder or URI of ``jobs.train_affinity``; not needed when ``settings.walk.num_steps`` is 0.
+        cam: folder or URI of ``jobs.train_cam``, or of ``jobs.train_segmentation``, whose maps ``settings.rewalk``
+            spreads.
+        affinity: folder or URI of ``jobs.train_affinity``; not needed when the walk has 0 steps.
         settings: preset ``small`` by default; its ``resources`` choose the device.
         max_pixels: a larger image is an error.
 
@@ -69,10 +70,12 @@ def label_images(
     if len(images) != len(tags):
         raise ConfigError(f"images has {len(images)} entries and tags {len(tags)}; allowed: as many of each")
     chosen = settings or preset("small")
-    walks = chosen.walk.num_steps > 0
+    architecture = read_architecture(cam, MAP_KINDS)
+    class_names = architecture.class_names
+    walk: WalkConfig = getattr(chosen, WALK_OF_KIND[architecture.kind])
+    walks = walk.num_steps > 0
     if walks and not affinity:
         raise ConfigError("affinity is missing; give the folder of jobs.train_affinity, or settings without a walk")
-    class_names = read_architecture(cam, "cam").class_names
     shared: dict[str, Any] = {
         "device": chosen.resources.device,
         "images_per_pass": chosen.resources.images_per_pass,
@@ -82,15 +85,15 @@ def label_images(
         ("cam", ComputeCam(cam, chosen.cam.inference, **shared)),
         (
             "walk",
-            RefineCam(affinity, chosen.affinity.inference, chosen.walk, **shared, keep_cam=False)
+            RefineCam(affinity, chosen.affinity.inference, walk, **shared, keep_cam=False)
             if walks
-            else AddBackground(chosen.walk, keep_cam=False),
+            else AddBackground(walk, keep_cam=False),
         ),
         (
             "crf",
             MakeMask(
                 chosen.crf,
-                chosen.walk,
+                walk,
                 num_classes=len(class_names),
                 max_pixels=max_pixels,
                 keep_stages=False,

@@ -16,7 +16,7 @@ from engine.plain_settings import to_dict
 from engine.records import mask_schema
 from engine.stages.cam import ComputeCam
 from engine.stages.mask import MakeMask
-from engine.stages.networks import read_architecture
+from engine.stages.networks import MAP_KINDS, WALK_OF_KIND, read_architecture
 from engine.stages.walk import AddBackground, RefineCam
 from engine.storage.weights import weights_hash
 from jobs.command import main
@@ -29,7 +29,7 @@ class Label(ShardOptions):
     """Make a mask for every image from its tags."""
 
     cam: str
-    """Folder that jobs.train_cam wrote."""
+    """Folder that jobs.train_cam wrote; or jobs.train_segmentation, for the maps of a second round (--rewalk)."""
     affinity: str = ""
     """Folder that jobs.train_affinity wrote; not needed with --walk.num-steps 0."""
     keep_stages: bool = False
@@ -42,6 +42,8 @@ class Label(ShardOptions):
     """How the affinities are taken."""
     walk: WalkConfig
     """Background and random walk."""
+    rewalk: WalkConfig
+    """The same in the place of --walk, where --cam is a segmentation network."""
     crf: CrfConfig
     """The dense CRF."""
     confidence: ConfidenceConfig = field(default_factory=ConfidenceConfig)
@@ -52,19 +54,23 @@ class Label(ShardOptions):
 
 def run(config: Label) -> dict[str, Any]:
     """Write a mask, or an error, for every image of the manifest as Parquet shards under ``--out``."""
-    walks = config.walk.num_steps > 0
+    walk_name = WALK_OF_KIND[read_architecture(config.cam, MAP_KINDS).kind]
+    walk: WalkConfig = getattr(config, walk_name)
+    walks = walk.num_steps > 0
     if walks and not config.affinity:
-        raise ConfigError("--affinity is missing; give the folder of jobs.train_affinity, or --walk.num-steps 0")
+        raise ConfigError(
+            f"--affinity is missing; give the folder of jobs.train_affinity, or --{walk_name}.num-steps 0"
+        )
     settings = {
         "cam": {"inference": to_dict(config.cam_inference)},
         "affinity": {"inference": to_dict(config.affinity_inference)},
-        "walk": to_dict(config.walk),
+        walk_name: to_dict(walk),
         "crf": to_dict(config.crf),
         "confidence": to_dict(config.confidence),
         "shards": to_dict(config.shards),
     }
     inputs = {"cam": weights_hash(config.cam), "keep_stages": str(config.keep_stages)}
-    class_names = network_classes(config.cam, "cam", config)
+    class_names = network_classes(config.cam, MAP_KINDS, config)
     if walks:
         read_architecture(config.affinity, "affinity")
         inputs["affinity"] = weights_hash(config.affinity)
@@ -81,13 +87,13 @@ def run(config: Label) -> dict[str, Any]:
         cam = {"weights": config.cam, "config": config.cam_inference, **network}
         keep_cam = config.keep_stages
         if walks:
-            walk = {"weights": config.affinity, "affinity": config.affinity_inference, "walk": config.walk, **network}
-            refining = Step(name="walk", stage=RefineCam, arguments={**walk, "keep_cam": keep_cam})
+            along = {"weights": config.affinity, "affinity": config.affinity_inference, "walk": walk, **network}
+            refining = Step(name="walk", stage=RefineCam, arguments={**along, "keep_cam": keep_cam})
         else:
-            refining = Step(name="walk", stage=AddBackground, arguments={"config": config.walk, "keep_cam": keep_cam})
+            refining = Step(name="walk", stage=AddBackground, arguments={"config": walk, "keep_cam": keep_cam})
         mask = {
             "crf": config.crf,
-            "walk": config.walk,
+            "walk": walk,
             "num_classes": len(class_names),
             "max_pixels": config.max_pixels,
             "keep_stages": config.keep_stages,

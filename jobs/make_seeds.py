@@ -14,6 +14,7 @@ from engine.pipeline import Pool, Step, crf_pool, network_pool
 from engine.plain_settings import to_dict
 from engine.records import seed_schema
 from engine.stages.cam import ComputeCam
+from engine.stages.networks import MAP_KINDS
 from engine.stages.seed import MakeSeed
 from engine.storage.weights import weights_hash
 from jobs.command import main
@@ -26,7 +27,7 @@ class MakeSeeds(ShardOptions):
     """Find the cells of each image that are surely one class or surely background."""
 
     cam: str
-    """Folder that jobs.train_cam wrote."""
+    """Folder that jobs.train_cam wrote, or jobs.train_segmentation."""
     cam_inference: Annotated[InferenceConfig, tyro.conf.arg(name="cam.inference")]
     """How the activation maps are taken."""
     seed: SeedConfig
@@ -48,7 +49,7 @@ def run(config: MakeSeeds) -> dict[str, Any]:
         settings,
         {"cam": weights_hash(config.cam)},
         rows_per_shard=config.shards.rows_per_shard,
-        class_names=network_classes(config.cam, "cam", config),
+        class_names=network_classes(config.cam, MAP_KINDS, config),
     )
 
     def pools(cluster: Cluster) -> list[Pool]:

@@ -23,7 +23,7 @@ from engine.config import (
     ShardConfig,
     WalkConfig,
 )
-from engine.errors import OutputError
+from engine.errors import ConfigError, OutputError
 from engine.plain_settings import to_dict
 from engine.storage.filesystem import check_writable, join
 from engine.storage.run_record import RECORD_NAME, commit, versions, write_json
@@ -38,6 +38,8 @@ STAGE_COLUMNS = {"cam": "mask_cam", "walk": "mask_walk", "crf": "mask"}
 """Stage of the method to the column of ``masks/`` that holds its masks."""
 SEGMENTED = "segmented"
 """Folder of the segmentation network's own masks, made where there is truth to score them."""
+EARLIER_ROUND = "round-{}"
+"""Folder of the masks and the segmentation network of a round before the last."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +48,9 @@ class Run(ShardOptions):
 
     truth: str = ""
     """True masks to score every stage with: a folder of PNGs named by image stem, or mask shards. Never trained on."""
+    rounds: int = 0
+    """Times that the images are labeled: first from the classifier's maps, as the paper, then from those of the
+    segmentation network that learned from the round before; 0 is 2, and 1 with the preset paper."""
     segmentation_from_cam: bool = True
     """Start the segmentation network from the classifier's backbone, which knows the classes, where both have the same
     one; else from ImageNet's weights, as the paper."""
@@ -59,7 +64,9 @@ class Run(ShardOptions):
     affinity: AffinityConfig
     """AffinityNet."""
     walk: WalkConfig
-    """Background and random walk."""
+    """Background and random walk of the classifier's maps."""
+    rewalk: WalkConfig
+    """Background and random walk of the segmentation network's maps, from the second round on."""
     crf: CrfConfig
     """The dense CRF."""
     confidence: ConfidenceConfig
@@ -69,25 +76,36 @@ class Run(ShardOptions):
     shards: ShardConfig
     """The output's layout."""
 
+    def __post_init__(self) -> None:
+        ShardOptions.__post_init__(self)
+        if isinstance(self.rounds, int) and not 0 <= self.rounds <= 9:
+            raise ConfigError(f"--rounds is {self.rounds}; allowed: 1 to 9, or 0 (the preset's)")
+
+    @property
+    def num_rounds(self) -> int:
+        """How many it will be."""
+        return self.rounds or (1 if self.preset == "paper" else 2)
+
 
 def run(config: Run) -> dict[str, Any]:
     """Run the chain into ``cam/ seeds/ affinity/ masks/ segmentation/ report.html summary.json`` under ``--out``."""
     check_writable(config.out)
     if config.truth:
         open_truth(config.truth)  # a slip in its path is said now, not after the training
-    folder = {name: join(config.out, name) for name in ("cam", "seeds", "affinity", "masks", "segmentation", SEGMENTED)}
     shared = {item.name: getattr(config, item.name) for item in dataclasses.fields(DataOptions) if item.name != "out"}
     learning = {**shared, "val_fraction": config.val_fraction}
     sharded = {**shared, "max_error_fraction": config.max_error_fraction, "retry_errors": config.retry_errors}
     steps = _Steps(overwrite=config.overwrite)
+    cam, seeds, affinity, segmented = (join(config.out, name) for name in ("cam", "seeds", "affinity", SEGMENTED))
     with connected(config.resources):
-        steps.do("cam", train_cam.run, train_cam.TrainCam(**{**learning, "out": folder["cam"]}, cam_network=config.cam))
+        steps.do("cam", train_cam.run, train_cam.TrainCam(**learning, out=cam, cam_network=config.cam))
         steps.do(
             "seeds",
             make_seeds.run,
             make_seeds.MakeSeeds(
-                **{**sharded, "out": folder["seeds"]},
-                cam=folder["cam"],
+                **sharded,
+                out=seeds,
+                cam=cam,
                 cam_inference=config.cam.inference,
                 seed=config.seed,
                 shards=config.shards,
@@ -96,58 +114,63 @@ def run(config: Run) -> dict[str, Any]:
         steps.do(
             "affinity",
             train_affinity.run,
-            train_affinity.TrainAffinity(
-                **{**learning, "out": folder["affinity"]}, seeds=folder["seeds"], affinity_network=config.affinity
-            ),
+            train_affinity.TrainAffinity(**learning, out=affinity, seeds=seeds, affinity_network=config.affinity),
         )
-        masks = steps.do(
-            "masks",
-            label.run,
-            label.Label(
-                **{**sharded, "out": folder["masks"]},
-                cam=folder["cam"],
-                affinity=folder["affinity"],
-                keep_stages=bool(config.truth),
-                cam_inference=config.cam.inference,
-                affinity_inference=config.affinity.inference,
-                walk=config.walk,
-                crf=config.crf,
-                confidence=config.confidence,
-                shards=config.shards,
-            ),
-        )
-        steps.do(
-            "segmentation",
-            train_segmentation.run,
-            train_segmentation.TrainSegmentation(
-                **{**learning, "out": folder["segmentation"]},
-                masks=folder["masks"],
-                cam=folder["cam"] if _shares_backbone(config) else "",
-                segmentation_network=config.segmentation,
-            ),
-        )
+        source, start = cam, cam if _shares_backbone(config) else ""
+        for number in range(1, config.num_rounds + 1):
+            prefix = "" if number == config.num_rounds else f"{EARLIER_ROUND.format(number)}/"
+            masks, segmentation = (join(config.out, prefix + name) for name in ("masks", "segmentation"))
+            labeled = steps.do(
+                f"{prefix}masks",
+                label.run,
+                label.Label(
+                    **sharded,
+                    out=masks,
+                    cam=source,
+                    affinity=affinity,
+                    keep_stages=bool(config.truth),
+                    cam_inference=config.cam.inference,
+                    affinity_inference=config.affinity.inference,
+                    walk=config.walk,
+                    rewalk=config.rewalk,
+                    crf=config.crf,
+                    confidence=config.confidence,
+                    shards=config.shards,
+                ),
+            )
+            steps.do(
+                f"{prefix}segmentation",
+                train_segmentation.run,
+                train_segmentation.TrainSegmentation(
+                    **learning,
+                    out=segmentation,
+                    masks=masks,
+                    start=start,
+                    segmentation_network=config.segmentation,
+                ),
+            )
+            source = start = segmentation
         if config.truth:
             steps.do(
                 SEGMENTED,
                 segment.run,
                 segment.SegmentImages(
-                    **{**sharded, "out": folder[SEGMENTED]},
-                    segmentation=folder["segmentation"],
+                    **sharded,
+                    out=segmented,
+                    segmentation=segmentation,
                     segmentation_inference=config.segmentation.inference,
                     shards=config.shards,
                 ),
             )
     summary: dict[str, Any] = {
-        "images": masks["images"],
-        "errors": masks["errors"],
+        "images": labeled["images"],
+        "errors": labeled["errors"],
         "seconds": round(sum(steps.seconds.values()), 2),
-        "images_per_s": round(masks["images"] / sum(steps.seconds.values()), 3),
+        "images_per_s": round(labeled["images"] / sum(steps.seconds.values()), 3),
         "steps": steps.seconds,
     }
     if config.truth:
-        scores = _scores(config, folder)
-        summary["miou"] = {stage: result["miou"] for stage, result in scores.items()}
-        summary["iou"] = {stage: result["iou"] for stage, result in scores.items()}
+        summary |= _scores(config, masks=masks, segmented=segmented)
     write_json(join(config.out, SUMMARY), summary)
     write_json(join(config.out, RECORD_NAME), _record(config))
     if config.truth:
@@ -155,7 +178,7 @@ def run(config: Run) -> dict[str, Any]:
     report.run(
         report.Report(
             data=config.data,
-            masks=folder["masks"],
+            masks=masks,
             truth=config.truth,
             run_folder=config.out,
             out=config.out,
@@ -191,36 +214,59 @@ class _Steps:
         return summary
 
 
-def _scores(config: Run, folder: dict[str, str]) -> dict[str, dict[str, Any]]:
-    scores = {stage: score(folder["masks"], config.truth, column) for stage, column in STAGE_COLUMNS.items()}
-    scores["segmentation"] = score(folder[SEGMENTED], config.truth)
-    write_json(join(folder["masks"], RESULT), scores["crf"])
-    write_json(join(folder[SEGMENTED], RESULT), scores["segmentation"])
-    return scores
+def _scores(config: Run, *, masks: str, segmented: str) -> dict[str, Any]:
+    """``miou`` and ``iou`` of the CAM and of the last round's stages; ``rounds``: those of each round."""
+    rounds = [
+        {stage: score(folder, config.truth, column) for stage, column in STAGE_COLUMNS.items()}
+        for folder in (
+            *(join(config.out, EARLIER_ROUND.format(number), "masks") for number in range(1, config.num_rounds)),
+            masks,
+        )
+    ]
+    stages = {**rounds[-1], "cam": rounds[0]["cam"], "segmentation": score(segmented, config.truth)}
+    write_json(join(masks, RESULT), stages["crf"])
+    write_json(join(segmented, RESULT), stages["segmentation"])
+    return {
+        "miou": {stage: result["miou"] for stage, result in stages.items()},
+        "iou": {stage: result["iou"] for stage, result in stages.items()},
+        "rounds": [
+            {name: {stage: result[name] for stage, result in one.items()} for name in ("miou", "iou")} for one in rounds
+        ],
+    }
 
 
 def _record(config: Run) -> dict[str, Any]:
-    parts = ("cam", "seed", "affinity", "walk", "crf", "confidence", "segmentation", "shards")
+    parts = ("cam", "seed", "affinity", "walk", "rewalk", "crf", "confidence", "segmentation", "shards")
     return {
         "job": "run",
         "settings": {name: to_dict(getattr(config, name)) for name in parts},
-        "options": {name: getattr(config, name) for name in ("data", "truth", "classes", "preset")},
+        "options": {name: getattr(config, name) for name in ("data", "truth", "classes", "preset", "rounds")},
         "versions": versions(),
         "commit": commit(),
     }
 
 
 def _print_scores(summary: dict[str, Any]) -> None:
-    names = {"cam": "CAM", "walk": "CAM + walk", "crf": "CAM + walk + dCRF", "segmentation": "segmentation network"}
+    names = {"cam": "CAM", "walk": "walk", "crf": "dCRF"}
+    columns: dict[str, dict[str, float | None]] = {}
+    means: list[float] = []
+    for number, one in enumerate(summary["rounds"], start=1):
+        for stage, heading in names.items():
+            if number > 1:
+                heading = f"maps {number}" if stage == "cam" else f"{heading} {number}"
+            columns[heading] = one["iou"][stage]
+            means.append(one["miou"][stage])
+    columns["network"] = summary["iou"]["segmentation"]
+    means.append(summary["miou"]["segmentation"])
     table = Table(title=f"IoU % over {summary['images']} images", title_justify="left")
     table.add_column("class")
-    for stage in summary["miou"]:
-        table.add_column(names[stage], justify="right")
+    for heading in columns:
+        table.add_column(heading, justify="right")
     for name in summary["iou"]["crf"]:
-        values = [summary["iou"][stage].get(name) for stage in summary["miou"]]
+        values = [column.get(name) for column in columns.values()]
         table.add_row(name, *("-" if value is None else f"{100 * value:.1f}" for value in values))
     table.add_section()
-    table.add_row("mean", *(f"{100 * value:.1f}" for value in summary["miou"].values()))
+    table.add_row("mean", *(f"{100 * value:.1f}" for value in means))
     Console(width=88).print(table)
 
 

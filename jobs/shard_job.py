@@ -107,7 +107,7 @@ def claim(
     return Claimed(record=record, manifest=manifest)
 
 
-def network_classes(location: str, kind: str, options: DataOptions) -> tuple[str, ...]:
+def network_classes(location: str, kind: str | tuple[str, ...], options: DataOptions) -> tuple[str, ...]:
     """The classes of a trained network, which decide; classes that the user names must be the same.
 
     Raises:

@@ -24,6 +24,11 @@ def _conv(num_in: int, num_out: int, *, kernel: int = 1, dilation: int = 1) -> n
     )
 
 
+def _separable(num_in: int, num_out: int) -> nn.Sequential:
+    """A 3x3 convolution of each channel, then a mixing 1x1; at stride 4 a whole 3x3 costs what the backbone does."""
+    return nn.Sequential(nn.Conv2d(num_in, num_in, 3, padding=1, groups=num_in, bias=False), *_conv(num_in, num_out))
+
+
 class AtrousPyramid(nn.Module):
     """One 1x1 branch, three dilated branches and the image's mean, side by side."""
 
@@ -66,7 +71,7 @@ class SegmentationNetwork(nn.Module):
         unit = max(1, 96 // stride)
         self.pyramid = AtrousPyramid(backbone.channels[-1], head_channels, rates=(unit, 2 * unit, 3 * unit))
         self.fine = _conv(backbone.channels[1], FINE_CHANNELS)
-        self.merge = _conv(head_channels + FINE_CHANNELS, head_channels, kernel=3)
+        self.merge = _separable(head_channels + FINE_CHANNELS, head_channels)
         self.classifier = nn.Conv2d(head_channels, num_classes + 1, kernel_size=1)
         nn.init.zeros_(self.classifier.weight)
         self.shortcut = nn.Conv2d(backbone.channels[-1], num_classes + 1, kernel_size=1)
@@ -83,14 +88,48 @@ class SegmentationNetwork(nn.Module):
             self.shortcut.weight[1:] = classifier
             self.shortcut.weight[0] = 0
 
+    @torch.no_grad()
+    def start_from_segmentation(self, weights: dict[str, Tensor]) -> None:
+        """Go on from another network of this kind; weights of another shape are left aside.
+
+        Args:
+            weights: its state by name.
+        """
+        own = self.state_dict()
+        self.load_state_dict({**own, **{name: weights[name] for name in own if _same_shape(own, weights, name)}})
+
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 255] to logits (B, C+1, H, W), background first."""
+        return functional.interpolate(self.maps(images), size=images.shape[-2:], mode="bilinear", align_corners=False)
+
+    def maps(self, images: Tensor, channels: Tensor | None = None) -> Tensor:
+        """Logits on the fine level's grid.
+
+        Args:
+            images: (B, 3, H, W) in [0, 255].
+            channels: (K,) int64, 0 for background, else ids of classes; all by default.
+
+        Returns:
+            (B, K, h, w), of any sign.
+        """
         levels = self.backbone(images)
         fine = self.fine(levels[1])
         coarse = functional.interpolate(
             self.pyramid(levels[-1]), size=fine.shape[-2:], mode="bilinear", align_corners=False
         )
-        logits = self.classifier(self.merge(torch.cat([coarse, fine], dim=1)))
-        direct = self.shortcut(levels[-1])
-        logits = logits + functional.interpolate(direct, size=fine.shape[-2:], mode="bilinear", align_corners=False)
-        return functional.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
+        logits = _some_of(self.classifier, self.merge(torch.cat([coarse, fine], dim=1)), channels)
+        direct = _some_of(self.shortcut, levels[-1], channels)
+        return logits + functional.interpolate(direct, size=fine.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _some_of(layer: nn.Conv2d, features: Tensor, channels: Tensor | None) -> Tensor:
+    """The channels that are asked for of a 1x1 convolution."""
+    if channels is None:
+        everything: Tensor = layer(features)
+        return everything
+    assert layer.bias is not None
+    return functional.conv2d(features, layer.weight[channels], layer.bias[channels])
+
+
+def _same_shape(first: dict[str, Tensor], second: dict[str, Tensor], name: str) -> bool:
+    return name in second and first[name].shape == second[name].shape

@@ -1,6 +1,7 @@
 """Class activation maps of images.
 
-Source: section 3.1 of the paper. Letters: K classes present, (h, w) grid cells.
+Source: section 3.1 of the paper. In a second round a trained segmentation network gives the maps: its probability of
+each class among the background and the classes present. Letters: K classes present, (h, w) grid cells.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from torch import Tensor
 from engine.config import InferenceConfig
 from engine.errors import ImageError
 from engine.models.cam_net import CamNetwork
+from engine.models.segmentation_net import SegmentationNetwork
 from engine.ops.cam import merge_cams, normalize_cam
 from engine.records import Batch, encode_map
 from engine.stages.memory import DECODED_PIXELS
-from engine.stages.networks import load_for_inference
+from engine.stages.networks import MAP_KINDS, load_for_inference
 from engine.stages.scaling import as_tensor, equal_groups, resized, scaled_size
 from engine.storage.images import decode_image
 
@@ -31,14 +33,14 @@ class ComputeCam:
         self, weights: str, config: InferenceConfig, *, device: str, images_per_pass: int, max_pixels: int
     ) -> None:
         """Args:
-        weights: what ``jobs.train_cam`` wrote.
+        weights: what ``jobs.train_cam`` or ``jobs.train_segmentation`` wrote.
         images_per_pass: images of one size that the network takes at once.
 
         Raises:
             WeightsError: the weights cannot be used.
         """
-        network, _ = load_for_inference(weights, "cam", device)
-        assert isinstance(network, CamNetwork)
+        network, _ = load_for_inference(weights, MAP_KINDS, device)
+        assert isinstance(network, CamNetwork | SegmentationNetwork)
         self._network = network
         self._config = config
         self._device = device
@@ -96,7 +98,7 @@ class ComputeCam:
                 activations = self._activations(as_tensor(pictures, self._device), present)
                 for index, row in enumerate(members):
                     channels = [present.index(class_id) for class_id in class_ids[row]]
-                    raw[row] += [maps[index, channels] for maps in activations]
+                    raw[row] += [self._own_maps(maps[index], channels) for maps in activations]
         merged = {
             row: merge_cams(maps, grids[row]) if maps else torch.zeros(0, *grids[row]) for row, maps in raw.items()
         }
@@ -106,9 +108,19 @@ class ComputeCam:
         height, width = scaled_size(*image.shape[:2], long_side_px=self._config.long_side_px)
         return -(-height // GRID_STRIDE), -(-width // GRID_STRIDE)
 
+    def _own_maps(self, maps: Tensor, channels: list[int]) -> Tensor:
+        """(K, h, w) of the channels of one image."""
+        if isinstance(self._network, CamNetwork):
+            return maps[channels]
+        # the classes of other images in the pass must not take part
+        return maps[[0, *(channel + 1 for channel in channels)]].softmax(dim=0)[1:]
+
     @torch.inference_mode()
     def _activations(self, pictures: Tensor, present: list[int]) -> list[Tensor]:
-        index = torch.tensor(present, device=self._device) - 1
+        if isinstance(self._network, CamNetwork):
+            index = torch.tensor(present, device=self._device) - 1
+        else:
+            index = torch.tensor([0, *present], device=self._device)
         flipped = [pictures, pictures.flip(-1)] if self._config.flip else [pictures]
         with torch.autocast(
             self._device, dtype=torch.bfloat16, enabled=self._config.precision == "bfloat16", cache_enabled=False

@@ -26,6 +26,9 @@ from engine.storage.weights import (
 )
 
 NetworkConfig = CamConfig | AffinityConfig | SegmentationConfig
+WALK_OF_KIND = {"cam": "walk", "segmentation": "rewalk"}
+"""Kind of a network that gives maps of the classes, to the part of the settings by which they are spread."""
+MAP_KINDS = tuple(WALK_OF_KIND)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,9 +111,11 @@ def _build_from_own(architecture: Architecture, source: str) -> nn.Module:
         raise WeightsError(f"{source} holds another backbone than {architecture.backbone!r}") from error
     if found.unexpected_keys or wanted & set(found.missing_keys):
         raise WeightsError(f"{source} holds another backbone than {architecture.backbone!r}")
-    classifier = weights.get("classifier.weight")
-    if isinstance(network, SegmentationNetwork) and classifier is not None:
-        network.start_from_cam(classifier)
+    if isinstance(network, SegmentationNetwork) and "classifier.weight" in weights:
+        if "shortcut.weight" in weights:
+            network.start_from_segmentation(weights)
+        else:
+            network.start_from_cam(weights["classifier.weight"])
     return network
 
 
@@ -120,12 +125,12 @@ def save_network(location: str, architecture: Architecture, state_dict: dict[str
     save_weights(location, state_dict, {"architecture": json.dumps(text)})
 
 
-def load_network(location: str, kind: str) -> tuple[nn.Module, Architecture]:
+def load_network(location: str, kind: str | tuple[str, ...]) -> tuple[nn.Module, Architecture]:
     """Rebuild a trained network.
 
     Args:
         location: a file of weights, or the folder that a training job wrote.
-        kind: ``cam``, ``affinity`` or ``segmentation``.
+        kind: ``cam``, ``affinity`` or ``segmentation``, or several that will do.
 
     Returns:
         The network in evaluation mode on the CPU, and its architecture.
@@ -144,23 +149,25 @@ def load_network(location: str, kind: str) -> tuple[nn.Module, Architecture]:
     return network.eval(), architecture
 
 
-def load_for_inference(location: str, kind: str, device: str) -> tuple[nn.Module, Architecture]:
+def load_for_inference(location: str, kind: str | tuple[str, ...], device: str) -> tuple[nn.Module, Architecture]:
     """:func:`load_network` for use alone: batch norms folded into convolutions, channels last, on the device."""
     network, architecture = load_network(location, kind)
     return fold_batch_norms(network).to(device).to(memory_format=torch.channels_last), architecture
 
 
-def read_architecture(location: str, kind: str) -> Architecture:
+def read_architecture(location: str, kind: str | tuple[str, ...]) -> Architecture:
     """The architecture of a trained network, from the head of its file; errors as :func:`load_network`."""
     return _architecture(location, load_metadata(location), kind)
 
 
-def _architecture(location: str, metadata: dict[str, str], kind: str) -> Architecture:
+def _architecture(location: str, metadata: dict[str, str], kind: str | tuple[str, ...]) -> Architecture:
     try:
         values = json.loads(metadata["architecture"])
         architecture = Architecture(**{**values, "class_names": tuple(values["class_names"])})
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{location} was not written by this engine: its metadata has no architecture") from error
-    if architecture.kind != kind:
-        raise WeightsError(f"{location} holds a network of kind '{architecture.kind}'; allowed here: '{kind}'")
+    kinds = (kind,) if isinstance(kind, str) else kind
+    if architecture.kind not in kinds:
+        allowed = " or ".join(f"'{name}'" for name in kinds)
+        raise WeightsError(f"{location} holds a network of kind '{architecture.kind}'; allowed here: {allowed}")
     return architecture

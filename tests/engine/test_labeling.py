@@ -48,6 +48,19 @@ def test_arrays_paths_and_pillow_images_give_the_same_mask(weights: dict[str, st
     assert results[0].class_names == CLASS_NAMES
 
 
+def test_segmentation_network_in_the_place_of_the_classifier_takes_the_walk_of_a_second_round(
+    weights: dict[str, str], tmp_path: Path
+) -> None:
+    segmentation = write_network(tmp_path, "segmentation")
+    settings = replace(_settings(), rewalk=replace(_settings().rewalk, num_steps=0))
+    (result,) = engine.label_images([picture(60, 80)], [["cat"]], cam=segmentation, settings=settings)
+    assert result.error is None
+    assert result.mask is not None
+    assert set(np.unique(result.mask)) <= {0, 1}
+    with pytest.raises(ConfigError, match="affinity is missing"):
+        engine.label_images([picture(60, 80)], [["cat"]], cam=segmentation, settings=_settings(num_steps=0))
+
+
 def test_image_that_cannot_be_labeled_costs_no_other(weights: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"<html>not here</html>")
     good = picture(48, 64)

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from engine.errors import OutputError, StorageError
+from engine.errors import ConfigError, OutputError, StorageError
+from engine.storage.weights import weights_hash
 from jobs import report, run
 from tests.jobs.conftest import Chain
 from tests.jobs.small_runs import NUM_SCENES
@@ -41,6 +42,24 @@ def test_every_stage_is_scored_on_every_image(config: run.Run, summary: dict[str
     evaluation = json.loads((Path(config.out) / "masks" / "evaluation.json").read_text())
     assert evaluation["miou"] == summary["miou"]["crf"]
     assert evaluation["images"] == NUM_SCENES
+
+
+def test_second_round_labels_from_the_network_of_the_first(config: run.Run, summary: dict[str, Any]) -> None:
+    out = Path(config.out)
+    first, second = summary["rounds"]
+    assert summary["miou"]["cam"] == first["miou"]["cam"]
+    assert [summary["miou"][stage] for stage in ("walk", "crf")] == [second["miou"][stage] for stage in ("walk", "crf")]
+    records = {name: json.loads((out / name / "run.json").read_text()) for name in ("round-1/masks", "masks")}
+    assert records["round-1/masks"]["inputs"]["cam"] == weights_hash(str(out / "cam"))
+    assert records["masks"]["inputs"]["cam"] == weights_hash(str(out / "round-1" / "segmentation"))
+    assert "rewalk" in records["masks"]["settings"]
+    assert "rewalk" not in records["round-1/masks"]["settings"]
+
+
+def test_number_of_rounds_is_checked(config: run.Run) -> None:
+    with pytest.raises(ConfigError, match="--rounds is 10; allowed: 1 to 9"):
+        replace(config, rounds=10)
+    assert replace(config, preset="paper").num_rounds == 1
 
 
 def test_report_shows_scores_and_pictures_and_needs_no_network(config: run.Run, summary: dict[str, Any]) -> None:

@@ -46,3 +46,25 @@ def test_an_images_result_does_not_depend_on_its_neighbours() -> None:
 def test_width_that_is_no_multiple_of_8_is_refused() -> None:
     with pytest.raises(ValueError, match="head_channels is 20; allowed: a multiple of 8"):
         _network(head_channels=20)
+
+
+@torch.inference_mode()
+def test_maps_of_some_classes_are_those_of_all() -> None:
+    network = _network().eval()
+    torch.nn.init.normal_(network.classifier.weight)
+    images = torch.randint(0, 256, (2, 3, 64, 80), dtype=torch.uint8)
+    some = network.maps(images, torch.tensor([0, 3]))
+    assert some.shape == (2, 2, 16, 20)
+    torch.testing.assert_close(some, network.maps(images)[:, [0, 3]])
+
+
+@torch.inference_mode()
+def test_network_goes_on_from_another_where_the_shapes_are_the_same() -> None:
+    first, second = _network().eval(), _network().eval()
+    images = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    second.start_from_segmentation(first.state_dict())
+    assert torch.equal(first(images), second(images))
+    wider = _network(head_channels=24).eval()
+    wider.start_from_segmentation(first.state_dict())
+    assert torch.equal(wider.shortcut.weight, first.shortcut.weight)
+    assert wider.classifier.weight.shape == (4, 24, 1, 1)

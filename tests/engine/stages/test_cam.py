@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from engine.config import InferenceConfig
+from engine.errors import WeightsError
 from engine.models.cam_net import CamNetwork
+from engine.models.segmentation_net import SegmentationNetwork
 from engine.ops.cam import merge_cams, normalize_cam
 from engine.records import decode_map
 from engine.stages.cam import ComputeCam
@@ -130,3 +132,28 @@ def test_bfloat16_gives_nearly_the_same_maps(cam_weights: str, stage: ComputeCam
     half = ComputeCam(cam_weights, short, device="cpu", images_per_pass=8, max_pixels=MAX_PIXELS)
     one, other = (decode_map(each(rows(_encoded()[:1], [[1]]))["cam"][0]) for each in (half, stage))
     assert np.abs(one - other).mean() < 0.05
+
+
+def test_segmentation_network_gives_the_probability_of_each_class_among_those_of_its_image(
+    segmentation_weights: str,
+) -> None:
+    network, _ = load_network(segmentation_weights, "segmentation")
+    assert isinstance(network, SegmentationNetwork)
+    one_scale = replace(CONFIG, scales=(1.0,), flip=False)
+    stage = ComputeCam(segmentation_weights, one_scale, device="cpu", images_per_pass=8, max_pixels=MAX_PIXELS)
+    out = stage(rows(_encoded(), TAGS))
+    for number, (size, tags) in enumerate(zip(SIZES, TAGS, strict=True)):
+        if not tags:
+            continue
+        scaled = scaled_size(*size, long_side_px=96)
+        with torch.inference_mode():
+            logits = network.maps(as_tensor([resized(picture(*size, number), scaled)], "cpu"))[0]
+        own = logits[[0, *tags]].softmax(dim=0)[1:]
+        grid = (-(-scaled[0] // 8), -(-scaled[1] // 8))
+        expected = normalize_cam(merge_cams([own], grid)).numpy()
+        np.testing.assert_allclose(decode_map(out["cam"][number]), expected, atol=ROUNDING)
+
+
+def test_affinity_net_gives_no_maps(affinity_weights: str) -> None:
+    with pytest.raises(WeightsError, match="kind 'affinity'; allowed here: 'cam' or 'segmentation'"):
+        ComputeCam(affinity_weights, CONFIG, device="cpu", images_per_pass=8, max_pixels=MAX_PIXELS)
