@@ -126,8 +126,9 @@ def test_no_secret_is_written_or_said(
         refused_data.write_text(f"image,tags\n{scheme}://user:{SECRET}@bucket/a.png,cat\n")
         assert main(label.Label, label.run, [f"--data={refused_data}", *arguments[1:], f"--out={tmp_path}/2"]) == 2
     for option in ("data", "cam", "out"):
-        where = f"--{option}=s3://user:{SECRET}@bucket/{option}.csv"
-        assert main(label.Label, label.run, [*arguments, f"--out={tmp_path}/3", where]) == 2
+        for scheme in ("s3", "https"):
+            where = f"--{option}={scheme}://user:{SECRET}@bucket/{option}.csv"
+            assert main(label.Label, label.run, [*arguments, f"--out={tmp_path}/3", where]) == 2
     report.run(report.Report(data=data, masks=str(tmp_path / "out")))
     with pytest.raises(OSError, match=r"^'s3://bucket/a.png' failed") as refused:
         read_bytes("s3://bucket/a.png", patience_s=0)

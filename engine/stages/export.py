@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from engine.errors import ImageError
+from engine.errors import ImageError, StoreUnavailableError
 from engine.export import FORMATS, FormatOptions, Item, Naming, Subset
 from engine.records import Batch
 from engine.stages.sample_order import is_held_out
@@ -20,7 +20,8 @@ _JPEG_QUALITY = 95
 
 
 class ExportImages:
-    """Reads ``mask``, ``encoded`` or ``uri``, ``row``, ``tags``, ``confidence``; writes the image's files.
+    """Reads ``mask``, ``height``, ``width``, ``encoded`` or ``uri``, ``row``, ``tags``, ``confidence``; writes the
+    image's files.
 
     Adds ``name``, ``subset`` and ``entry`` (JSON); keeps ``shard``, ``image_id`` and ``error`` alone.
     """
@@ -64,7 +65,7 @@ class ExportImages:
         subset: Subset = "val" if is_held_out(row["image_id"], self._val_fraction) else "train"
         picture = ""
         files: dict[str, bytes] = {}
-        height, width = _size(row["mask"])
+        height, width = row["height"], row["width"]
         try:
             if row.get("encoded") is not None:
                 ending, data = self._picture(row["encoded"], (height, width))
@@ -87,8 +88,11 @@ class ExportImages:
             confidence=row["confidence"],
         )
         own, entry = self._format.files(item)
-        for path, data in (files | own).items():
-            write_bytes(join(self._out, *path.split("/")), data)
+        try:
+            for path, data in (files | own).items():
+                write_bytes(join(self._out, *path.split("/")), data)
+        except OSError as error:  # a full disk is no image's fault
+            raise StoreUnavailableError(str(error)) from error
         return name, subset, json.dumps(entry, ensure_ascii=False), None
 
     def _picture(self, encoded: bytes, size: tuple[int, int]) -> tuple[str, bytes]:
@@ -105,8 +109,3 @@ class ExportImages:
         pixels = decode_image(encoded, max_pixels=self._max_pixels)
         Image.fromarray(pixels).save(buffer, format="JPEG", quality=_JPEG_QUALITY)
         return ".jpg", buffer.getvalue()
-
-
-def _size(png: bytes) -> tuple[int, int]:
-    with Image.open(io.BytesIO(png)) as image:
-        return image.height, image.width

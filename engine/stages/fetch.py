@@ -10,7 +10,9 @@ from engine.storage.pictures import file_of, read_pictures
 
 
 class FetchImages:
-    """Reads ``uri``; adds ``encoded`` (the image's file), ``height`` and ``width`` (empty yet); fills ``error``."""
+    """Reads ``uri``; adds ``encoded`` (the image's file), ``height`` and ``width`` (empty yet, where the row has none);
+    fills ``error``.
+    """
 
     def __init__(self, *, threads: int) -> None:
         """Args:
@@ -30,11 +32,11 @@ class FetchImages:
                 if not isinstance(result, FileNotFoundError):
                     check_store(file_of(batch["uri"][row]))  # where the store is to blame, no image is
                 errors[row] = f"fetch: {result}"
-        empty = [None] * len(encoded)
+        empty: list[int | None] = [None] * len(encoded)
         return {
             **{name: values for name, values in batch.items() if name != "uri"},
             "encoded": encoded,
             "error": errors,
-            "height": empty,
-            "width": list(empty),
+            "height": batch.get("height", empty),
+            "width": batch.get("width", list(empty)),
         }

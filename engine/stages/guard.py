@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from engine.errors import StoreUnavailableError
 from engine.records import Batch
 
+_BROKEN = re.compile(r"CUDA error|CUDNN_STATUS_EXECUTION_FAILED|CUBLAS_STATUS_EXECUTION_FAILED")
+"""After these a process gets the same answer for every image; a GPU out of memory says something else."""
 _MADE = ("encoded", "height", "width", "cam", "refined_cam")
+
+
+class BrokenProcessError(RuntimeError):
+    """This process can do no work any more; another may."""
 
 
 def guarded(name: str, stage: Callable[[Batch], Batch], batch: Batch) -> Batch:
@@ -19,12 +26,15 @@ def guarded(name: str, stage: Callable[[Batch], Batch], batch: Batch) -> Batch:
 
     Raises:
         StoreUnavailableError: from the stage; no row is to blame.
+        BrokenProcessError: the GPU does not answer this process any more.
     """
     try:
         return stage(batch)
-    except StoreUnavailableError:
+    except (StoreUnavailableError, BrokenProcessError):
         raise
     except Exception as error:  # whatever it is, it is one row's: find which
+        if isinstance(error, RuntimeError) and _BROKEN.search(str(error)):
+            raise BrokenProcessError(str(error)) from error
         if len(batch["error"]) > 1:
             singles = [
                 guarded(name, stage, {column: values[row : row + 1] for column, values in batch.items()})

@@ -6,7 +6,7 @@ Letters: B samples, C classes, (H, W) pixels, (h, w) cells.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -20,9 +20,10 @@ from engine.config import TrainingConfig
 from engine.errors import ImageError
 from engine.records import IGNORE, IGNORE_16, Batch, decode_mask
 from engine.stages.sample_order import held_out_of_step, is_held_out, samples_of_step
+from engine.storage.filesystem import check_store
 from engine.storage.images import decode_image
 from engine.storage.manifest import open_manifest
-from engine.storage.pictures import read_picture
+from engine.storage.pictures import file_of, read_picture
 from engine.storage.retries import expect_stores
 from engine.storage.shards import read_shard
 
@@ -49,6 +50,8 @@ class SampleSource:
     """Which those are: see :func:`engine.stages.sample_order.is_held_out`."""
     confidence_power: float = 0.0
     """A mask counts as much as its confidence to this power."""
+    min_confidence: float = 0.0
+    """Masks with less are not learned from; those that are held out are scored all the same."""
     num_classes: int
     grid_stride: int = 0
     """Pixels a cell of a seed."""
@@ -118,6 +121,7 @@ class LoadSamples:
 
         Raises:
             ImageError: many in a row could not be read.
+            StoreUnavailableError: the store of the images is away for long, or refuses the account.
         """
         rng, jitter = np.random.default_rng([self._config.rng_seed, epoch, shard, row]), self._config.color_jitter
         failure: object = None
@@ -127,7 +131,10 @@ class LoadSamples:
                 image = self._image(rows, row)
                 view = self._random_view(image, rng)
                 return self._cut(image, rows, row, view, lambda picture: _jittered(picture, jitter, rng))
-            except (ImageError, OSError) as error:
+            except (ImageError, FileNotFoundError) as error:
+                failure = error
+            except OSError as error:
+                check_store(file_of(rows["uri"][row]))  # where the store is to blame, no other image is better
                 failure = error
             shard = int(rng.choice(len(self._source.rows_of_shards), p=self._weights()))
             row = int(rng.integers(self._source.rows_of_shards[shard]))
@@ -170,15 +177,17 @@ class LoadSamples:
         source = self._source
         rows = open_manifest(source.manifest).read_shard(shard)
         if source.target != "tags":
-            columns = ("image_id", source.target, "error", *(("confidence",) if source.confidence_power else ()))
+            columns = ["image_id", source.target, "error"]
+            if source.confidence_power or source.min_confidence:
+                columns.append("confidence")
             table = read_shard(source.shards, shard, columns)
             assert table.column("image_id").to_pylist() == rows["image_id"], "shards and manifest disagree"
             pictures = table.column(source.target).to_pylist()
             rows = {**rows, **{name: table.column(name).to_pylist() for name in columns[2:]}}
             rows["png"] = [None if picture is None else picture["bytes"] for picture in pictures]
-        if not source.val_fraction:
+        if not (source.val_fraction or source.min_confidence):
             return rows
-        kept = [row for row, name in enumerate(rows["image_id"]) if is_held_out(name, source.val_fraction) == held_out]
+        kept = kept_rows(source, rows["image_id"], rows.get("confidence"), held_out=held_out)
         return {name: [values[row] for row in kept] for name, values in rows.items()}
 
     def _image(self, rows: Batch, row: int) -> NDArray[np.uint8]:
@@ -230,6 +239,21 @@ class LoadSamples:
         power = self._source.confidence_power
         weight = float(rows["confidence"][row]) ** power if power else 1.0
         return pixels, np.ascontiguousarray(target[:, ::-1]) if view.flip else target, weight
+
+
+def kept_rows(
+    source: SampleSource, image_ids: Sequence[str], confidences: Sequence[float | None] | None, *, held_out: bool
+) -> list[int]:
+    """Which rows of a shard are learned from, or are held out.
+
+    Args:
+        confidences: of the masks; needed with ``min_confidence``, which no error row reaches.
+    """
+    kept = [row for row, name in enumerate(image_ids) if is_held_out(name, source.val_fraction) == held_out]
+    if held_out or not source.min_confidence:
+        return kept
+    assert confidences is not None
+    return [row for row in kept if (confidences[row] or 0.0) >= source.min_confidence]
 
 
 def image_labels(class_ids: list[int], num_classes: int) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ S3 takes endpoint, region and credentials from the usual AWS variables. A key is
 from __future__ import annotations
 
 import errno
+import math
 import os
 import posixpath
 import re
@@ -20,6 +21,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
+import pyarrow as pa
 import pyarrow.fs as pafs
 
 from engine.errors import OutputError, StorageError, StoreUnavailableError
@@ -41,7 +43,6 @@ _REQUEST_TIMEOUT_S = 30.0
 """Longest silence of a store in the middle of a request."""
 _PROBE_S = 20.0
 """How long a store may take to show that it lives."""
-_CHUNK_BYTES = 8 << 20
 
 
 def is_uri(location: str) -> bool:
@@ -108,12 +109,12 @@ def open_filesystem(location: str) -> tuple[Any, str]:
     scheme = _SCHEME.match(location)
     if scheme is None:
         return pafs.LocalFileSystem(), location
-    if scheme.group(1).lower() not in ("s3", "s3a"):
-        raise StorageError(f"'{location}' cannot be opened; allowed: a local path or a URI s3://bucket/key")
     path = location[scheme.end() :]
     bucket = path.partition("/")[0]
-    if "@" in bucket:
+    if "@" in bucket:  # before any sentence that would repeat it
         raise StorageError("a URI holds a password (s3://...@...); take it out and set the AWS variables")
+    if scheme.group(1).lower() not in ("s3", "s3a"):
+        raise StorageError(f"'{location}' cannot be opened; allowed: a local path or a URI s3://bucket/key")
     if not bucket:
         raise StorageError(f"'{location}' names no bucket; allowed: s3://bucket/key")
     # a client that was made before a fork waits half a minute for connections that the child does not have
@@ -139,11 +140,12 @@ def _s3(bucket: str, variables: tuple[str, ...], process: int) -> Any:
     return pafs.S3FileSystem(region=region or "us-east-1", **options)
 
 
-def read_bytes(location: str, *, patience_s: float | None = None) -> bytes:
+def read_bytes(location: str, *, most_bytes: float = math.inf, patience_s: float | None = None) -> bytes:
     """The whole file at ``location``.
 
     Args:
         location: local path or URI.
+        most_bytes: a larger file is an error.
         patience_s: as for :func:`engine.storage.retries.retry`.
 
     Raises:
@@ -155,9 +157,11 @@ def read_bytes(location: str, *, patience_s: float | None = None) -> bytes:
         raise OSError(str(error)) from error
 
     def read_local() -> bytes:
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):
             # a pipe or a device would block for ever
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        check_size(found.st_size, most_bytes)
         with open(path, "rb") as file:
             return file.read()
 
@@ -165,13 +169,21 @@ def read_bytes(location: str, *, patience_s: float | None = None) -> bytes:
         if "/" not in path.rstrip("/") or path.endswith("/"):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         with filesystem.open_input_file(path) as file:
+            size = file.size()
+            check_size(size, most_bytes)
             data: bytes = file.read()
-            if len(data) != file.size():
+            if len(data) != size:
                 raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET), path)
             return data
 
     local = isinstance(filesystem, pafs.LocalFileSystem)
     return retry(read_local if local else read_remote, location, patience_s=patience_s)
+
+
+def check_size(num_bytes: int, most_bytes: float) -> None:
+    """Raises OSError (EFBIG) for more than ``most_bytes``."""
+    if num_bytes > most_bytes:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
 
 
 def write_bytes(location: str, data: bytes, *, patience_s: float | None = None) -> None:
@@ -229,9 +241,9 @@ def atomic_file(location: str) -> Iterator[str]:
         yield temporary
 
         def upload() -> None:
-            with open(temporary, "rb") as source, filesystem.open_output_stream(path) as file:
-                while chunk := source.read(_CHUNK_BYTES):
-                    file.write(chunk)
+            with pa.memory_map(temporary) as source, filesystem.open_output_stream(path, buffer_size=None) as file:
+                # in one call: an interruption between two would close the file, and so publish what is there of it
+                file.write(source.read_buffer())
 
         retry(upload, location)
 

@@ -23,6 +23,8 @@ from engine.storage.retries import retry
 
 _TAR = re.compile(r"^tar://(\d+)\+(\d+)/(.+)$", re.DOTALL)
 _PARQUET = re.compile(r"^parquet://(\d+)/(.+)$", re.DOTALL)
+MOST_BYTES = 1 << 30
+"""Largest file of a picture that is read; 100 million pixels of 16 bits are .6 GB."""
 _BATCH_ROWS = 32
 _BUFFER_BYTES = 1 << 20
 
@@ -68,7 +70,7 @@ def read_picture(uri: str) -> bytes:
         if number not in found:
             raise _no_picture(location, number)
         return found[number]
-    return filesystem.read_bytes(uri)
+    return filesystem.read_bytes(uri, most_bytes=MOST_BYTES)
 
 
 def read_pictures(uris: Sequence[str], pool: Executor) -> list[bytes | OSError]:
@@ -115,6 +117,7 @@ def _no_picture(location: str, row: int) -> OSError:
 
 def _read_range(location: str, offset: int, size: int) -> bytes:
     def read() -> bytes:
+        filesystem.check_size(size, MOST_BYTES)
         opened, path = filesystem.open_filesystem(location)
         with opened.open_input_file(path) as file:
             data: bytes = file.read_at(size, offset)

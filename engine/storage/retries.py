@@ -91,7 +91,8 @@ def plain(error: OSError, location: str) -> OSError:
         expired = ": they have expired" if re.search("EXPIRED|ExpiredToken", text) else ""
         return PermissionError(f"'{location}' may not be accessed with these credentials{expired}")
     code = _AWS_ERROR.search(text)
-    reason = code.group(1) if code else (os.strerror(error.errno) if error.errno else text.splitlines()[0])
+    first_line = (text.splitlines() or [type(error).__name__])[0]
+    reason = code.group(1) if code else (os.strerror(error.errno) if error.errno else first_line)
     if code and code.group(1) == "UNKNOWN":
         reason = next(iter(re.findall(r"HTTP status \d+", text)), "UNKNOWN")
     return OSError(f"'{location}' failed: {reason}")

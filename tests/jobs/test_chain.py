@@ -41,31 +41,6 @@ def _shared(root: Path, out: str) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module")
-def cam(folder: Path) -> str:
-    return str(folder / "cam")
-
-
-@pytest.fixture(scope="module")
-def seeds(folder: Path) -> str:
-    return str(folder / "seeds")
-
-
-@pytest.fixture(scope="module")
-def affinity(folder: Path) -> str:
-    return str(folder / "affinity")
-
-
-@pytest.fixture(scope="module")
-def masks(folder: Path) -> str:
-    return str(folder / "masks")
-
-
-@pytest.fixture(scope="module")
-def segmentation(folder: Path) -> str:
-    return str(folder / "segmentation")
-
-
 def _label(root: Path, cam: str, affinity: str, **changes: Any) -> label.Label:
     values: dict[str, Any] = {
         **_shared(root, "masks"),
@@ -126,7 +101,8 @@ def _check_complete(root: Path, out: str) -> list[dict[str, Any]]:
     return rows
 
 
-def test_classifier_is_trained_once(folder: Path, cam: str) -> None:
+def test_classifier_is_trained_once(folder: Path) -> None:
+    cam = str(folder / "cam")
     _check_trained(cam, "cam")
     before = Path(cam, "weights.safetensors").stat().st_mtime_ns
     config = train_cam.TrainCam(
@@ -140,7 +116,8 @@ def test_classifier_is_trained_once(folder: Path, cam: str) -> None:
         train_cam.run(replace(config, cam_network=other))
 
 
-def test_contradicted_tags_are_listed_the_surest_first(folder: Path, cam: str) -> None:
+def test_contradicted_tags_are_listed_the_surest_first(folder: Path) -> None:
+    cam = str(folder / "cam")
     config = check_tags.CheckTags(
         **_shared(folder, "tags"),
         cam=cam,
@@ -169,7 +146,8 @@ def test_contradicted_tags_are_listed_the_surest_first(folder: Path, cam: str) -
     assert (none["denied"], none["missed"]) == (0, 0)
 
 
-def test_seeds_lie_on_their_grid_with_sure_cells_of_the_tags_alone(folder: Path, seeds: str) -> None:
+def test_seeds_lie_on_their_grid_with_sure_cells_of_the_tags_alone(folder: Path) -> None:
+    seeds = str(folder / "seeds")
     ids = {name: number for number, name in enumerate(_json(seeds, "run.json")["class_names"], start=1)}
     for row in _check_complete(folder, seeds):
         seed = decode_mask(row["seed"]["bytes"])
@@ -177,11 +155,13 @@ def test_seeds_lie_on_their_grid_with_sure_cells_of_the_tags_alone(folder: Path,
         assert set(np.unique(seed).tolist()) <= {0, 255, *(ids[tag] for tag in row["tags"])}
 
 
-def test_affinity_network_is_trained_on_the_seeds(affinity: str) -> None:
+def test_affinity_network_is_trained_on_the_seeds(folder: Path) -> None:
+    affinity = str(folder / "affinity")
     _check_trained(affinity, "affinity")
 
 
-def test_masks_keep_the_contract(folder: Path, masks: str) -> None:
+def test_masks_keep_the_contract(folder: Path) -> None:
+    masks = str(folder / "masks")
     rows = _check_complete(folder, masks)
     ids = {name: number for number, name in enumerate(_json(masks, "run.json")["class_names"], start=1)}
     schema = read_schema(masks)
@@ -201,7 +181,8 @@ def test_masks_keep_the_contract(folder: Path, masks: str) -> None:
 
 
 @pytest.mark.parametrize("reader", ["pandas", "polars", "duckdb", "datasets"])
-def test_other_programs_read_the_shards_by_their_pattern(reader: str, masks: str, tmp_path: Path) -> None:
+def test_other_programs_read_the_shards_by_their_pattern(reader: str, folder: Path, tmp_path: Path) -> None:
+    masks = str(folder / "masks")
     pattern = f"{masks}/*.parquet"
     if reader == "pandas":
         import pandas as pd
@@ -224,7 +205,8 @@ def test_other_programs_read_the_shards_by_their_pattern(reader: str, masks: str
     assert num_rows == NUM_SCENES
 
 
-def test_masks_are_scored_against_the_truth(folder: Path, masks: str) -> None:
+def test_masks_are_scored_against_the_truth(folder: Path) -> None:
+    masks = str(folder / "masks")
     result = evaluate.run(evaluate.Evaluate(masks=masks, truth=str(folder / "scenes" / "truth")))
     assert result["images"] == NUM_SCENES
     assert 0 < result["miou"] < 1
@@ -233,7 +215,8 @@ def test_masks_are_scored_against_the_truth(folder: Path, masks: str) -> None:
     assert same["miou"] == 1
 
 
-def test_labeling_again_does_nothing_and_other_settings_are_refused(folder: Path, cam: str, masks: str) -> None:
+def test_labeling_again_does_nothing_and_other_settings_are_refused(folder: Path) -> None:
+    cam, masks = str(folder / "cam"), str(folder / "masks")
     config = _label(folder, cam, str(folder / "affinity"))
     files = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in Path(masks).iterdir() if path.is_file()}
     summary = label.run(config)
@@ -247,16 +230,21 @@ def test_labeling_again_does_nothing_and_other_settings_are_refused(folder: Path
     }
 
 
-def test_shard_that_is_gone_is_made_again_with_the_same_bytes(folder: Path, cam: str, masks: str) -> None:
+def test_shard_that_is_gone_is_made_again_with_the_same_bytes_and_no_other(folder: Path) -> None:
+    cam, masks = str(folder / "cam"), str(folder / "masks")
     shard = Path(masks, "shard-000001.parquet")
     before = shard.read_bytes()
     shard.unlink()
+    others = {path: path.stat().st_mtime_ns for path in Path(masks).glob("shard-*.parquet")}
     summary = label.run(_label(folder, cam, str(folder / "affinity")))
     assert summary["labeled"] == NUM_SCENES
     assert shard.read_bytes() == before
+    assert len(others) == 2
+    assert {path: path.stat().st_mtime_ns for path in others} == others  # what was done was left alone
 
 
-def test_network_learns_from_the_masks_and_segments_with_and_without_tags(folder: Path, segmentation: str) -> None:
+def test_network_learns_from_the_masks_and_segments_with_and_without_tags(folder: Path) -> None:
+    segmentation = str(folder / "segmentation")
     summary = _check_trained(segmentation, "segmentation")
     assert [point["step"] for point in summary["validation"]] == [summary["steps"]]
     assert summary["best"] == {"step": summary["steps"], "score": summary["validation"][0]["miou"]}
@@ -284,8 +272,9 @@ def test_network_learns_from_the_masks_and_segments_with_and_without_tags(folder
 
 
 def test_bad_images_end_in_error_rows_and_too_many_of_them_in_status_1(
-    folder: Path, cam: str, capsys: pytest.CaptureFixture[str]
+    folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    cam = str(folder / "cam")
     bad = folder / "bad"
     bad.mkdir()
     (bad / "no-image.png").write_bytes(b"no picture")

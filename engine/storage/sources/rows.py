@@ -112,14 +112,19 @@ def _tags(values: Any, where: str, first_row: int) -> pa.Array:
         except _NOT_TEXT:
             lists = None  # other things than text among them: one by one
     if lists is not None and pa.types.is_list(lists.type) and _is_text(lists.type.value_type):
-        joined = pc.binary_join(lists.cast(pa.list_(pa.string())), _BETWEEN)
-        if joined.null_count == lists.null_count:
+        lists = lists.cast(pa.list_(pa.string()))
+        joined = pc.binary_join(lists, _BETWEEN)
+        if joined.null_count == lists.null_count and not _holds(lists.flatten(), _BETWEEN):
             return _each_once(joined, _BETWEEN)
     plain: Sequence[Any] = values if kind is None else values.to_pylist()
     return pa.array(
         [_names(value, f"{where}, row {first_row + row + 1}") for row, value in enumerate(plain)],
         pa.list_(pa.string()),
     )
+
+
+def _holds(texts: pa.Array, part: str) -> bool:
+    return bool(pc.any(pc.match_substring(texts, part)).as_py())
 
 
 def _each_once(text: pa.Array, between: str) -> pa.Array:

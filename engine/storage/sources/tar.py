@@ -32,7 +32,9 @@ PICTURES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
 _BLOCK = 512
 _THREADS = 16
 _AT_ONCE = 64
-_NEAR_BYTES, _FAR_BYTES = 4 << 10, 32 << 10
+_NEAR_BYTES, _FAR_BYTES, _LONGEST_BYTES = 4 << 10, 32 << 10, 4 << 20
+_SKIPPED_BYTES = 256 << 10
+"""In a bucket: less than this between two windows is quicker read than asked for once more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +46,23 @@ class _Member:
 
 @dataclass(slots=True)
 class _Window:
-    """Reads a little ahead, so that a header and the small members beside it cost one request."""
+    """Reads ahead, so that a header and the small members beside it cost one request.
+
+    In a bucket it grows where the pictures are small, so that one request brings many samples.
+    """
 
     file: Any
-    length: int
+    shortest: int
+    longest: int
     start: int = 0
     data: bytes = field(default=b"", repr=False)
+    length: int = 0
 
     def read(self, offset: int, size: int) -> bytes:
-        if not self.start <= offset <= offset + size <= self.start + len(self.data):
+        end = self.start + len(self.data)
+        if not self.start <= offset <= offset + size <= end:
+            near = self.start - _SKIPPED_BYTES <= offset <= end + _SKIPPED_BYTES
+            self.length = min(2 * self.length, self.longest) if near and self.length else self.shortest
             self.start, self.data = offset, self.file.read_at(max(size, self.length), offset)
         return self.data[offset - self.start : offset - self.start + size]
 
@@ -95,9 +105,10 @@ def _rows(source: Source, location: str) -> pa.Table:
         for values in columns.values():
             values.clear()
         opened, _ = filesystem.open_filesystem(location)
-        length = _NEAR_BYTES if isinstance(opened, pafs.LocalFileSystem) else _FAR_BYTES
+        local = isinstance(opened, pafs.LocalFileSystem)
+        lengths = (_NEAR_BYTES, _NEAR_BYTES) if local else (_FAR_BYTES, _LONGEST_BYTES)
         with open_source_file(location) as file:
-            window = _Window(file, length)
+            window = _Window(file, *lengths)
             for _, members in groupby(_members(window, file, where), key=lambda member: _split(member.name)[0]):
                 by_kind = {_split(member.name)[1]: member for member in members}
                 picture = next((by_kind[kind] for kind in PICTURES if kind in by_kind), None)

@@ -18,7 +18,7 @@ from PIL import Image
 from engine.export import FORMATS, Exported, FormatOptions, plan_names
 from engine.records import encode_mask, mask_schema, shard_table
 from engine.stages.export import ExportImages
-from engine.storage.filesystem import atomic_file, join
+from engine.storage.filesystem import atomic_file, join, write_bytes
 from engine.storage.manifest import freeze_manifest
 from engine.storage.shards import write_shard
 
@@ -89,6 +89,8 @@ def export(
         "image_id": [item.image_id for item in items],
         "image": [f"photos/{number}.jpg" for number in range(len(items))],
         "tags": [list(item.tags) for item in items],
+        "height": [None if item.error else item.mask.shape[0] for item in items],
+        "width": [None if item.error else item.mask.shape[1] for item in items],
         "mask": [None if item.error else encode_mask(item.mask) for item in items],
         "confidence": [item.confidence for item in items],
         "error": [item.error for item in items],
@@ -144,3 +146,13 @@ def write_labeled_folder(folder: Path) -> Path:
     record = {"job": "label", "settings": {}, "inputs": {}, "class_names": list(FOLDER_CLASSES)}
     (masks / "run.json").write_text(json.dumps(record))
     return folder
+
+
+def upload_labeled_folder(folder: Path, bucket: str) -> None:
+    """The same in a bucket, where its images then lie too."""
+    for path in folder.rglob("*"):
+        if path.is_file() and path.name != "manifest":
+            write_bytes(f"{bucket}/{path.relative_to(folder)}", path.read_bytes())
+    freeze_manifest(
+        f"{bucket}/data/manifest.csv", f"{bucket}/masks/.tag2mask", rows_per_shard=2, class_names=FOLDER_CLASSES
+    )

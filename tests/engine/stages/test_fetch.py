@@ -30,6 +30,12 @@ def test_row_with_an_error_is_not_fetched(tmp_path: Path) -> None:
     assert out["error"] == batch["error"]
 
 
+def test_size_that_is_known_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"x")
+    out = FetchImages(threads=1)({"uri": [str(tmp_path / "a.png")], "error": [None], "height": [3], "width": [4]})
+    assert (out["height"], out["width"]) == ([3], [4])
+
+
 def test_columns_that_are_empty_yet_are_not_one_list() -> None:
     out = FetchImages(threads=1)({"uri": [], "error": []})
     assert out["height"] is not out["width"]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from engine.records import Batch
-from engine.stages.guard import guarded
+from engine.stages.guard import BrokenProcessError, guarded
 
 
 class Doubler:
@@ -67,3 +68,22 @@ def test_failure_that_is_no_rows_fault_is_raised() -> None:
         guarded("cam", stage, {"error": ["fetch: gone"]})
     with pytest.raises(RuntimeError, match="the network is gone"):
         guarded("cam", stage, {"error": [None]})
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_gpu_that_answers_this_process_no_more_is_no_rows_fault(count: int) -> None:
+    def stage(batch: Batch) -> Batch:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with pytest.raises(BrokenProcessError, match="illegal memory access"):
+        guarded("cam", stage, _batch(count))
+
+
+def test_gpu_without_room_for_an_image_is_that_rows_error() -> None:
+    def stage(batch: Batch) -> Batch:
+        if batch["error"] == [None]:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB")
+        return batch
+
+    out = guarded("cam", stage, {"cam": [0], "error": [None]})
+    assert out == {"cam": [None], "error": ["cam: CUDA out of memory. Tried to allocate 9.00 GiB"]}

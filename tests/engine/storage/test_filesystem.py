@@ -12,6 +12,7 @@ import pytest
 
 from engine.errors import OutputError, StorageError
 from engine.storage import filesystem
+from tests.s3_faults import faulty
 from tests.s3_server import S3Server
 
 KEYS = ["plain.jpg", "a b.jpg", "a#b.jpg", "a?b=c.jpg", "100%20.jpg", "é ü 猫.jpg", "deep/a+b/c&d.jpg", "a:b@c.jpg"]
@@ -63,6 +64,10 @@ def test_permanent_errors_are_raised_at_once_with_their_own_type(tmp_path: Path)
         filesystem.read_bytes("/dev/zero")
     with pytest.raises(OSError, match="allowed: a local path or a URI s3://bucket/key"):
         filesystem.read_bytes("http://127.0.0.1/a.jpg")
+    (tmp_path / "file").write_bytes(b"1234")
+    assert filesystem.read_bytes(str(tmp_path / "file"), most_bytes=4) == b"1234"
+    with pytest.raises(OSError, match=r"file' failed: File too large"):
+        filesystem.read_bytes(str(tmp_path / "file"), most_bytes=3)
     assert time.monotonic() - start < 0.2
 
 
@@ -84,6 +89,33 @@ def test_permanent_s3_errors_are_raised_at_once_with_their_own_type(
     with pytest.raises(PermissionError):
         filesystem.list_names(bucket)
     assert time.monotonic() - start < 2
+
+
+@pytest.mark.s3
+def test_object_of_which_a_part_is_refused_is_not_there_at_all(
+    s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with faulty(s3.endpoint, lambda method, path: "forbidden" if "partNumber=2" in path else "") as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy)
+        with pytest.raises(PermissionError):
+            filesystem.write_bytes(f"{bucket}/bytes", bytes(12_000_000))
+        with (
+            pytest.raises(PermissionError),
+            filesystem.atomic_file(f"{bucket}/file") as temporary,
+            open(temporary, "wb") as file,
+        ):
+            file.write(bytes(12_000_000))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint)
+    assert filesystem.list_names(bucket) == []
+
+
+@pytest.mark.s3
+def test_file_of_any_size_is_copied_to_a_bucket(bucket: str) -> None:
+    for num_bytes in (0, 1, 12_000_000):
+        data = os.urandom(num_bytes)
+        with filesystem.atomic_file(f"{bucket}/file") as temporary:
+            Path(temporary).write_bytes(data)
+        assert filesystem.read_bytes(f"{bucket}/file") == data
 
 
 @pytest.mark.s3

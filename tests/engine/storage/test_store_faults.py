@@ -6,14 +6,20 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from engine.errors import StoreUnavailableError
 from engine.pipeline import Pool, Step, _Actor
+from engine.presets import preset
 from engine.stages.fetch import FetchImages
+from engine.stages.samples import LoadSamples, SampleSource
 from engine.storage import filesystem, retries
+from engine.storage.manifest import freeze_manifest
+from tests.engine.stages.examples import png
 from tests.s3_faults import Rule, faulty
 from tests.s3_server import S3Server
 
@@ -112,3 +118,29 @@ def test_store_that_serves_nobody_any_more_is_no_images_fault_and_ends_the_run(
     (row,) = actor(pa.table(columns)).to_pylist()
     assert row["shard"] == 7
     assert reason in row["failure"]
+
+
+def test_training_waits_for_a_store_and_ends_with_it_in_place_of_drawing_other_images(
+    bucket: str, through: Through, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("FIRST_PATIENCE_S", "PATIENCE_S"):
+        monkeypatch.setattr(retries, name, 0.0)
+    monkeypatch.setattr(filesystem, "_PROBE_S", 0.0)
+    filesystem.write_bytes(f"{bucket}/picture.png", png(np.zeros((40, 50, 3), np.uint8)))
+    data = tmp_path / "m.csv"
+    data.write_text(f"image,tags\n{bucket}/picture.png,cat\n{bucket}/a,cat\n{bucket}/nowhere,cat\n")
+    manifest = freeze_manifest(str(data), str(tmp_path), rows_per_shard=3, class_names=("cat",))
+    source = SampleSource(
+        manifest=str(tmp_path),
+        target="tags",
+        rows_of_shards=manifest.rows_of_shards,
+        num_classes=1,
+        grid_stride=8,
+        max_pixels=10**6,
+    )
+    loader = LoadSamples(source, preset("tiny").cam.training, rank=0, num_workers=1)
+    for row in range(3):  # what is no picture or missing gives its place to another
+        assert loader.sample(0, 0, row)[2] == 1.0
+    through(lambda method, path: "expired")
+    with pytest.raises(StoreUnavailableError, match="they have expired"):
+        loader.sample(0, 0, 0)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import tarfile
+import uuid
 from pathlib import Path
 
 import pytest
 
 from engine.errors import ManifestError
+from engine.storage import filesystem
 from engine.storage.manifest import iter_manifest
 from engine.storage.pictures import read_picture
 from tests.engine.storage.sources.examples import samples, tar_bytes, webdataset
+from tests.s3_faults import faulty
+from tests.s3_server import S3Server
 
 
 def _rows(location: Path) -> list[tuple[str, str, bytes, list[str]]]:
@@ -71,3 +75,27 @@ def test_tar_that_cannot_be_used_is_one_sentence(tmp_path: Path, content: bytes,
         list(iter_manifest(str(tmp_path / "a.tar")))
     assert sentence in str(caught.value)
     assert "a.tar" in str(caught.value)
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize(("picture_bytes", "most_requests"), [(20_000, 15), (600_000, 70)])
+def test_one_request_to_a_bucket_brings_many_small_samples_and_skips_large_pictures(
+    picture_bytes: int, most_requests: int, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = [(f"{number:04d}.jpg", b"x" * picture_bytes, ["cat"]) for number in range(60)]
+    location = f"{s3.make_bucket(f'tars-{uuid.uuid4().hex[:12]}')}/a.tar"
+    filesystem.write_bytes(location, webdataset(some))
+    reads: list[str] = []
+
+    def count(method: str, path: str) -> str:
+        if method == "GET" and path.endswith("a.tar"):
+            reads.append(path)
+        return ""
+
+    with faulty(s3.endpoint, count) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy)
+        batch = next(iter_manifest(location))
+    assert batch["tags"] == [["cat"]] * 60
+    assert len(reads) <= most_requests
+    monkeypatch.undo()
+    assert len(read_picture(batch["uri"][59])) == picture_bytes
