@@ -31,13 +31,14 @@ def _small() -> Settings:
     )
     return Settings(
         cam=CamConfig(training=crops, inference=InferenceConfig()),
+        walk=WalkConfig(num_steps=64),
         crf=MILD_CRF,
         affinity=AffinityConfig(
             training=replace(crops, num_epochs=3, batch_size=8, learning_rate=1e-4, head_learning_rate=1e-3),
             inference=AffinityInferenceConfig(),
         ),
         segmentation=SegmentationConfig(
-            training=replace(crops, num_epochs=12),
+            training=replace(crops, num_epochs=8, ema_decay=0.99),
             inference=InferenceConfig(long_side_px=384, scales=(1.0,)),
             confidence_power=2.0,
         ),
