@@ -227,7 +227,7 @@ class WalkConfig:
         _require(self.tolerance >= 0, "tolerance", self.tolerance, "0 or more")
 
 
-REWALK = WalkConfig(alpha=6.0, num_steps=24)
+REWALK = WalkConfig(alpha=8.0, num_steps=24)
 """The maps of a segmentation network are sharper than a classifier's: less background, a shorter walk
 (docs/ablations.md)."""
 
