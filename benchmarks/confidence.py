@@ -1,7 +1,7 @@
 """How well ``confidence`` knows the true IoU of an image; fits its weights, cross-validated over folds by image id.
 
-    python -m benchmarks.confidence --cam runs/demo/cam --affinity runs/demo/affinity [--data FILE --truth FOLDER]
-                                    [--features FILE] [--num-images N]
+    python -m benchmarks.confidence --cam runs/demo/round-1/segmentation --affinity runs/demo/affinity
+                                    [--data FILE --truth FOLDER] [--features FILE] [--num-images N]
 
 It labels the images with preset ``small`` in this process (half a second each) and prints Spearman's correlation, the
 table of the surest images, what the confidence costs, and the weights for ``engine/ops/confidence.py``.
@@ -29,7 +29,7 @@ from engine.presets import preset
 from engine.records import Batch, decode_map
 from engine.stages.cam import ComputeCam
 from engine.stages.mask import MakeMask
-from engine.stages.networks import read_architecture
+from engine.stages.networks import MAP_KINDS, WALK_OF_KIND, read_architecture
 from engine.stages.walk import RefineCam
 from engine.storage.filesystem import parent, read_bytes, resolve
 from engine.storage.manifest import iter_manifest
@@ -42,13 +42,14 @@ MAX_PIXELS = 10**8
 
 def seen_images(data: str, truth: str, cam: str, affinity: str, num_images: int | None) -> Iterator[dict[str, Any]]:
     """Label images that have tags and truth; what the fit needs of each."""
-    settings, names = preset("small"), read_architecture(cam, "cam").class_names
+    settings, architecture = preset("small"), read_architecture(cam, MAP_KINDS)
+    names, walk = architecture.class_names, getattr(settings, WALK_OF_KIND[architecture.kind])
     shared = dict(device="cpu", images_per_pass=1, max_pixels=MAX_PIXELS)
     stages = [
         ComputeCam(cam, settings.cam.inference, **shared),
-        RefineCam(affinity, settings.affinity.inference, settings.walk, **shared, keep_cam=False),
+        RefineCam(affinity, settings.affinity.inference, walk, **shared, keep_cam=False),
     ]
-    make_mask = MakeMask(settings.crf, settings.walk, num_classes=len(names), max_pixels=MAX_PIXELS, keep_stages=False)
+    make_mask = MakeMask(settings.crf, walk, num_classes=len(names), max_pixels=MAX_PIXELS, keep_stages=False)
     true_masks = open_truth(truth)
     rows = chain.from_iterable(
         zip(part["image_id"], part["image"], part["tags"], strict=True) for part in iter_manifest(data)
@@ -137,7 +138,9 @@ def show(seen: list[dict[str, Any]]) -> None:
 def main() -> None:
     """Label, or read what was kept, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cam", help="folder of jobs.train_cam")
+    parser.add_argument(
+        "--cam", help="folder of jobs.train_cam, or of jobs.train_segmentation for masks of a second round"
+    )
     parser.add_argument("--affinity", help="folder of jobs.train_affinity")
     parser.add_argument("--data", default=str(DATA / "manifest.csv"), help="manifest")
     parser.add_argument("--truth", default=str(DATA / "truth"), help="true masks")

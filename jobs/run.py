@@ -33,6 +33,7 @@ from jobs.command import main
 from jobs.evaluate import RESULT, score
 from jobs.options import DataOptions, ShardOptions
 from jobs.shard_job import SUMMARY
+from jobs.stages import stages_of
 
 STAGE_COLUMNS = {"cam": "mask_cam", "walk": "mask_walk", "crf": "mask"}
 """Stage of the method to the column of ``masks/`` that holds its masks."""
@@ -247,26 +248,17 @@ def _record(config: Run) -> dict[str, Any]:
 
 
 def _print_scores(summary: dict[str, Any]) -> None:
-    names = {"cam": "CAM", "walk": "walk", "crf": "dCRF"}
-    columns: dict[str, dict[str, float | None]] = {}
-    means: list[float] = []
-    for number, one in enumerate(summary["rounds"], start=1):
-        for stage, heading in names.items():
-            if number > 1:
-                heading = f"maps {number}" if stage == "cam" else f"{heading} {number}"
-            columns[heading] = one["iou"][stage]
-            means.append(one["miou"][stage])
-    columns["network"] = summary["iou"]["segmentation"]
-    means.append(summary["miou"]["segmentation"])
+    stages = stages_of(summary)
+    headings = {"cam": "CAM", "crf": "dCRF", "segmentation": "network"}
     table = Table(title=f"IoU % over {summary['images']} images", title_justify="left")
     table.add_column("class")
-    for heading in columns:
-        table.add_column(heading, justify="right")
+    for stage in stages["miou"]:
+        table.add_column(headings.get(stage, stage), justify="right")
     for name in summary["iou"]["crf"]:
-        values = [column.get(name) for column in columns.values()]
+        values = [by_class.get(name) for by_class in stages["iou"].values()]
         table.add_row(name, *("-" if value is None else f"{100 * value:.1f}" for value in values))
     table.add_section()
-    table.add_row("mean", *(f"{100 * value:.1f}" for value in means))
+    table.add_row("mean", *(f"{100 * value:.1f}" for value in stages["miou"].values()))
     Console(width=88).print(table)
 
 
