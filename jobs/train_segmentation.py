@@ -11,7 +11,7 @@ import tyro
 from engine.config import SegmentationConfig
 from engine.storage.weights import weights_file, weights_hash
 from jobs.command import main
-from jobs.options import TrainOptions
+from jobs.options import OptionalText, TrainOptions
 from jobs.shard_job import claim
 from jobs.shard_samples import made_with, shard_source
 from jobs.training_job import WRITES, held_out, train, training_settings
@@ -23,8 +23,8 @@ class TrainSegmentation(TrainOptions):
 
     masks: str
     """Folder of mask shards that jobs.label wrote."""
-    cam: str = ""
-    """Folder of jobs.train_cam: start from the classifier's backbone, which knows the classes, not from ImageNet's."""
+    start: OptionalText = ""
+    """Folder of jobs.train_cam, or of this job: start from that network, which knows the classes, not from ImageNet."""
     segmentation_network: Annotated[SegmentationConfig, tyro.conf.arg(name="segmentation")]
     """The segmentation network."""
 
@@ -35,9 +35,9 @@ def run(config: TrainSegmentation) -> dict[str, Any]:
     network = held_out(config.segmentation_network, config)
     settings = training_settings("segmentation", network)
     inputs = {"masks": made.hash}
-    if config.cam:
-        inputs["cam"] = weights_hash(config.cam)
-        network = replace(network, weights=weights_file(config.cam))
+    if config.start:
+        inputs["start"] = weights_hash(config.start)
+        network = replace(network, weights=weights_file(config.start))
     claimed = claim(
         "train_segmentation",
         config,
