@@ -3,19 +3,55 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 from engine.records import decode_mask, voc_palette
 
 NUM_SCENES = 3
-GAP_PX = 6
+GAP_PX, HEADING_PX, TEXT_PX = 6, 26, 15
+HEADINGS = ("image and its tags", "1  CAM", "2  random walk", "3  dense CRF: the mask", "truth, for comparison")
 
 
-def _overlay(photograph: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def composed(rows: Sequence[tuple[Sequence[str], Sequence[NDArray[np.uint8]]]]) -> Image.Image:
+    """A row of panels for each scene under their headings, the tags written on the first.
+
+    Args:
+        rows: tags, and for each heading a panel, (H, W, 3), all of one size.
+    """
+    height, width = rows[0][1][0].shape[:2]
+    font = ImageFont.load_default(size=TEXT_PX)
+    size = ((width + GAP_PX) * len(HEADINGS) - GAP_PX, HEADING_PX + (height + GAP_PX) * len(rows) - GAP_PX)
+    picture = Image.new("RGB", size, "white")
+    pen = ImageDraw.Draw(picture)
+    for column, heading in enumerate(HEADINGS):
+        left = column * (width + GAP_PX)
+        pen.text((left + width / 2, HEADING_PX / 2), heading, fill="black", font=font, anchor="mm")
+        for line, (tags, panels) in enumerate(rows):
+            top = HEADING_PX + line * (height + GAP_PX)
+            picture.paste(Image.fromarray(panels[column]), (left, top))
+            if column == 0:
+                place, words = (left + 8, top + height - 8), "; ".join(tags)
+                box = pen.textbbox(place, words, font=font, anchor="ls")
+                pen.rectangle((box[0] - 5, box[1] - 4, box[2] + 5, box[3] + 4), fill=(25, 25, 25))
+                pen.text(place, words, fill="white", font=font, anchor="ls")
+    return picture
+
+
+def write(picture: Image.Image) -> Path:
+    """Keep the picture where README.md shows it."""
+    target = Path(__file__).parent / "example.png"
+    picture.quantize(192, dither=Image.Dither.NONE).save(target, optimize=True)
+    return target
+
+
+def _overlay(photograph: NDArray[np.uint8], mask: NDArray[Any]) -> NDArray[np.uint8]:
     colors = np.frombuffer(voc_palette(), dtype=np.uint8).reshape(256, 3)[mask]
     blended = (0.35 * photograph + 0.65 * colors).astype(np.uint8)
     return np.where((mask > 0)[..., None], blended, photograph)
@@ -31,18 +67,13 @@ def main() -> None:
         truth = np.asarray(Image.open(run / "scenes" / "truth" / f"{Path(row['image']).stem}.png"))
         if len(row["tags"]) == 2:
             gain = (masks[1] == truth).mean() - (masks[0] == truth).mean()
-            scored.append((gain, row["image"], [*masks, truth]))
+            scored.append((gain, row, [*masks, truth]))
     scored.sort(key=lambda one: one[0], reverse=True)
     lines = []
-    for _, image, masks in scored[:NUM_SCENES]:
-        photograph = np.asarray(Image.open(run / "scenes" / image))
-        panels = [photograph, *(_overlay(photograph, mask) for mask in masks)]
-        gap = np.full((photograph.shape[0], GAP_PX, 3), 255, dtype=np.uint8)
-        lines.append(np.concatenate([part for panel in panels for part in (panel, gap)][:-1], axis=1))
-        lines.append(np.full((GAP_PX, lines[0].shape[1], 3), 255, dtype=np.uint8))
-    target = Path(__file__).parent / "example.png"
-    Image.fromarray(np.concatenate(lines[:-1])).quantize(192).save(target, optimize=True)
-    print(target)
+    for _, row, masks in scored[:NUM_SCENES]:
+        photograph = np.asarray(Image.open(run / "scenes" / row["image"]))
+        lines.append((row["tags"], [photograph, *(_overlay(photograph, mask) for mask in masks)]))
+    print(write(composed(lines)))
 
 
 if __name__ == "__main__":

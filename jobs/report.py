@@ -5,15 +5,16 @@ from __future__ import annotations
 import datetime
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.config import WalkConfig
 from engine.errors import ConfigError, ImageError, UserError
-from engine.ops.metrics import confusion_matrix, image_iou, mean_iou
+from engine.ops.metrics import confusion_matrix, image_iou
 from engine.plain_settings import merged
 from engine.presets import preset
 from engine.records import Batch, decode_map, decode_mask, ignore_value
@@ -21,6 +22,7 @@ from engine.report import ReportData, ReportImage, render_report
 from engine.report.sample import Row, Sample
 from engine.stages.cam import ComputeCam
 from engine.stages.guard import guarded
+from engine.stages.networks import MAP_KINDS, WALK_OF_KIND, read_architecture
 from engine.stages.walk import RefineCam
 from engine.storage.filesystem import exists, join, parent, resolve, write_bytes
 from engine.storage.images import decode_image, resize_long_side
@@ -28,16 +30,20 @@ from engine.storage.manifest import Manifest, open_manifest
 from engine.storage.pictures import read_picture
 from engine.storage.roots import lies_outside
 from engine.storage.run_record import RECORD_NAME, WORK_FOLDER, read_json
-from engine.storage.shards import committed_shards, read_shard, read_shards
+from engine.storage.shards import committed_shards, read_schema, read_shard, read_shards
 from engine.storage.sources.find import embeds_pictures, find_source
 from engine.storage.truth import Truth, open_truth
 from engine.storage.weights import weights_hash
 from jobs.command import main
-from jobs.evaluate import Scores, class_names_of, score_images
+from jobs.evaluate import Scores, as_result, class_names_of, score, score_images
+from jobs.options import OptionalText
+from jobs.stages import stages_of
 
 REPORT = "report.html"
 SHOWN_LONG_SIDE_PX = 480
 NUM_LISTED_ERRORS = 200
+_KEPT = {"cam": "mask_cam", "walk": "mask_walk"}
+"""Stage to the column of jobs.label --keep-stages."""
 ROW_COLUMNS = ("image_id", "image", "tags", "areas", "confidence", "error")
 """All but the pictures: what is read of every row."""
 
@@ -50,15 +56,15 @@ class Report:
     """The manifest that the masks were made from."""
     masks: str
     """Folder of mask shards."""
-    truth: str = ""
+    truth: OptionalText = ""
     """True masks: a folder of PNGs named by image stem, or a folder of mask shards."""
-    run_folder: str = ""
+    run_folder: OptionalText = ""
     """Folder of jobs.run, for the training curves, the mIoU of each stage, and --cam and --affinity."""
-    cam: str = ""
+    cam: OptionalText = ""
     """Folder that jobs.train_cam wrote: also shows the activation maps of the images."""
-    affinity: str = ""
+    affinity: OptionalText = ""
     """Folder that jobs.train_affinity wrote: also shows their maps after the walk."""
-    out: str = ""
+    out: OptionalText = ""
     """Folder or URI for report.html; beside the masks by default."""
     num_images: int = 48
     """Images to show: the surest, the least sure, some of each class, some at random."""
@@ -96,13 +102,14 @@ def run(config: Report) -> dict[str, Any]:
     whole_run = (read_json(join(config.run_folder, "summary.json")) or {}) if config.run_folder else {}
     overview = _overview(config, class_names)
     scores = score_images(config.masks, config.truth) if config.truth else None
+    stages = stages_of(whole_run) if whole_run.get("rounds") else _by_stage(config, scores, record)
     data = ReportData(
         title=config.data.rstrip("/").split("/")[-2] if "/" in config.data else config.data,
         class_names=class_names,
         num_images=overview.num_images,
         images=_pictures(config, overview.chosen, class_names, record),
-        miou=whole_run.get("miou") or ({"crf": mean_iou(scores.confusion)[1]} if scores else None),
-        iou=whole_run.get("iou") or ({"crf": _by_name(scores)} if scores else None),
+        miou=stages.get("miou"),
+        iou=stages.get("iou"),
         confusion=scores.confusion if scores else None,
         areas=overview.areas,
         confidences=scores.confidences.tolist() if scores else overview.confidences,
@@ -270,9 +277,10 @@ def _maps(
     }
     batch = guarded("cam", ComputeCam(cam, settings.cam.inference, **network), batch)
     batch["refined_cam"] = empty
-    if affinity and settings.walk.num_steps:
-        walk = RefineCam(affinity, settings.affinity.inference, settings.walk, **network, keep_cam=True)
-        batch = guarded("walk", walk, batch)
+    walk: WalkConfig = getattr(settings, WALK_OF_KIND[read_architecture(cam, MAP_KINDS).kind])
+    if affinity and walk.num_steps:
+        refine = RefineCam(affinity, settings.affinity.inference, walk, **network, keep_cam=True)
+        batch = guarded("walk", refine, batch)
     made = zip(usable, batch["cam"], batch["refined_cam"], strict=True)
     return {
         number: (decode_map(cam_map), None if walked is None else decode_map(walked)[1:])
@@ -288,11 +296,9 @@ def _weights(config: Report, record: Mapping[str, Any], kind: str) -> str:
         ConfigError: the user named a folder with another network.
     """
     named: str = getattr(config, kind)
-    location = named or (join(config.run_folder, kind) if config.run_folder else "")
-    if not location or not (named or exists(join(location, RECORD_NAME))):
-        return ""
-    if weights_hash(location) == record.get("inputs", {}).get(kind):
-        return location
+    for location in [named] if named else _of_run(config.run_folder, kind):
+        if weights_hash(location) == record.get("inputs", {}).get(kind):
+            return location
     if named:
         raise ConfigError(
             f"--{kind} is '{named}', which did not make the masks; allowed: the folder that jobs.label took"
@@ -300,9 +306,29 @@ def _weights(config: Report, record: Mapping[str, Any], kind: str) -> str:
     return ""
 
 
-def _by_name(scores: Scores) -> dict[str, float]:
-    values = mean_iou(scores.confusion)[0]
-    return {name: float(value) for name, value in zip(["background", *scores.class_names], values, strict=True)}
+def _of_run(run_folder: str, kind: str) -> Iterator[str]:
+    """Where jobs.run keeps a kind of network; a second round's maps are those of the first's segmentation network."""
+    if not run_folder:
+        return
+    names = [kind] if kind != "cam" else [kind, *(f"round-{number}/segmentation" for number in range(1, 9))]
+    for location in (join(run_folder, name) for name in names):
+        if exists(join(location, RECORD_NAME)):
+            yield location
+
+
+def _by_stage(config: Report, scores: Scores | None, record: Mapping[str, Any]) -> dict[str, Any]:
+    """``miou``, and ``iou`` by class, of every stage whose masks the shards keep; empty without truth.
+
+    Args:
+        scores: of the masks themselves.
+        record: of the job that made them.
+    """
+    if scores is None:
+        return {}
+    kept = read_schema(config.masks).names
+    found = {stage: score(config.masks, config.truth, column) for stage, column in _KEPT.items() if column in kept}
+    found["segmentation" if record.get("job") == "segment" else "crf"] = as_result(scores, "mask")
+    return {name: {stage: result[name] for stage, result in found.items()} for name in ("miou", "iou")}
 
 
 def _curves(run_folder: str) -> dict[str, list[dict[str, float]]]:
@@ -311,6 +337,10 @@ def _curves(run_folder: str) -> dict[str, list[dict[str, float]]]:
         summary = read_json(join(run_folder, name, "summary.json")) if run_folder else None
         if summary and summary.get("curve"):
             curves[name] = [{key: point[key] for key in ("step", "loss", "images_per_s")} for point in summary["curve"]]
+            curves[name] += [
+                {key if key == "step" else f"held-out {key}": value for key, value in point.items()}
+                for point in summary.get("validation", [])
+            ]
     return curves
 
 

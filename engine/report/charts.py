@@ -20,6 +20,7 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 34
 _MOST_LINE_POINTS = 240
 _MOST_DOTS = 1500
 _AXES = ("step", "epoch")
+_TITLES = {"images_per_s": "images a second"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,8 +56,9 @@ def curve_charts(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
         finite = [point for point in points if all(map(math.isfinite, point))]
         if finite:
             lost = len(points) - len(finite)
+            title = _TITLES.get(name, name)
             charts.append(
-                _line(name, axis or "row", np.array(sorted(finite)), f"{lost} values not finite" * bool(lost))
+                _line(title, axis or "row", np.array(sorted(finite)), f"{lost} values not finite" * bool(lost))
             )
     return charts
 
@@ -80,7 +82,7 @@ def scatter(confidences: Sequence[float], ious: Sequence[float]) -> Chart | None
         dots=dots,
         line=_points(means),
         reference=_points([(0, 0), (1, 1)]),
-        note=note + "; the line is the mean IoU by confidence, which lies on the dashed one where confidence is right",
+        note=note,
     )
 
 

@@ -19,6 +19,7 @@ MAX_BYTES = 20_000_000
 """Most bytes of a report; pictures beyond it are left out."""
 
 _STAGES = {"cam": "CAM", "walk": "random walk", "crf": "dCRF", "segmentation": "segmentation"}
+_NETWORKS = {"cam": "Classifier (CAM)", "affinity": "AffinityNet", "segmentation": "Segmentation network"}
 _LAYERS = {
     "cam": "CAM",
     "walked": "Walked map",
@@ -109,7 +110,17 @@ def _page(data: ReportData) -> dict[str, Any]:
     label_names = ["background", *data.class_names]
     num_errors = sum(data.error_counts.values())
     settings = list(_flat(data.settings))
+    sections = {
+        "quality": "Quality",
+        "gallery": "Images",
+        "areas": "Class areas" if data.areas else "",
+        "training": "Training" if data.curves else "",
+        "time": "Time" if data.seconds else "",
+        "errors": f"Errors ({_number(num_errors)})",
+        "settings": "Settings" if settings or data.versions else "",
+    }
     return dict(
+        sections=[(place, name) for place, name in sections.items() if name],
         title=data.title,
         created=data.created,
         style=Markup((here / "style.css").read_text(encoding="utf-8")),
@@ -124,7 +135,11 @@ def _page(data: ReportData) -> dict[str, Any]:
         best_miou=data.best_miou or [],
         scatter=None if data.ious is None else charts.scatter(data.confidences, data.ious),
         histogram=charts.histogram(data.confidences),
-        curves=[(network, drawn) for network, rows in data.curves.items() if (drawn := charts.curve_charts(rows))],
+        curves=[
+            (_NETWORKS.get(network, network), drawn)
+            for network, rows in data.curves.items()
+            if (drawn := charts.curve_charts(rows))
+        ],
         chart=charts,
         seconds=_seconds(data.seconds),
         num_errors=num_errors,

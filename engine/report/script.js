@@ -83,6 +83,8 @@
   });
   byId("large").addEventListener("click", (event) => { if (event.target === byId("large")) byId("large").close(); });
   if (window.matchMedia("(max-width: 600px)").matches) document.querySelector(".filters").open = false;
+  const chosen = document.querySelector("input[name=layer]:checked");
+  if (chosen) chosen.closest("fieldset").scrollLeft = chosen.closest("label").offsetLeft - 60;  // a phone's row scrolls
   showLayer();
   filter();
 })();

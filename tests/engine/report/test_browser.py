@@ -144,6 +144,9 @@ def test_overlays_are_chosen_faded_and_shown_side_by_side(page: Page) -> None:
     assert first.locator("[data-layer=walked]").evaluate("one => getComputedStyle(one).opacity") == "0.3"
     first.locator(".open").click()
     expect(page.locator("#large")).to_be_visible()
+    box = page.locator("#large").bounding_box()
+    assert box is not None
+    assert abs(box["y"] + box["height"] / 2 - DESK["height"] / 2) < 2  # in the middle of the screen
     assert page.locator("#large figcaption").all_inner_texts() == [
         "Photograph", "CAM", "Walked map", "CAM mask", "Walk mask", "Final mask", "Truth", "Wrong pixels",
     ]  # fmt: skip

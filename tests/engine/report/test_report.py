@@ -183,6 +183,13 @@ def test_hostile_names_stay_text() -> None:
     assert page.text.count("<script>alert(1)</script>") > 15
 
 
+def test_every_section_is_one_press_away() -> None:
+    page = Page(render_report(full()))
+    places = [found["href"].removeprefix("#") for _, found in page.elements if "href" in found]
+    assert places == [found["id"] for name, found in page.elements if name == "section"]
+    assert len(places) == 7
+
+
 def test_nothing_outside_the_file_is_referred_to() -> None:
     html = render_report(full())
     page = Page(html)
@@ -191,7 +198,7 @@ def test_nothing_outside_the_file_is_referred_to() -> None:
     assert "@import" not in html
     assert "url(" not in html
     assert not page.all("link")
-    assert not any("href" in found for _, found in page.elements)
+    assert all(found.get("href", "#").startswith("#") for _, found in page.elements)
     (policy,) = page.all("meta", **{"http-equiv": "Content-Security-Policy"})
     assert policy["content"].startswith("default-src 'none'")
 
