@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.runner import device_name
 from engine.presets import preset
-from engine.records import Batch, decode_map, decode_mask, ignore_value
+from engine.records import Batch, decode_mask, ignore_value
 from engine.stages.cam import ComputeCam
 from engine.stages.mask import MakeMask
 from engine.stages.networks import read_architecture
@@ -32,6 +32,7 @@ from tune.cache import StoreDistances, read_true_masks
 from tune.search import Search
 from tune.space import grid_slices
 from tune.sweep import slice_counts
+from tune.trial import maps_of
 
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
@@ -46,7 +47,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     affinity = settings.affinity.inference
     cam = ComputeCam(options.cam, settings.cam.inference, **shared)
     refine = RefineCam(options.affinity, affinity, walk, **shared, keep_cam=False)
-    store = StoreDistances(options.affinity, affinity, walk, **shared, keep_cam=True)
+    store = StoreDistances(options.affinity, affinity, walk, **shared, keep_cam=False)
     make_mask = MakeMask(crf, walk, num_classes=len(class_names), max_pixels=10**8, keep_stages=False)
     batch: Batch = {
         "image_id": [row[0] for row in rows],
@@ -64,14 +65,13 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
 
     cached = store(cam(batch))
     defaults = {item.name: item.default for item in fields(Search)}
-    slices = grid_slices(defaults["alphas"], defaults["betas"], defaults["steps"])
+    slices = grid_slices([settings.cam.inference.scales], defaults["alphas"], defaults["betas"], defaults["steps"])
     num_configurations = sum(part.num_configurations for part in slices)
     start = time.process_time()
     for part in slices:
         for row, image_id in enumerate(batch["image_id"]):
             slice_counts(
-                torch.from_numpy(decode_map(cached["cam"][row])),
-                torch.from_numpy(decode_map(cached["distances"][row])),
+                *maps_of({name: cached[name][row] for name in ("cam", "distances")}),
                 decode_mask(true_masks.masks[image_id]),
                 batch["class_ids"][row],
                 part,

@@ -1,6 +1,9 @@
 """What the networks say about the images that have truth, kept as shards for this search and later ones.
 
-A folder named by a hash of all that decides its content: weights, settings of inference, radius, images and tags.
+A folder for each network and each way it looks at the images, named by a hash of all that decides its content: weights,
+settings of inference, radius, images and tags. So another AffinityNet costs no CAM, and other scales no affinity.
+
+Letters: K classes present, O offsets, (h, w) grid cells.
 """
 
 from __future__ import annotations
@@ -9,30 +12,31 @@ import hashlib
 import io
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from torch import Tensor
 
 from engine.config import AffinityInferenceConfig, InferenceConfig, ResourceConfig, WalkConfig
 from engine.errors import ConfigError, ManifestError, StorageError, TooManyErrors
 from engine.ops.metrics import confusion_matrix
-from engine.pipeline import Committed, Pool, Step, network_pool, run_shards
+from engine.pipeline import Committed, Step, network_pool, run_shards
 from engine.plain_settings import to_dict
 from engine.progress import Meter
-from engine.records import Batch, encode_mask, ignore_value
+from engine.records import Batch, encode_map, encode_mask, ignore_value
 from engine.stages.cam import ComputeCam
+from engine.stages.scaling import as_tensor, equal_groups, resized, scaled_size
 from engine.stages.walk import RefineCam
 from engine.storage.filesystem import absolute, exists, join, write_bytes
+from engine.storage.images import decode_image
 from engine.storage.manifest import MANIFEST_NAME, Manifest, freeze_manifest, iter_manifest, open_manifest
 from engine.storage.roots import lies_outside, outside_reason
 from engine.storage.run_record import RECORD_NAME, WORK_FOLDER, fingerprint, versions, write_json
-from engine.storage.shards import committed_shards
+from engine.storage.shards import committed_shards, read_shard
 from engine.storage.sources.find import find_source
 from engine.storage.truth import open_truth
 from engine.storage.weights import weights_hash
@@ -41,37 +45,40 @@ from tune.sweep import pair_distances
 MAX_ROWS_PER_SHARD = 16
 LEAST_SHARDS = 16
 """So that a trial over few images still reports part by part."""
-COLUMNS = ("image_id", "image", "class_ids", "height", "width", "error", "cam", "distances")
 _READ_THREADS = 16
 
-SCHEMA_FIELDS = [
+_IMAGE_FIELDS = [
     pa.field("image_id", pa.string(), nullable=False),
     pa.field("image", pa.string(), nullable=False),  # where it lies, absolute
     pa.field("class_ids", pa.list_(pa.int32())),
     pa.field("height", pa.int32()),
     pa.field("width", pa.int32()),
     pa.field("error", pa.string()),
-    pa.field("cam", pa.large_binary()),  # encode_map of (K, h', w'), before the background map
-    pa.field("distances", pa.large_binary()),  # encode_map of (O, h, w), engine's affinities as -log W
 ]
+_MAP_FIELDS = {
+    "cam": pa.field("cam", pa.large_binary()),  # encode_map of (K, h', w'), before the background map
+    "affinity": pa.field("distances", pa.large_binary()),  # encode_map of (O, h, w); null where no walk needs it
+}
 
 
 class StoreDistances(RefineCam):
-    """Reads ``encoded``, ``cam``; adds ``distances`` (O, h, w), the pair affinities as ``-log W``; keeps ``cam``."""
+    """Reads ``encoded``, ``class_ids``, ``error``; adds ``distances`` (O, h, w), the pair affinities as ``-log W``."""
 
     def __call__(self, batch: Batch) -> Batch:
-        out = super().__call__(batch)
-        return {
-            **{name: values for name, values in out.items() if name != "refined_cam"},
-            "distances": out["refined_cam"],
-        }
-
-    def walked(self, cams: Sequence[Tensor], features: Tensor) -> list[Tensor]:
-        """The distances in the place of the walk: (O, h, w) float32; one cell where no class needs them."""
-        return [
-            pair_distances(one, self._walk.radius) if len(cam) else one.new_zeros((1, 1, 1))
-            for cam, one in zip(cams, features, strict=True)
-        ]
+        # without a class the mask is background, whatever the affinities
+        rows = [row for row, error in enumerate(batch["error"]) if error is None and batch["class_ids"][row]]
+        pictures = []
+        for row in rows:
+            image = decode_image(batch["encoded"][row], max_pixels=self._max_pixels)
+            size = scaled_size(*image.shape[:2], long_side_px=self._affinity.long_side_px)
+            pictures.append(resized(image, size))
+        distances: list[bytes | None] = [None] * len(batch["error"])
+        for group in equal_groups([picture.shape for picture in pictures], self._images_per_pass):
+            features = self._features(as_tensor([pictures[index] for index in group], self._device))
+            for index, one in zip(group, features, strict=True):
+                planes = pair_distances(one, self._walk.radius)
+                distances[rows[index]] = encode_map(planes.cpu().numpy())
+        return {**batch, "distances": distances}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,6 +89,11 @@ class TrueMasks:
     """image_id, location and tags."""
     masks: dict[str, bytes]
     """image_id to PNG."""
+
+    @property
+    def images_hash(self) -> str:
+        """Of the images' names, places and tags."""
+        return fingerprint({"rows": [list(row) for row in self.rows]})
 
     @property
     def hash(self) -> str:
@@ -143,34 +155,37 @@ def _inside(image: str, folder: str, allow_outside: bool) -> str:
     return image
 
 
-def cache_key(
-    true_masks: TrueMasks,
-    *,
-    cam: str,
-    affinity: str,
-    cam_inference: InferenceConfig,
-    affinity_inference: AffinityInferenceConfig,
-    radius: int,
-    class_names: tuple[str, ...],
-    max_pixels: int,
-) -> dict[str, Any]:
-    """All that decides what the networks say; its hash names the folder."""
-    return {
-        "cam": {"weights": weights_hash(cam), "inference": to_dict(cam_inference)},
-        "affinity": {"weights": weights_hash(affinity), "inference": to_dict(affinity_inference), "radius": radius},
-        "images": fingerprint({"rows": [list(row) for row in true_masks.rows]}),
-        "class_names": list(class_names),
-        "max_pixels": max_pixels,
-    }
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """One network with the way it looks at the images."""
+
+    network: Literal["cam", "affinity"]
+    weights: str
+    """Folder that its training wrote."""
+    inference: InferenceConfig | AffinityInferenceConfig
+    walk: WalkConfig
+    """Its radius says which pairs of cells have an affinity."""
+
+    def key(self, true_masks: TrueMasks, *, class_names: tuple[str, ...], max_pixels: int) -> dict[str, Any]:
+        """All that decides what the network says; its hash names the folder."""
+        return {
+            "network": self.network,
+            "weights": weights_hash(self.weights),
+            "inference": to_dict(self.inference),
+            **({"radius": self.walk.radius} if self.network == "affinity" else {}),
+            "images": true_masks.images_hash,
+            "class_names": list(class_names),
+            "max_pixels": max_pixels,
+        }
 
 
-def open_cache(folder: str, true_masks: TrueMasks, key: Mapping[str, Any]) -> tuple[str, Manifest]:
+def open_cache(folder: str, look: Look, true_masks: TrueMasks, key: Mapping[str, Any]) -> tuple[str, Manifest]:
     """The folder of this key below ``folder``, made when it does not exist, and its images.
 
     Raises:
         UserError: it cannot be read or written.
     """
-    place = absolute(join(folder, f"networks-{fingerprint(dict(key))}"))
+    place = absolute(join(folder, f"{look.network}-{fingerprint(dict(key))}"))
     work = join(place, WORK_FOLDER)
     if exists(join(work, MANIFEST_NAME)):
         return place, open_manifest(work)
@@ -190,7 +205,7 @@ def open_cache(folder: str, true_masks: TrueMasks, key: Mapping[str, Any]) -> tu
 
 
 def missing_shards(place: str, manifest: Manifest) -> list[int]:
-    """Shards that the networks have not seen yet."""
+    """Shards that the network has not seen yet."""
     done = committed_shards(place)
     return [shard for shard in range(manifest.num_shards) if shard not in done]
 
@@ -198,17 +213,13 @@ def missing_shards(place: str, manifest: Manifest) -> list[int]:
 def fill_cache(
     place: str,
     manifest: Manifest,
+    look: Look,
     *,
-    cam: str,
-    affinity: str,
-    cam_inference: InferenceConfig,
-    affinity_inference: AffinityInferenceConfig,
-    walk: WalkConfig,
     resources: ResourceConfig,
     max_pixels: int,
     cluster: Any,
 ) -> None:
-    """Run the networks on the images that they have not seen yet; a killed run goes on by shards.
+    """Run a network on the images that it has not seen yet; a killed run goes on by shards.
 
     Raises:
         TooManyErrors: a shard could not be done.
@@ -217,15 +228,19 @@ def fill_cache(
     if not todo:
         return
     shared = {"device": resources.device, "images_per_pass": resources.images_per_pass, "max_pixels": max_pixels}
-    steps = [
-        Step(name="cam", stage=ComputeCam, arguments={"weights": cam, "config": cam_inference, **shared}),
-        Step(
-            name="walk",
-            stage=StoreDistances,
-            arguments={"weights": affinity, "affinity": affinity_inference, "walk": walk, "keep_cam": True, **shared},
-        ),
-    ]
-    pools: list[Pool] = [network_pool(steps, resources, cluster)]
+    if look.network == "cam":
+        step = Step(
+            name="cam", stage=ComputeCam, arguments={"weights": look.weights, "config": look.inference, **shared}
+        )
+    else:
+        arguments = {
+            "weights": look.weights,
+            "affinity": look.inference,
+            "walk": look.walk,
+            "keep_cam": False,
+            **shared,
+        }
+        step = Step(name="walk", stage=StoreDistances, arguments=arguments)
     rows = manifest.rows_of_shards
     done = manifest.num_rows - sum(rows[shard] for shard in todo)
 
@@ -234,13 +249,13 @@ def fill_cache(
         done += committed.num_rows
         meter.update(done)
 
-    with Meter("networks", manifest.num_rows, unit="images", done=done) as meter:
+    with Meter(f"{look.network} network", manifest.num_rows, unit="images", done=done) as meter:
         run_shards(
             manifest,
             todo,
-            pools,
+            [network_pool([step], resources, cluster)],
             folder=place,
-            schema=pa.schema(SCHEMA_FIELDS),
+            schema=pa.schema([*_IMAGE_FIELDS, _MAP_FIELDS[look.network]]),
             resources=resources,
             cluster=cluster,
             on_commit=on_commit,
@@ -248,9 +263,30 @@ def fill_cache(
     left = missing_shards(place, manifest)
     if left:
         raise TooManyErrors(
-            f"the networks failed on {len(left)} of {manifest.num_shards} shards (the first: {left[0]}); "
+            f"the {look.network} network failed on {len(left)} of {manifest.num_shards} shards (the first: {left[0]}); "
             "the same command tries them again"
         )
+
+
+def read_maps(cam: str, distances: str, shard: int) -> list[dict[str, Any]]:
+    """The rows of one shard of the cache.
+
+    Args:
+        cam: folder of the CAMs.
+        distances: folder of the affinities; empty where nothing walks, and then the rows have none.
+
+    Raises:
+        StorageError: a shard cannot be read.
+    """
+    rows: list[dict[str, Any]] = read_shard(
+        cam, shard, [item.name for item in (*_IMAGE_FIELDS, _MAP_FIELDS["cam"])]
+    ).to_pylist()
+    if distances:
+        beside = read_shard(distances, shard, ("image_id", "error", "distances")).to_pylist()
+        for row, other in zip(rows, beside, strict=True):
+            assert row["image_id"] == other["image_id"], (row["image_id"], other["image_id"])
+            row["distances"], row["error"] = other["distances"], row["error"] or other["error"]
+    return rows
 
 
 def group_of(manifest: Manifest, most: int) -> Iterator[NDArray[np.int64]]:

@@ -51,12 +51,12 @@ def miou(counts: NDArray[Any], truth: NDArray[Any]) -> Floats:
 
     Args:
         counts: (R, G, 2, C+1).
-        truth: (G, C+1).
+        truth: (G, C+1), or (R, G, C+1) where each configuration has its own.
 
     Returns:
         (R,) float64.
     """
-    return mean_over_classes(class_iou(counts.sum(axis=1), truth.sum(axis=0)))
+    return mean_over_classes(class_iou(counts.sum(axis=1), truth.sum(axis=-2)))
 
 
 def bootstrap(counts: NDArray[Any], truth: NDArray[Any], *, num_draws: int, rng_seed: int) -> Floats:
@@ -64,22 +64,28 @@ def bootstrap(counts: NDArray[Any], truth: NDArray[Any], *, num_draws: int, rng_
 
     Args:
         counts: (R, G, 2, C+1).
-        truth: (G, C+1).
+        truth: (G, C+1), or (R, G, C+1) where each configuration has its own.
 
     Returns:
         (R, B) float64.
     """
-    num_groups = len(truth)
+    num_groups = counts.shape[1]
     rng = np.random.default_rng(rng_seed)
     weights = rng.multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=num_draws).astype(np.float64)
-    drawn_truth = weights @ truth
     drawn = np.empty((len(counts), num_draws))
     for start in range(0, len(counts), _BLOCK):
         block = counts[start : start + _BLOCK]
-        flat = np.moveaxis(block, 1, 0).reshape(num_groups, -1).astype(np.float64)
-        totals = (weights @ flat).reshape(num_draws, len(block), 2, -1)
-        drawn[start : start + _BLOCK] = mean_over_classes(class_iou(totals, drawn_truth[:, None])).T
+        own_truth = truth[None] if truth.ndim == 2 else truth[start : start + _BLOCK]
+        totals, drawn_truth = _totals(weights, block), _totals(weights, own_truth)
+        drawn[start : start + _BLOCK] = mean_over_classes(class_iou(totals, drawn_truth)).T
     return drawn
+
+
+def _totals(weights: Floats, counts: NDArray[Any]) -> Floats:
+    # (B, G) draws of counts (R, G, ...): (B, R, ...)
+    by_group = np.moveaxis(counts, 1, 0)
+    flat = by_group.reshape(len(by_group), -1).astype(np.float64)
+    return (weights @ flat).reshape(len(weights), *by_group.shape[1:])
 
 
 def intervals(drawn: Floats) -> Floats:
@@ -93,7 +99,35 @@ def tied_with(best: int, drawn: Floats) -> NDArray[np.bool_]:
     return np.asarray(np.nanpercentile(lead, COVERAGE[0], axis=1) <= 0)
 
 
-def cross_validated(counts: NDArray[Any], truth: NDArray[Any], *, num_folds: int) -> float:
+def folds_of(num_groups: int, num_folds: int) -> NDArray[np.int64]:
+    """(G,): the fold of each group."""
+    return np.arange(num_groups) % num_folds
+
+
+def best_without_folds(counts: NDArray[Any], truth: NDArray[Any], *, num_folds: int, most: int) -> NDArray[np.bool_]:
+    """For each fold, which configurations are the best few on the other folds.
+
+    Args:
+        counts: (R, G, 2, C+1).
+        truth: (G, C+1).
+        num_folds: F, 2 up to G.
+        most: configurations for each fold.
+
+    Returns:
+        (F, R) bool.
+    """
+    folds = folds_of(len(truth), num_folds)
+    chosen = np.zeros((num_folds, len(counts)), dtype=np.bool_)
+    for fold in range(num_folds):
+        outside = folds != fold
+        values = np.nan_to_num(miou(counts[:, outside], truth[outside]), nan=-1.0)
+        chosen[fold, np.argsort(-values, kind="stable")[:most]] = True
+    return chosen
+
+
+def cross_validated(
+    counts: NDArray[Any], truth: NDArray[Any], *, num_folds: int, candidates: NDArray[np.bool_] | None = None
+) -> float:
     """mIoU of a search that never saw what it is scored on.
 
     The configuration for each fold is the best on the other folds; the counts of all folds add up to one mIoU.
@@ -101,12 +135,15 @@ def cross_validated(counts: NDArray[Any], truth: NDArray[Any], *, num_folds: int
     Args:
         counts: (R, G, 2, C+1).
         truth: (G, C+1).
-        num_folds: 2 up to G.
+        num_folds: F, 2 up to G.
+        candidates: (F, R), what each fold may choose from, at least one each; all without it.
     """
-    folds = np.arange(len(truth)) % num_folds
+    folds = folds_of(len(truth), num_folds)
     held_out = np.zeros(counts.shape[2:])
     for fold in range(num_folds):
         inside = folds == fold
-        best = int(np.nanargmax(miou(counts[:, ~inside], truth[~inside])))
-        held_out += counts[best][inside].sum(axis=0)
+        values = np.nan_to_num(miou(counts[:, ~inside], truth[~inside]), nan=-1.0)
+        if candidates is not None:
+            values = np.where(candidates[fold], values, -2.0)
+        held_out += counts[int(values.argmax())][inside].sum(axis=0)
     return float(mean_over_classes(class_iou(held_out, truth.sum(axis=0))))

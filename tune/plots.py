@@ -16,14 +16,14 @@ _MOST_CELLS = 24
 
 
 def heat_maps(scored: Sequence[Scored]) -> str:
-    """mIoU (%) over alpha (across) and number of steps (down), a panel for each beta.
+    """mIoU (%) over alpha (across) and number of steps (down), a panel for each beta and set of scales.
 
     Args:
-        scored: configurations without dCRF; a panel holds those of one beta that were scored on all images.
+        scored: configurations without dCRF; a panel holds those that were scored on all images.
     """
-    complete = [one for one in scored if one.complete and not one.crf]
-    betas = sorted({one.beta for one in complete})
-    panels = [[one for one in complete if one.beta == beta] for beta in betas]
+    complete = [one for one in scored if one.complete and not one.with_crf]
+    names = sorted({(one.scales, one.beta) for one in complete})
+    panels = [[one for one in complete if (one.scales, one.beta) == name] for name in names]
     panels = [panel for panel in panels if len(panel) > 1] or panels
     low, high = min(one.miou for one in complete), max(one.miou for one in complete)
     parts: list[str] = []
@@ -31,17 +31,21 @@ def heat_maps(scored: Sequence[Scored]) -> str:
     for index, panel in enumerate(panels):
         if index and index % _COLUMNS == 0:
             x, y, row_height = 0, y + row_height, 0
-        drawn, panel_width, panel_height = _panel(panel, low, high)
+        drawn, panel_width, panel_height = _panel(
+            panel, low, high, with_scales=len({one.scales for one in complete}) > 1
+        )
         parts.append(f'<g transform="translate({x},{y})">{drawn}</g>')
         x += panel_width
         width, row_height = max(width, x), max(row_height, panel_height)
     return _document("".join(parts), width, y + row_height)
 
 
-def _panel(panel: Sequence[Scored], low: float, high: float) -> tuple[str, int, int]:
+def _panel(panel: Sequence[Scored], low: float, high: float, *, with_scales: bool) -> tuple[str, int, int]:
     alphas = _thinned(sorted({one.alpha for one in panel}))
     steps = _thinned(sorted({one.num_steps for one in panel}))
-    parts = [_text(_LEFT, 16, f"beta {panel[0].beta:g}", bold=True), _text(_LEFT, 32, "steps \\ alpha", small=True)]
+    title = f"beta {panel[0].beta:g}"
+    title += f", scales {','.join(f'{scale:g}' for scale in panel[0].scales)}" if with_scales else ""
+    parts = [_text(_LEFT, 16, title, bold=True), _text(_LEFT, 32, "steps \\ alpha", small=True)]
     parts += [_text(_LEFT + _CELL_W * i + 4, _TOP - 3, f"{alpha:g}", small=True) for i, alpha in enumerate(alphas)]
     parts += [_text(18, _TOP + _CELL_H * j + 16, f"{count:g}", small=True) for j, count in enumerate(steps)]
     for one in panel:

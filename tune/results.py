@@ -6,9 +6,8 @@ Letters: R configurations, G groups of images, C classes.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,13 +16,15 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from engine.config import WalkConfig
+from engine.config import CrfConfig, WalkConfig
 from engine.storage.filesystem import write_bytes
-from tune.figures import bootstrap, class_iou, cross_validated, intervals, miou, tied_with
-from tune.space import Slice
+from tune.figures import best_without_folds, bootstrap, class_iou, cross_validated, intervals, miou, tied_with
+from tune.space import CRF_NUMBERS, NO_CRF, Scales, Slice
 from tune.trial import Context, State, read_state
 
 NUM_SHOWN = 10
+Walk = tuple[Scales, float, float, int]
+"""Scales, alpha, beta and number of steps; without a walk beta is 0, for it means nothing."""
 
 SCHEMA = pa.schema(
     [
@@ -31,7 +32,9 @@ SCHEMA = pa.schema(
         pa.field("alpha", pa.float64()),
         pa.field("beta", pa.float64()),
         pa.field("num_steps", pa.int32()),
+        pa.field("cam_scales", pa.list_(pa.float64())),
         pa.field("crf", pa.bool_()),  # with the dense CRF
+        *[pa.field(f"crf_{name}", pa.float64()) for name in CRF_NUMBERS],  # its constants; null without
         pa.field("miou", pa.float64()),  # [0, 1], over all pixels of all images
         pa.field("miou_low", pa.float64()),  # ends of the 95 % interval; null when the configuration was stopped
         pa.field("miou_high", pa.float64()),
@@ -51,7 +54,8 @@ class Scored:
     alpha: float
     beta: float
     num_steps: int
-    crf: bool
+    scales: Scales
+    crf: CrfConfig
     miou: float
     num_images: int
     complete: bool
@@ -64,17 +68,14 @@ class Scored:
     tied: bool = False
 
     @property
-    def key(self) -> tuple[float, float, int]:
-        """alpha, beta, steps; without a walk beta means nothing."""
-        return self.alpha, self.beta if self.num_steps else 0.0, self.num_steps
+    def with_crf(self) -> bool:
+        """Whether there is a dense CRF at all."""
+        return self.crf.num_iterations > 0
 
-    def is_of(self, walk: WalkConfig) -> bool:
-        """Whether these are the settings of ``walk``."""
-        return (
-            self.num_steps == walk.num_steps
-            and self.alpha == walk.alpha
-            and (self.num_steps == 0 or self.beta == walk.beta)
-        )
+    @property
+    def walk(self) -> Walk:
+        """All that makes the masks but the dCRF."""
+        return self.scales, self.alpha, self.beta if self.num_steps else 0.0, self.num_steps
 
     @property
     def iou(self) -> NDArray[np.float64]:
@@ -84,15 +85,15 @@ class Scored:
 
 def collect(context: Context, slices: Sequence[Slice]) -> list[Scored]:
     """Every configuration that a trial has counted, the best first, each once."""
-    found: dict[tuple[Any, ...], Scored] = {}
+    found: dict[tuple[Walk, CrfConfig], Scored] = {}
     for part in slices:
         state = read_state(context, part)
         if not state.history:
             continue
         for scored in _scored(context, part, state):
-            earlier = found.get((*scored.key, scored.crf))
+            earlier = found.get((scored.walk, scored.crf))
             if earlier is None or earlier.num_images < scored.num_images:
-                found[(*scored.key, scored.crf)] = scored
+                found[(scored.walk, scored.crf)] = scored
     return sorted(found.values(), key=lambda one: (one.complete, one.miou), reverse=True)
 
 
@@ -104,6 +105,7 @@ def _scored(context: Context, part: Slice, state: State) -> list[Scored]:
             alpha=alpha,
             beta=part.beta,
             num_steps=num_steps,
+            scales=part.scales,
             crf=part.crf,
             miou=float(value),
             num_images=state.num_images,
@@ -136,15 +138,59 @@ def judged(ranked: Sequence[Scored], *, num_draws: int, rng_seed: int) -> list[S
     return marked + [one for one in ranked if not one.complete]
 
 
-def validated(scored: Sequence[Scored], *, num_folds: int) -> float | None:
-    """The cross-validated mIoU of a search over these; None without folds, or with fewer images than folds."""
+def validated(scored: Sequence[Scored], *, num_folds: int, allowed: Sequence[Collection[Walk]] = ()) -> float | None:
+    """The cross-validated mIoU of a search over these; None without folds, or with fewer images than folds.
+
+    Args:
+        allowed: for each fold what it may choose from; all without it.
+    """
     complete = [one for one in scored if one.complete]
-    if num_folds < 2 or not complete or len(complete[0].truth) < num_folds:
+    if not _can_fold(complete, num_folds):
         return None
-    return cross_validated(np.stack([one.counts for one in complete]), complete[0].truth, num_folds=num_folds)
+    candidates = np.array([[one.walk in some for one in complete] for some in allowed]) if allowed else None
+    if candidates is not None and not candidates.any(axis=1).all():
+        return None
+    counts = np.stack([one.counts for one in complete])
+    return cross_validated(counts, complete[0].truth, num_folds=num_folds, candidates=candidates)
 
 
-def write_results(location: str, ranked: Sequence[Scored], default: WalkConfig) -> None:
+def short_lists(ranked: Sequence[Scored], *, most: int, num_folds: int) -> list[list[Scored]]:
+    """The best few on all images; then, for each fold, the best few on the other folds.
+
+    Args:
+        ranked: of :func:`collect`.
+        most: length of a list.
+        num_folds: 0 or too many gives the first list alone.
+    """
+    complete = [one for one in ranked if one.complete]
+    lists = [complete[:most]]
+    if _can_fold(complete, num_folds):
+        counts = np.stack([one.counts for one in complete])
+        chosen = best_without_folds(counts, complete[0].truth, num_folds=num_folds, most=most)
+        lists += [[one for one, takes in zip(complete, row, strict=True) if takes] for row in chosen]
+    return lists
+
+
+def _can_fold(complete: Sequence[Scored], num_folds: int) -> bool:
+    return num_folds >= 2 and bool(complete) and len(complete[0].truth) >= num_folds
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Default:
+    """The settings that the search starts from."""
+
+    scales: Scales
+    walk: WalkConfig
+    crf: CrfConfig
+
+    def is_(self, one: Scored) -> bool:
+        """Whether a configuration has these settings, with the dCRF or without."""
+        beta = self.walk.beta if self.walk.num_steps else 0.0
+        own = self.scales, self.walk.alpha, beta, self.walk.num_steps
+        return one.walk == own and one.crf in (NO_CRF, self.crf)
+
+
+def write_results(location: str, ranked: Sequence[Scored], default: Default) -> None:
     """``results.parquet``: a row a configuration, the best first.
 
     Raises:
@@ -156,12 +202,14 @@ def write_results(location: str, ranked: Sequence[Scored], default: WalkConfig) 
             "alpha": one.alpha,
             "beta": one.beta,
             "num_steps": one.num_steps,
-            "crf": one.crf,
+            "cam_scales": list(one.scales),
+            "crf": one.with_crf,
+            **{f"crf_{name}": float(getattr(one.crf, name)) if one.with_crf else None for name in CRF_NUMBERS},
             "miou": one.miou,
             "miou_low": one.low,
             "miou_high": one.high,
             "tied_with_best": one.tied,
-            "default": one.is_of(default),
+            "default": default.is_(one),
             "images": one.num_images,
             "complete": one.complete,
             "iou": one.iou.tolist(),
@@ -173,13 +221,24 @@ def write_results(location: str, ranked: Sequence[Scored], default: WalkConfig) 
     write_bytes(location, buffer.getvalue())
 
 
-def print_table(ranked: Sequence[Scored], default: WalkConfig, *, num_images: int) -> None:
+def print_table(ranked: Sequence[Scored], default: Default, *, num_images: int) -> None:
     """The ten best and the default, on the screen."""
     table = Table(title=f"mIoU over {num_images} images, {len(ranked)} configurations", title_justify="left")
-    for name in ("rank", "alpha", "beta", "steps", "dCRF", "mIoU %", "95 % interval", ""):
+    several = len({one.scales for one in ranked}) > 1
+    for name in (
+        "rank",
+        *(["scales"] if several else []),
+        "alpha",
+        "beta",
+        "steps",
+        "dCRF",
+        "mIoU %",
+        "95 % interval",
+        "",
+    ):
         table.add_column(name, justify="left" if name in ("dCRF", "") else "right")
     for rank, one in enumerate(ranked, start=1):
-        is_default = one.is_of(default)
+        is_default = default.is_(one)
         if rank > NUM_SHOWN and not is_default:
             continue
         interval = "" if one.low is None or one.high is None else f"{100 * one.low:.1f} to {100 * one.high:.1f}"
@@ -188,12 +247,20 @@ def print_table(ranked: Sequence[Scored], default: WalkConfig, *, num_images: in
         notes += [] if one.complete else [f"stopped at {one.num_images} images"]
         table.add_row(
             str(rank),
+            *([",".join(f"{scale:g}" for scale in one.scales)] if several else []),
             f"{one.alpha:g}",
             f"{one.beta:g}" if one.num_steps else "-",
             str(one.num_steps),
-            "yes" if one.crf else "no",
+            _shown(one.crf, default.crf),
             f"{100 * one.miou:.2f}",
             interval,
             ", ".join(notes),
         )
     Console(width=100).print(table)
+
+
+def _shown(crf: CrfConfig, usual: CrfConfig) -> str:
+    if crf.num_iterations == 0:
+        return "no"
+    names = [name for name in CRF_NUMBERS if getattr(crf, name) != getattr(usual, name)]
+    return " ".join(f"{name.replace('_', '-')} {getattr(crf, name):g}" for name in names) or "yes"

@@ -1,4 +1,4 @@
-"""Search alpha, beta and the number of walk steps for mIoU, without labeling again: ``python -m tune.search``."""
+"""Search alpha, beta, walk steps and more for mIoU, without labeling again: ``python -m tune.search``."""
 
 from __future__ import annotations
 
@@ -11,24 +11,26 @@ from typing import Annotated, Any
 import tyro
 
 from engine.cluster import Cluster, connected
-from engine.config import AffinityInferenceConfig, CrfConfig, InferenceConfig, WalkConfig
+from engine.config import AffinityInferenceConfig, CrfConfig, InferenceConfig, SeedConfig, WalkConfig
 from engine.errors import ConfigError, OutputError
 from engine.plain_settings import to_dict
 from engine.stages.networks import read_architecture
-from engine.storage.filesystem import absolute, delete_file, join, write_bytes
+from engine.storage.filesystem import absolute, join, write_bytes
 from engine.storage.run_record import WORK_FOLDER, claim_output, commit, versions, write_json
 from engine.storage.weights import weights_hash
 from jobs.command import main
 from jobs.options import DataOptions
 from jobs.shard_job import network_classes
-from tune.cache import TrueMasks, cache_key, fill_cache, missing_shards, open_cache, read_true_masks
+from tune.cache import Look, TrueMasks, fill_cache, missing_shards, open_cache, read_true_masks
 from tune.plots import class_bars, heat_maps
-from tune.results import Scored, collect, judged, print_table, validated, write_results
-from tune.space import SearchName, Slice, default_slice, grid_slices, random_slices, single
-from tune.trial import Context
-from tune.tuner import check_optuna, run_optuna, run_trials
+from tune.results import Default, Scored, collect, judged, print_table, short_lists, validated, write_results
+from tune.seeds import ScoredSeed, pairs_of, print_seeds, score_seeds, seed_parts, write_seeds
+from tune.space import Scales, SearchName, Slice, crfs_of, default_slice, grid_slices, random_slices, scales_of
+from tune.trial import Context, read_state
+from tune.tuner import check_optuna, run_optuna, run_seeds, run_trials
 
 RESULTS, BEST, HEAT_MAPS, CLASSES = "results.parquet", "best.json", "miou.svg", "classes.svg"
+SEEDS = "seeds.parquet"
 _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a folder of logs for each trial
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ctrl-c ends the search as it ends any job
@@ -39,31 +41,48 @@ _QUIET = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Search(DataOptions):
-    """Find the alpha, beta and number of walk steps with the best mIoU on the images that have truth."""
+    """Find the alpha, beta and number of walk steps with the best mIoU on the images that have truth; and, if asked to,
+    the scales of the CAM, the constants of the dCRF and the two alphas of the seeds."""
 
     truth: str
     """True masks, of all images or of some: a folder of PNGs named by image stem, or a folder of mask shards."""
     cam: str
     """Folder that jobs.train_cam wrote."""
-    affinity: str
-    """Folder that jobs.train_affinity wrote."""
+    affinity: str = ""
+    """Folder that jobs.train_affinity wrote; not needed with --steps 0 --walk.num-steps 0."""
     cache: str = ""
     """Folder or URI for what the networks say, which later searches use again; 'cache' in --out by default."""
     search: SearchName = "grid"
     """grid: every combination. random: --num-betas betas between the least and the greatest, each with as many alphas
-    and steps as are given, drawn too. optuna: a model chooses the betas; every alpha and number of steps with each."""
+    and steps as are given and a set of scales, drawn too. optuna: a model chooses betas and scales; every alpha and
+    number of steps with each."""
     alphas: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 8.0, 16.0)
     """Background exponents."""
     betas: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 16.0)
     """Exponents of the affinities."""
     steps: tuple[int, ...] = (0, 4, 8, 16, 32, 64, 128, 192, 256, 512, 1024)
     """Numbers of steps; 0 leaves out the walk."""
+    cam_scales: tuple[str, ...] = ()
+    """Sets of scales to try beside --cam.inference.scales, each joined by commas: 1 0.5,1,1.5,2. The classifier looks
+    at the images once for each set."""
     num_betas: int = 10
     """Betas that random and optuna try."""
     early_stopping: bool = False
     """Stop betas that look poor on a share of the images (ASHA); their figures are over that share alone."""
     top_k_crf: int = 0
-    """Give this many of the best configurations the dCRF too, and rank them by the mIoU with it; 0 leaves it out."""
+    """Give the dCRF too to this many of the best configurations, of all images and of those outside of each fold, and
+    to the default, and rank them by the mIoU with it; 0 leaves it out."""
+    crf_values: tuple[str, ...] = ()
+    """Other constants for that dCRF, every combination with each configuration: bilateral-weight=4,10
+    bilateral-sigma-px=30,80."""
+    num_crfs: int = 0
+    """Draw this many of the combinations at random; 0 takes all."""
+    seed_alphas_low: tuple[float, ...] = ()
+    """Score seeds with these alphas for the foreground, each with each of --seed-alphas-high; none leaves it out."""
+    seed_alphas_high: tuple[float, ...] = ()
+    """The same for the background."""
+    seed_coverage: float = 0.4
+    """Share of the truth's foreground, and of its background, that a seed must be sure of; other seeds come last."""
     folds: int = 5
     """Parts of the images for the cross-validated figure; 0 leaves it out."""
     bootstrap: int = 1000
@@ -78,6 +97,8 @@ class Search(DataOptions):
     """alpha, beta and steps that the search is compared with; radius and tolerance of every walk."""
     crf: CrfConfig
     """The dense CRF of --top-k-crf."""
+    seed: SeedConfig
+    """The seeds that --seed-alphas-low and -high are compared with; their dCRF and grid."""
 
     def __post_init__(self) -> None:
         DataOptions.__post_init__(self)
@@ -87,12 +108,33 @@ class Search(DataOptions):
                 raise ConfigError(f"--{name} is {_shown(values)}; allowed: one or more numbers above 0")
         if isinstance(self.steps, tuple) and not (self.steps and all(0 <= count <= 100_000 for count in self.steps)):
             raise ConfigError(f"--steps is {_shown(self.steps)}; allowed: one or more whole numbers, 0 to 100000")
-        for name, least in (("num_betas", 1), ("top_k_crf", 0), ("bootstrap", 0), ("folds", 0)):
+        for name in ("seed_alphas_low", "seed_alphas_high"):
+            values = getattr(self, name)
+            if isinstance(values, tuple) and not all(0 < value < 1e6 for value in values):
+                raise ConfigError(f"--{name.replace('_', '-')} is {_shown(values)}; allowed: numbers above 0")
+        if bool(self.seed_alphas_low) != bool(self.seed_alphas_high):
+            raise ConfigError("--seed-alphas-low goes with --seed-alphas-high; allowed: both or neither")
+        if isinstance(self.seed_coverage, float) and not 0 <= self.seed_coverage <= 1:
+            raise ConfigError(f"--seed-coverage is {self.seed_coverage}; allowed: 0 to 1")
+        counts = ("num_betas", 1), ("top_k_crf", 0), ("num_crfs", 0), ("bootstrap", 0), ("folds", 0)
+        for name, least in counts:
             value = getattr(self, name)
             if isinstance(value, int) and value < least:
                 raise ConfigError(f"--{name.replace('_', '-')} is {value}; allowed: {least} or more")
         if self.folds == 1:
             raise ConfigError("--folds is 1; allowed: 0 (none), or 2 and more")
+        if self.crf_values and not self.top_k_crf:
+            raise ConfigError("--crf-values goes with --top-k-crf, which is 0; allowed: 1 or more")
+
+    @property
+    def walks(self) -> bool:
+        """Whether any configuration has a walk."""
+        return max(self.steps) > 0 or self.walk.num_steps > 0
+
+    @property
+    def scale_sets(self) -> list[Scales]:
+        """The default's scales, then those of --cam-scales."""
+        return list(dict.fromkeys([self.cam_inference.scales, *map(scales_of, self.cam_scales)]))
 
 
 def _shown(values: Sequence[float]) -> str:
@@ -113,8 +155,15 @@ def run(config: Search) -> dict[str, Any]:
         raise ConfigError("--crf.num-iterations is 0 with --top-k-crf; allowed: 1 or more")
     if config.search == "optuna":
         check_optuna()
+    if config.walks and not config.affinity:
+        raise ConfigError(
+            "--affinity is missing; give the folder of jobs.train_affinity, or --steps 0 --walk.num-steps 0"
+        )
+    crfs = crfs_of(config.crf, config.crf_values, num_draws=config.num_crfs, rng_seed=config.rng_seed)
+    looks = _looks(config)
     class_names = network_classes(config.cam, "cam", config)
-    read_architecture(config.affinity, "affinity")
+    if config.walks:
+        read_architecture(config.affinity, "affinity")
     true_masks = read_true_masks(
         config.data,
         config.truth,
@@ -122,53 +171,78 @@ def run(config: Search) -> dict[str, Any]:
         rng_seed=config.rng_seed,
         allow_outside=config.allow_outside,
     )
-    key = cache_key(
-        true_masks,
-        cam=config.cam,
-        affinity=config.affinity,
-        cam_inference=config.cam_inference,
-        affinity_inference=config.affinity_inference,
-        radius=config.walk.radius,
-        class_names=class_names,
-        max_pixels=config.max_pixels,
-    )
-    _claim(config, true_masks, key, class_names)
-    place, manifest = open_cache(config.cache or join(config.out, "cache"), true_masks, key)
+    _claim(config, true_masks, class_names)
+    cache = config.cache or join(config.out, "cache")
+    places = []
+    for look in looks:
+        key = look.key(true_masks, class_names=class_names, max_pixels=config.max_pixels)
+        place, manifest = open_cache(cache, look, true_masks, key)
+        places.append(place)
     context = Context(
-        cache=place,
+        cams=dict(zip(config.scale_sets, places, strict=False)),
+        distances=places[-1] if config.walks else "",
         manifest=manifest,
         true_masks=true_masks.masks,
         states=absolute(join(config.out, WORK_FOLDER, "trials")),
         walk=config.walk,
-        crf=config.crf,
         max_pixels=config.max_pixels,
     )
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    pairs = pairs_of(config.seed_alphas_low, config.seed_alphas_high, config.seed)
+    parts = seed_parts(context, config.scale_sets, pairs, config.seed) if config.seed_alphas_low else []
     with connected(config.resources) as cluster:
-        if missing_shards(place, manifest):
-            fill_cache(
-                place,
-                manifest,
-                cam=config.cam,
-                affinity=config.affinity,
-                cam_inference=config.cam_inference,
-                affinity_inference=config.affinity_inference,
-                walk=config.walk,
-                resources=config.resources,
-                max_pixels=config.max_pixels,
-                cluster=cluster,
-            )
+        for look, place in zip(looks, places, strict=True):
+            if missing_shards(place, manifest):
+                fill_cache(
+                    place, manifest, look, resources=config.resources, max_pixels=config.max_pixels, cluster=cluster
+                )
+        run_seeds(context, parts, cluster)
         slices = _sweep(config, context, cluster)
         plain = collect(context, slices)
-        chosen = [one for one in plain if one.complete][: config.top_k_crf]
-        with_crf = [single(one.alpha, one.beta, one.num_steps, crf=True) for one in chosen]
+        few = short_lists(plain, most=config.top_k_crf, num_folds=config.folds)
+        with_crf = _crf_slices(config, few, crfs) if config.top_k_crf else []
         if with_crf:
-            run_trials("dCRF", context, with_crf, cluster, early_stopping=False)
-    return _report(config, plain, collect(context, with_crf), manifest.num_rows)
+            run_trials("default", context, with_crf[:1], cluster, early_stopping=False)
+            run_trials("dCRF", context, with_crf[1:], cluster, early_stopping=config.early_stopping)
+    seeds = (
+        score_seeds(context, parts, coverage=config.seed_coverage, num_draws=config.bootstrap, rng_seed=config.rng_seed)
+        if parts
+        else []
+    )
+    cpu_s = sum(read_state(context, part).cpu_s for part in (*slices, *with_crf))
+    print(f"counted in {cpu_s:.0f} s of CPU time")
+    return _report(config, plain, collect(context, with_crf), few[1:], seeds, manifest.num_rows)
 
 
-def _claim(config: Search, true_masks: TrueMasks, key: dict[str, Any], class_names: tuple[str, ...]) -> None:
+def _looks(config: Search) -> list[Look]:
+    """What the networks have to say: the classifier with each set of scales, then AffinityNet."""
+    cams = [
+        Look(
+            network="cam",
+            weights=config.cam,
+            inference=replace(config.cam_inference, scales=scales),
+            walk=config.walk,
+        )
+        for scales in config.scale_sets
+    ]
+    affinity = Look(network="affinity", weights=config.affinity, inference=config.affinity_inference, walk=config.walk)
+    return [*cams, affinity] if config.walks else cams
+
+
+def _crf_slices(config: Search, few: Sequence[Sequence[Scored]], crfs: Sequence[CrfConfig]) -> list[Slice]:
+    """The default with the dCRF, then the best few without one with each dCRF."""
+    first = replace(default_slice(config.cam_inference.scales, config.walk), crf=config.crf)
+    best = list({one.walk: one for some in few for one in some}.values())
+    others = [
+        Slice(scales=one.scales, beta=one.beta, alphas=(one.alpha,), steps=(one.num_steps,), crf=crf)
+        for crf in crfs
+        for one in best
+    ]
+    return list({part.name: part for part in (first, *others)}.values())
+
+
+def _claim(config: Search, true_masks: TrueMasks, class_names: tuple[str, ...]) -> None:
     settings = {
         "cam": {"inference": to_dict(config.cam_inference)},
         "affinity": {"inference": to_dict(config.affinity_inference)},
@@ -176,13 +250,13 @@ def _claim(config: Search, true_masks: TrueMasks, key: dict[str, Any], class_nam
         "crf": to_dict(config.crf),
         "search": {
             name: getattr(config, name)
-            for name in ("search", "alphas", "betas", "steps", "num_betas", "early_stopping", "rng_seed")
+            for name in ("search", "alphas", "betas", "steps", "cam_scales", "num_betas", "early_stopping", "rng_seed")
         },
     }
     inputs = {
         "cam": weights_hash(config.cam),
-        "affinity": weights_hash(config.affinity),
-        "images": key["images"],
+        "affinity": weights_hash(config.affinity) if config.walks else "",
+        "images": true_masks.images_hash,
         "truth": true_masks.hash,
     }
     record = {
@@ -193,22 +267,21 @@ def _claim(config: Search, true_masks: TrueMasks, key: dict[str, Any], class_nam
         "options": {"data": config.data, "truth": config.truth, "preset": config.preset},
         "versions": versions(),
         "commit": commit(),
+        "writes": [RESULTS, BEST, HEAT_MAPS, CLASSES, SEEDS],
     }
     claim_output(config.out, record, overwrite=config.overwrite)
-    if config.overwrite:
-        for name in (RESULTS, BEST, HEAT_MAPS, CLASSES):
-            delete_file(join(config.out, name))
 
 
 def _sweep(config: Search, context: Context, cluster: Cluster) -> list[Slice]:
     """Do all trials without dCRF; gives the slices that were tried."""
-    first = default_slice(config.walk)
+    first = default_slice(config.cam_inference.scales, config.walk)
     if config.search == "optuna" or config.early_stopping:  # what all is compared with is never stopped
         run_trials("default", context, [first], cluster, early_stopping=False)
     if config.search == "optuna":
         tried = run_optuna(
             context,
             cluster,
+            scale_sets=config.scale_sets,
             alphas=config.alphas,
             betas=config.betas,
             steps=config.steps,
@@ -218,10 +291,15 @@ def _sweep(config: Search, context: Context, cluster: Cluster) -> list[Slice]:
         )
         return [first, *tried]
     if config.search == "grid":
-        slices = grid_slices(config.alphas, config.betas, config.steps)
+        slices = grid_slices(config.scale_sets, config.alphas, config.betas, config.steps)
     else:
         slices = random_slices(
-            config.alphas, config.betas, config.steps, num_betas=config.num_betas, rng_seed=config.rng_seed
+            config.scale_sets,
+            config.alphas,
+            config.betas,
+            config.steps,
+            num_betas=config.num_betas,
+            rng_seed=config.rng_seed,
         )
     others = list({part.name: part for part in slices if part != first}.values())
     todo = others if config.early_stopping else [first, *others]
@@ -229,56 +307,77 @@ def _sweep(config: Search, context: Context, cluster: Cluster) -> list[Slice]:
     return [first, *others]
 
 
-def _report(config: Search, plain: list[Scored], with_crf: list[Scored], num_images: int) -> dict[str, Any]:
-    draws = {"num_draws": config.bootstrap, "rng_seed": config.rng_seed}
-    ranked = judged([*with_crf, *plain], **draws)
-    with_crf, plain = [one for one in ranked if one.crf], [one for one in ranked if not one.crf]
-    default = next((one for one in plain if one.is_of(config.walk)), None)
+def _report(
+    config: Search,
+    plain: list[Scored],
+    with_crf: list[Scored],
+    few: Sequence[Sequence[Scored]],
+    seeds: list[ScoredSeed],
+    num_images: int,
+) -> dict[str, Any]:
+    default = Default(scales=config.cam_inference.scales, walk=config.walk, crf=config.crf)
+    ranked = judged([*with_crf, *plain], num_draws=config.bootstrap, rng_seed=config.rng_seed)
+    with_crf, plain = [one for one in ranked if one.with_crf], [one for one in ranked if not one.with_crf]
     best = ranked[0]
     cross = validated(plain, num_folds=config.folds)
-    cross_crf = validated(with_crf, num_folds=config.folds)
-    settings: dict[str, Any] = {
-        "cam": {"inference": to_dict(config.cam_inference)},
-        "affinity": {"inference": to_dict(config.affinity_inference)},
-        "walk": to_dict(
-            replace(
-                config.walk,
-                alpha=best.alpha,
-                beta=best.beta if best.num_steps else config.walk.beta,
-                num_steps=best.num_steps,
-            )
-        ),
-    }
-    if best.crf:
-        settings["crf"] = to_dict(config.crf)
+    allowed = [{one.walk for one in some} for some in few]
+    cross_crf = validated(with_crf, num_folds=config.folds, allowed=allowed)
+    start, start_crf = (next((one for one in some if default.is_(one)), None) for some in (plain, with_crf))
+    own_seeds = [one for one in seeds if one.scales == best.scales and one.enough]
     summary = {
-        "settings": settings,
+        "settings": _settings(config, best, own_seeds[0] if own_seeds else None),
         "miou": best.miou,
         "miou_interval": None if best.low is None else [best.low, best.high],
         "miou_cross_validated": cross,
         "miou_crf_cross_validated": cross_crf,
-        "miou_default": None if default is None else default.miou,
-        "crf": best.crf,
+        "miou_default": None if start is None else start.miou,
+        "miou_crf_default": None if start_crf is None else start_crf.miou,
+        "crf": best.with_crf,
         "configurations": len(plain),
         "tied_with_best": sum(one.tied for one in ranked),
         "images": num_images,
         "rng_seed": config.rng_seed,
     }
     try:
-        write_results(join(config.out, RESULTS), ranked, config.walk)
+        write_results(join(config.out, RESULTS), ranked, default)
         write_bytes(join(config.out, HEAT_MAPS), heat_maps(plain).encode())
         names = tuple(network_classes(config.cam, "cam", config))
-        same_default = next((one for one in ranked if one.is_of(config.walk) and one.crf == best.crf), default)
-        write_bytes(join(config.out, CLASSES), class_bars(best, same_default, names).encode())
+        beside = start_crf if best.with_crf else start
+        write_bytes(join(config.out, CLASSES), class_bars(best, beside, names).encode())
+        if seeds:
+            write_seeds(join(config.out, SEEDS), seeds, config.seed)
     except OSError as error:
         raise OutputError(f"--out: {error}") from error
     write_json(join(config.out, BEST), summary)
-    print_table(ranked, config.walk, num_images=num_images)
+    print_table(ranked, default, num_images=num_images)
     for name, value in (("without dCRF", cross), ("with dCRF", cross_crf)):
         if value is not None:
             print(f"cross-validated over {config.folds} folds, {name}: mIoU {100 * value:.2f} %")
+    if seeds:
+        print_seeds(seeds, config.seed, coverage=config.seed_coverage)
     print(f"take it with: python -m jobs.label --config {join(config.out, BEST)} ...")
     return summary
+
+
+def _settings(config: Search, best: Scored, seed: ScoredSeed | None) -> dict[str, Any]:
+    """What ``best.json`` changes; a part that was not searched is left out."""
+    walk = replace(
+        config.walk,
+        alpha=best.alpha,
+        beta=best.beta if best.num_steps else config.walk.beta,
+        num_steps=best.num_steps,
+    )
+    settings: dict[str, Any] = {
+        "cam": {"inference": to_dict(replace(config.cam_inference, scales=best.scales))},
+        "affinity": {"inference": to_dict(config.affinity_inference)},
+        "walk": to_dict(walk),
+    }
+    if best.with_crf:
+        settings["crf"] = to_dict(best.crf)
+    if seed is not None:
+        low, high = seed.pair
+        settings["seed"] = to_dict(replace(config.seed, alpha_low=low, alpha_high=high))
+    return settings
 
 
 if __name__ == "__main__":

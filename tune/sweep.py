@@ -1,6 +1,6 @@
 """What one image says about a whole slice of configurations, without labeling it again.
 
-Three facts make it cheap. One Chebyshev basis of the walk gives every number of steps (engine.ops.random_walk). The
+Three facts make it cheap. The Chebyshev vectors of a map give every number of steps (engine.ops.random_walk). The
 walk is linear and works on each map alone, so another alpha adds one background map to the same products. And a larger
 alpha makes every value of the background map smaller, before the walk as after it; so the alphas at which a pixel is
 background are the first few of them, and one histogram of how many serves them all.
@@ -21,14 +21,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from engine.ops.affinity import affinity_planes
+from engine.ops.affinity import affinity_planes, flat_shifts, half_plane_offsets
 from engine.ops.cam import background_map
-from engine.ops.mask import upsample
-from engine.ops.random_walk import chebyshev_basis, chebyshev_degree, transition_matrix, walk_from_basis
+from engine.ops.random_walk import chebyshev_coefficients, chebyshev_degree
+from engine.ops.walk_kernels import inverse_degrees
 from tune.space import Slice
+from tune.sweep_kernels import IGNORED, OTHER, count_pixels, walks
 
 INTERSECTION, PREDICTED = 0, 1
 """Rows of the counts: pixels where mask and truth agree on the class, pixels that the mask gives to the class."""
+
+
+_SMALLEST_WEIGHT = 1e-20
+"""As in engine.ops.random_walk: below it weights change nothing beside the diagonal's 1, and would be slow."""
 
 
 def pair_distances(features: Tensor, radius: int) -> Tensor:
@@ -67,14 +72,32 @@ def refined_maps(
     if longest == 0:
         return
     on_grid = functional.interpolate(maps[None], size=distances.shape[-2:], mode="bilinear", align_corners=False)[0]
-    transition = transition_matrix(distances.mul(-part.beta).exp(), radius=radius, beta=1.0)
-    degree = longest
+    counts = [num_steps for num_steps in part.steps if num_steps > 0]
+    walked = _walked(on_grid, distances, part.beta, counts, radius=radius, tolerance=tolerance)
+    yield from zip(counts, (one.half().float() for one in walked), strict=True)
+
+
+def _walked(
+    maps: Tensor, distances: Tensor, beta: float, steps: Sequence[int], *, radius: int, tolerance: float
+) -> Iterator[Tensor]:
+    """``T^t M`` (M, h, w) in the range of each map, for each t of the steps."""
+    num_offsets, h, w = distances.shape
+    weights = distances.mul(-beta).exp()
+    shifts = np.array(flat_shifts(half_plane_offsets(radius), h, w), np.int64)
+    margin = int(shifts.max(initial=0))
+    bands = functional.pad(weights.where(weights >= _SMALLEST_WEIGHT, 0).flatten(1), (margin, margin)).numpy()
+    degree = longest = max(steps)
     if tolerance > 0:  # maps lie in [0, 1]: half their range is at most 1/2
-        degree = chebyshev_degree(longest, 2 * tolerance, num_entries=transition.values().numel())
-    basis = chebyshev_basis(on_grid, transition, degree=degree)
-    for num_steps in part.steps:
-        if num_steps > 0:
-            yield num_steps, walk_from_basis(basis, num_steps).half().float()
+        degree = chebyshev_degree(longest, 2 * tolerance, num_entries=(2 * num_offsets + 1) * h * w)
+    coefficients = np.zeros((len(steps), degree + 1), np.float32)
+    for row, num_steps in zip(coefficients, steps, strict=True):
+        used = chebyshev_coefficients(num_steps)[: degree + 1]
+        row[: len(used)] = used
+    low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
+    center = (low + high) / 2  # what the expansion leaves out would still carry a constant map, whole
+    inverse = inverse_degrees(bands, shifts, h * w, margin)
+    for summed in walks((maps - center).flatten(1).numpy(), bands, shifts, inverse, coefficients, margin):
+        yield (torch.from_numpy(summed).view_as(maps) + center).clamp(low, high)
 
 
 @torch.no_grad()
@@ -106,20 +129,14 @@ def slice_counts(
     if len(class_ids) == 0:
         return np.broadcast_to(background_counts(truth, num_classes=num_classes, ignore=ignore), shape).copy()
     counts = np.zeros(shape, dtype=np.int64)
-    num_alphas, num_present = len(part.alphas), len(class_ids)
-    true_ids = torch.from_numpy(truth.astype(np.int64))
-    valid = true_ids != ignore
-    ids = torch.tensor(class_ids, dtype=torch.int64)
+    channel_of = np.full(int(max(truth.max(initial=0), ignore)) + 1, OTHER, dtype=np.int16)
+    channel_of[0], channel_of[ignore] = 0, IGNORED
+    channel_of[np.array(class_ids)] = np.arange(1, len(class_ids) + 1)
+    true_channels = channel_of[truth]
     for index, (_, maps) in enumerate(refined_maps(cam, distances, part, radius=radius, tolerance=tolerance)):
-        scores = upsample(maps, (truth.shape[0], truth.shape[1]))
-        strongest, channel = scores[num_alphas:].max(dim=0)
-        # A tie goes to the background, as in pseudo_mask. Alphas rise, so this is also the first alpha that loses.
-        num_background = (scores[:num_alphas] >= strongest).sum(dim=0)
-        agrees = torch.where(true_ids == 0, 1, torch.where(true_ids == ids[channel], 2, 0))
-        codes = ((num_background * num_present + channel) * 3 + agrees)[valid]
-        histogram = torch.bincount(codes, minlength=(num_alphas + 1) * num_present * 3)
-        table = histogram.view(num_alphas + 1, num_present, 3).numpy()
-        foreground = table.cumsum(axis=0)[:num_alphas]  # pixels that are foreground at alpha a: num_background <= a
+        # A tie goes to the background, as in pseudo_mask. Alphas rise, so those at which it wins are the first few.
+        table = count_pixels(maps.contiguous().numpy(), len(part.alphas), true_channels)
+        foreground = table.cumsum(axis=0)[:-1]  # pixels that are foreground at alpha a: num_background <= a
         background = table.sum(axis=0) - foreground
         counts[index, :, INTERSECTION, 0] = background[:, :, 1].sum(axis=1)
         counts[index, :, PREDICTED, 0] = background.sum(axis=(1, 2))

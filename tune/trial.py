@@ -7,6 +7,7 @@ itself needs no checkpoint of Tune, and no store that Tune can write to.
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,18 +15,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from engine.config import CrfConfig, WalkConfig
+from engine.config import WalkConfig
 from engine.errors import StorageError
 from engine.records import decode_map, decode_mask, encode_map, ignore_value
 from engine.stages.guard import guarded
 from engine.stages.mask import MakeMask
 from engine.storage.filesystem import join, read_bytes, write_bytes
 from engine.storage.manifest import Manifest
-from engine.storage.shards import read_shard
-from tune.cache import COLUMNS, group_of
+from tune.cache import group_of, read_maps
 from tune.figures import MAX_GROUPS, miou
-from tune.space import Slice
+from tune.space import Scales, Slice
 from tune.sweep import background_counts, mask_counts, refined_maps, slice_counts
 
 NUM_PARTS = 8
@@ -36,8 +37,10 @@ NUM_PARTS = 8
 class Context:
     """What all trials share."""
 
-    cache: str
-    """Folder of the cached maps."""
+    cams: dict[Scales, str]
+    """Folder of the cached CAMs of each set of scales."""
+    distances: str
+    """Folder of the cached affinities; empty where nothing walks."""
     manifest: Manifest
     """Of the cached images."""
     true_masks: dict[str, bytes]
@@ -46,13 +49,31 @@ class Context:
     """Folder for what trials have counted."""
     walk: WalkConfig
     """Radius and tolerance."""
-    crf: CrfConfig
     max_pixels: int
 
     @property
     def num_classes(self) -> int:
         """C, background not counted."""
         return len(self.manifest.class_names)
+
+    @property
+    def ignore(self) -> int:
+        """The value of a pixel of a true mask that does not count."""
+        return ignore_value(self.num_classes)
+
+    def true_mask(self, row: dict[str, Any]) -> NDArray[np.integer[Any]]:
+        """The truth of a cached image.
+
+        Raises:
+            StorageError: it differs from the image in size.
+        """
+        mask = decode_mask(self.true_masks[row["image_id"]])
+        if row["error"] is None and mask.shape != (row["height"], row["width"]):
+            raise StorageError(
+                f"image '{row['image_id']}' and its truth do not fit: {row['height']} x {row['width']} pixels and "
+                f"{mask.shape[0]} x {mask.shape[1]}"
+            )
+        return mask
 
     def parts(self) -> list[list[int]]:
         """The shards of each part; fewer parts where there are fewer shards."""
@@ -71,6 +92,8 @@ class State:
     """(G, C+1)."""
     history: tuple[float, ...]
     """The best mIoU after each part that is done."""
+    cpu_s: float = 0.0
+    """CPU time of the process that counted."""
 
     @classmethod
     def empty(cls, context: Context, part: Slice) -> State:
@@ -96,6 +119,7 @@ def read_state(context: Context, part: Slice) -> State:
             counts=arrays["counts"].astype(np.int64),
             truth=arrays["truth"].astype(np.int64),
             history=tuple(arrays["history"].tolist()),
+            cpu_s=float(arrays["cpu_s"]),
         )
 
 
@@ -108,6 +132,7 @@ def write_state(context: Context, part: Slice, state: State) -> None:
         counts=_narrow(state.counts),
         truth=_narrow(state.truth),
         history=np.array(state.history),
+        cpu_s=state.cpu_s,
     )
     write_bytes(_location(context, part), buffer.getvalue())
 
@@ -125,24 +150,30 @@ def run_slice(context: Context, part: Slice) -> Iterator[State]:
     state = read_state(context, part)
     yield from (replace(state, history=state.history[: done + 1]) for done in range(len(state.history)))
     groups = list(group_of(context.manifest, MAX_GROUPS))
-    count_row = _with_crf(context, part) if part.crf else _without_crf(context, part)
-    ignore = ignore_value(context.num_classes)
+    count_row = _with_crf(context, part) if part.with_crf else _without_crf(context, part)
+    ignore = context.ignore
+    start = time.process_time() - state.cpu_s
     for shards in context.parts()[len(state.history) :]:
         num_images, counts, truth = state.num_images, state.counts.copy(), state.truth.copy()
         for shard in shards:
-            rows = read_shard(context.cache, shard, COLUMNS).to_pylist()
+            rows = read_maps(context.cams[part.scales], context.distances, shard)
             for row, group in zip(rows, groups[shard].tolist(), strict=True):
-                true_mask = decode_mask(context.true_masks[row["image_id"]])
+                true_mask = context.true_mask(row)
                 if row["error"] is not None:
                     counts[:, group] += background_counts(true_mask, num_classes=context.num_classes, ignore=ignore)
                 else:
-                    _check_size(row, true_mask)
                     counts[:, group] += count_row(row, true_mask)
                 valid = true_mask[true_mask != ignore]
                 truth[group] += np.bincount(valid, minlength=context.num_classes + 1)
             num_images += len(rows)
         best = float(np.nanmax(miou(counts, truth)))
-        state = State(num_images=num_images, counts=counts, truth=truth, history=(*state.history, best))
+        state = State(
+            num_images=num_images,
+            counts=counts,
+            truth=truth,
+            history=(*state.history, best),
+            cpu_s=time.process_time() - start,
+        )
         write_state(context, part, state)
         yield state
 
@@ -153,13 +184,12 @@ RowCounter = Callable[[dict[str, Any], NDArray[np.integer[Any]]], NDArray[np.int
 def _without_crf(context: Context, part: Slice) -> RowCounter:
     def count(row: dict[str, Any], true_mask: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
         counts = slice_counts(
-            torch.from_numpy(decode_map(row["cam"])),
-            torch.from_numpy(decode_map(row["distances"])),
+            *maps_of(row),
             true_mask,
             row["class_ids"],
             part,
             num_classes=context.num_classes,
-            ignore=ignore_value(context.num_classes),
+            ignore=context.ignore,
             radius=context.walk.radius,
             tolerance=context.walk.tolerance,
         )
@@ -169,18 +199,16 @@ def _without_crf(context: Context, part: Slice) -> RowCounter:
 
 
 def _with_crf(context: Context, part: Slice) -> RowCounter:
-    num_classes = context.num_classes
+    num_classes, ignore = context.num_classes, context.ignore
     make_mask = MakeMask(
-        context.crf, context.walk, num_classes=num_classes, max_pixels=context.max_pixels, keep_stages=False
+        part.crf, context.walk, num_classes=num_classes, max_pixels=context.max_pixels, keep_stages=False
     )
 
     def count(row: dict[str, Any], true_mask: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-        ignore = ignore_value(num_classes)
         if not row["class_ids"]:
             return background_counts(true_mask, num_classes=num_classes, ignore=ignore)[None]
         ((_, maps),) = refined_maps(
-            torch.from_numpy(decode_map(row["cam"])),
-            torch.from_numpy(decode_map(row["distances"])),
+            *maps_of(row),
             part,
             radius=context.walk.radius,
             tolerance=context.walk.tolerance,
@@ -198,12 +226,11 @@ def _with_crf(context: Context, part: Slice) -> RowCounter:
     return count
 
 
-def _check_size(row: dict[str, Any], true_mask: NDArray[np.integer[Any]]) -> None:
-    if true_mask.shape != (row["height"], row["width"]):
-        raise StorageError(
-            f"image '{row['image_id']}' and its truth do not fit: {row['height']} x {row['width']} pixels and "
-            f"{true_mask.shape[0]} x {true_mask.shape[1]}"
-        )
+def maps_of(row: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """CAM and distances; where there are none, a grid that nothing looks at."""
+    cam = torch.from_numpy(decode_map(row["cam"]))
+    distances = row.get("distances")
+    return cam, cam.new_zeros((1, 1, 1)) if distances is None else torch.from_numpy(decode_map(distances))
 
 
 def _location(context: Context, part: Slice) -> str:

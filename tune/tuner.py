@@ -1,4 +1,4 @@
-"""The trials of a search on Ray Tune: a slice of configurations each, or betas that a model chooses."""
+"""The trials of a search on Ray Tune: slices of configurations, given or chosen by a model, and seeds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 import logging
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray.tune
@@ -16,7 +16,8 @@ from engine.cluster import Cluster
 from engine.errors import ConfigError, StorageError, TooManyErrors
 from engine.progress import Meter
 from engine.storage.filesystem import list_names
-from tune.space import Slice, slice_of
+from tune.seeds import SeedPart, count_seeds, seeds_counted
+from tune.space import Scales, Slice, slice_of
 from tune.trial import Context, read_state, run_slice
 
 
@@ -34,18 +35,35 @@ def run_trials(name: str, context: Context, slices: Sequence[Slice], cluster: Cl
     done = total - sum(part.num_configurations for part in todo)
     with Meter(name, total, unit="configurations", done=done) as meter:
         _fit(
+            _trial,
             context,
             {"slice": ray.tune.grid_search(todo)},
             cluster,
-            _Watch(meter, done, context),
+            _Watch(meter, done, len(context.parts())),
             scheduler=_asha(context) if early_stopping else None,
         )
+
+
+def run_seeds(context: Context, parts: Sequence[SeedPart], cluster: Cluster) -> None:
+    """Count the seeds of the parts of the images that no earlier run has counted.
+
+    Raises:
+        StorageError: a trial met a file that cannot be used.
+        TooManyErrors: a trial failed.
+    """
+    todo = [part for part in parts if not seeds_counted(context, part)]
+    if not todo:
+        return
+    with Meter("seeds", len(parts), unit="parts", done=len(parts) - len(todo)) as meter:
+        watch = _Watch(meter, len(parts) - len(todo), 1)
+        _fit(_seed_trial, context, {"part": ray.tune.grid_search(todo)}, cluster, watch, scheduler=None)
 
 
 def run_optuna(
     context: Context,
     cluster: Cluster,
     *,
+    scale_sets: Sequence[Scales],
     alphas: tuple[float, ...],
     betas: tuple[float, ...],
     steps: tuple[int, ...],
@@ -53,7 +71,7 @@ def run_optuna(
     early_stopping: bool,
     rng_seed: int,
 ) -> list[Slice]:
-    """Let a model choose betas; those that an earlier run has tried are told to it first, at no cost.
+    """Let a model choose scales and betas; those that an earlier run has tried are told to it first, at no cost.
 
     Returns:
         The slices that were tried, now or before.
@@ -68,31 +86,41 @@ def run_optuna(
     optuna = importlib.import_module("optuna")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
-    def part_of(beta: float) -> Slice:
-        return slice_of(float(f"{beta:.3g}"), alphas, steps)
+    def part_of(choice: dict[str, Any]) -> Slice:
+        return _chosen(choice, scale_sets, alphas, steps)
 
-    def tried() -> list[float]:
+    def tried() -> list[dict[str, Any]]:
         names = list_names(context.states, prefix="walk-", suffix=".npz")
-        betas = [float(match[1]) for match in (re.match(r"walk-(.+)-[0-9a-f]+\.npz$", name) for name in names) if match]
-        return [beta for beta in betas if f"{part_of(beta).name}.npz" in names]
+        betas = {float(match[1]) for match in (re.match(r"walk-(.+)-[0-9a-f]+\.npz$", name) for name in names) if match}
+        choices = [{"beta": beta, "scales": index} for beta in sorted(betas) for index in range(len(scale_sets))]
+        return [choice for choice in choices if f"{part_of(choice).name}.npz" in names]
 
     low, high = min(betas), max(betas)
     if low == high:
         raise ConfigError("--betas holds one number; allowed with --search optuna: a least and a greatest")
-    start = tried() or [min(max(context.walk.beta, low), high)]
-    per_trial = part_of(low).num_configurations
-    algorithm = OptunaSearch(points_to_evaluate=[{"beta": beta} for beta in start], seed=rng_seed)
+    start = tried() or [{"beta": min(max(context.walk.beta, low), high), "scales": 0}]
+    per_trial = part_of(start[0]).num_configurations
+    algorithm = OptunaSearch(points_to_evaluate=start, seed=rng_seed)
     with Meter("search", num_betas * per_trial, unit="configurations") as meter:
         _fit(
+            _trial,
             context,
-            {"beta": ray.tune.loguniform(low, high), "alphas": alphas, "steps": steps},
+            {
+                "beta": ray.tune.loguniform(low, high),
+                "scales": ray.tune.choice(range(len(scale_sets))),
+                "fixed": (tuple(scale_sets), alphas, steps),
+            },
             cluster,
-            _Watch(meter, 0, context),
+            _Watch(meter, 0, len(context.parts())),
             scheduler=_asha(context) if early_stopping else None,
             search_alg=algorithm,
             num_samples=num_betas,
         )
-    return [part_of(beta) for beta in tried()]
+    return [part_of(choice) for choice in tried()]
+
+
+def _chosen(choice: dict[str, Any], scale_sets: Sequence[Scales], alphas: Any, steps: Any) -> Slice:
+    return slice_of(scale_sets[choice["scales"]], float(f"{choice['beta']:.3g}"), alphas, steps)
 
 
 def check_optuna() -> None:
@@ -117,7 +145,14 @@ def _num_images(context: Context) -> int:
 
 
 def _fit(
-    context: Context, space: dict[str, Any], cluster: Cluster, watch: _Watch, *, scheduler: Any, **choice: Any
+    trial: Callable[..., None],
+    context: Context,
+    space: dict[str, Any],
+    cluster: Cluster,
+    watch: _Watch,
+    *,
+    scheduler: Any,
+    **choice: Any,
 ) -> None:
     """Hand the trials to Tune.
 
@@ -125,7 +160,7 @@ def _fit(
         StorageError: a trial met a file that cannot be used.
         TooManyErrors: a trial failed.
     """
-    trainable = ray.tune.with_resources(ray.tune.with_parameters(_trial, context=context), {"cpu": 1})
+    trainable = ray.tune.with_resources(ray.tune.with_parameters(trial, context=context), {"cpu": 1})
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="tag2mask-tune-") as scratch:
         tuner = ray.tune.Tuner(
@@ -161,16 +196,22 @@ def _trial(settings: dict[str, Any], context: Context) -> None:
     """What a worker runs: one slice."""
     part = settings.get("slice")
     if part is None:
-        part = slice_of(float(f"{settings['beta']:.3g}"), settings["alphas"], settings["steps"])
+        part = _chosen(settings, *settings["fixed"])
     for number, state in enumerate(run_slice(context, part), start=1):
         ray.tune.report({"miou": state.history[-1], "part": number, "configurations": part.num_configurations})
+
+
+def _seed_trial(settings: dict[str, Any], context: Context) -> None:
+    """What a worker runs: the seeds of one part of the images."""
+    count_seeds(context, settings["part"])
+    ray.tune.report({"miou": 0.0, "part": 1, "configurations": 1})
 
 
 class _Watch(ray.tune.Callback):
     """Live progress with the best so far."""
 
-    def __init__(self, meter: Meter, done: int, context: Context) -> None:
-        self._meter, self._before, self._num_parts = meter, done, len(context.parts())
+    def __init__(self, meter: Meter, done: int, num_parts: int) -> None:
+        self._meter, self._before, self._num_parts = meter, done, num_parts
         self._done: dict[str, float] = {}
         self._size: dict[str, int] = {}
         self._best = 0.0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from engine.ops.metrics import confusion_matrix, mean_iou
-from tune.figures import bootstrap, cross_validated, intervals, miou, tied_with
+from tune.figures import best_without_folds, bootstrap, cross_validated, intervals, miou, tied_with
 from tune.sweep import mask_counts
 
 NUM_CLASSES, NUM_IMAGES = 3, 24
@@ -64,3 +64,25 @@ def test_cross_validated_figure_is_below_that_of_a_choice_made_on_the_same_image
 def test_cross_validated_figure_of_one_configuration_is_its_own() -> None:
     counts, truth, _ = _images(0.2)
     assert cross_validated(counts[None], truth, num_folds=5) == pytest.approx(miou(counts[None], truth)[0])
+
+
+def test_fold_chooses_from_its_own_candidates_alone() -> None:
+    good, truth, _ = _images(0.1)
+    bad, _, _ = _images(0.6)
+    counts = np.stack([good, bad])
+    best = best_without_folds(counts, truth, num_folds=4, most=1)
+    assert best.tolist() == [[True, False]] * 4
+    chosen = cross_validated(counts, truth, num_folds=4, candidates=best)
+    assert chosen == pytest.approx(miou(counts, truth)[0])
+    assert cross_validated(counts, truth, num_folds=4, candidates=~best) == pytest.approx(miou(counts, truth)[1])
+
+
+def test_configurations_with_a_truth_of_their_own_are_drawn_with_it() -> None:
+    first, truth, _ = _images(0.1)
+    second, other, _ = _images(0.3, rng_seed=1)
+    counts, truths = np.stack([first, second]), np.stack([truth, other])
+    drawn = bootstrap(counts, truths, num_draws=50, rng_seed=0)
+    for index in range(2):
+        alone = bootstrap(counts[index : index + 1], truths[index], num_draws=50, rng_seed=0)
+        assert np.allclose(drawn[index], alone[0])
+    assert miou(counts, truths).tolist() == [miou(counts[:1], truth)[0], miou(counts[1:], other)[0]]

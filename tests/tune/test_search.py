@@ -2,54 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from engine.errors import ConfigError, OutputError, StorageError
-from engine.presets import preset
-from engine.stages.networks import Architecture, build_pretrained, save_network
-from jobs import evaluate, label, make_scenes
+from jobs import evaluate, label, make_seeds
 from jobs.command import main, parse
+from tests.tune.conftest import NUM_TRUE, SIGHT, SPACE, arguments
 from tune import search
-
-NUM_SCENES, NUM_TRUE = 14, 11
-SIGHT = ("--cam.inference.long-side-px", "96", "--cam.inference.scales", "1.0")
-SPACE = ("--alphas", "0.7", "1.3", "4", "--betas", "1.5", "9", "--steps", "0", "5", "90")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Scenes, truth of some of them, and two networks that have learned nothing."""
-    root = tmp_path_factory.mktemp("search")
-    make_scenes.run(make_scenes.MakeScenes(out=str(root / "scenes"), num_images=NUM_SCENES, width=104, height=96))
-    (root / "truth").mkdir()
-    for mask in sorted((root / "scenes" / "truth").glob("*.png"))[:NUM_TRUE]:
-        shutil.copy(mask, root / "truth")
-    names = tuple((root / "scenes" / "classes.txt").read_text().split())
-    torch.manual_seed(0)
-    tiny = preset("tiny")
-    for kind, config in (("cam", tiny.cam), ("affinity", tiny.affinity)):
-        small: Any = replace(config, backbone="mobilenetv3_small_050", weights="random")  # type: ignore[type-var]
-        architecture = Architecture.of(small, names)
-        save_network(str(root / kind), architecture, build_pretrained(architecture, "random").state_dict())
-    return root
-
-
-def _arguments(root: Path, out: str, *more: str) -> list[str]:
-    shared = ["--preset", "tiny", "--data", str(root / "scenes" / "manifest.csv"), "--truth", str(root / "truth")]
-    networks = ["--cam", str(root / "cam"), "--affinity", str(root / "affinity"), "--cache", str(root / "cache")]
-    return [*shared, *networks, "--out", str(root / out), *SIGHT, "--affinity.inference.long-side-px", "96", *more]
 
 
 def _search(root: Path, out: str, *more: str) -> dict[str, Any]:
-    return search.run(parse(search.Search, _arguments(root, out, *more)))
+    return search.run(parse(search.Search, arguments(root, out, *more)))
 
 
 def _labeled_miou(root: Path, out: str, *more: str) -> float:
@@ -115,14 +83,16 @@ def test_search_that_was_stopped_half_way_ends_as_an_undisturbed_one(folder: Pat
     states = sorted((out / ".tag2mask" / "trials").iterdir())
     states[0].unlink()  # a trial that had not begun
     kept = states[1].stat().st_mtime_ns
-    shard = sorted(next((folder / "cache").iterdir()).glob("*.parquet"))[0]
-    before = shard.read_bytes()
-    shard.unlink()  # and a shard that the networks had not seen
+    shards = [sorted(place.glob("*.parquet"))[0] for place in (folder / "cache").iterdir()]
+    before = [shard.read_bytes() for shard in shards]
+    assert len(shards) == 2
+    for shard in shards:
+        shard.unlink()  # and a shard that no network had seen
     _search(folder, "found", *SPACE)
     assert (out / "best.json").read_bytes() == best
     assert (out / "results.parquet").read_bytes() == results
     assert states[1].stat().st_mtime_ns == kept
-    assert shard.read_bytes() == before
+    assert [shard.read_bytes() for shard in shards] == before
 
 
 @pytest.mark.slow
@@ -136,18 +106,91 @@ def test_other_space_in_the_same_folder_is_refused_and_another_folder_uses_the_c
     summary = _search(folder, "other", *SPACE, *more, "--crf.num-iterations", "2")
     assert files == {path: path.stat().st_mtime_ns for path in (folder / "cache").rglob("*") if path.is_file()}
     rows = _rows(folder, "other")
-    assert [row["crf"] for row in rows[:2]] == [True, False]
+    assert [row["crf"] for row in rows[:3]] == [True, True, False]  # the best and the default
+    assert any(row["default"] for row in rows[:2])
     assert summary["settings"]["crf"]["num_iterations"] == 2
     crf = ("--crf.num-iterations", "2")
     labeled = _labeled_miou(folder, "masks-crf", "--config", str(folder / "other" / "best.json"), *crf)
     assert summary["miou"] == pytest.approx(labeled, abs=1e-3)
 
 
+@pytest.mark.slow
+def test_scales_and_dcrf_are_searched_and_best_json_gives_its_figure(folder: Path, found: dict[str, Any]) -> None:
+    more = ("--cam-scales", "0.6,1", "--top-k-crf", "1", "--crf.num-iterations", "2", "--alphas", "1.3", "4")
+    summary = _search(folder, "wide", *SPACE, *more, "--crf-values", "bilateral-weight=4,30")
+    rows = _rows(folder, "wide")
+    plain = [row for row in rows if not row["crf"]]
+    assert {tuple(row["cam_scales"]) for row in plain} == {(1.0,), (0.6, 1.0)}
+    assert len(plain) == 2 * 2 * (1 + 2 * 2) + 1  # for both sets of scales; and the default
+    assert len(list((folder / "cache").glob("cam-*"))) == 2
+    assert len(list((folder / "cache").glob("affinity-*"))) == 1
+    assert {row["crf_bilateral_weight"] for row in rows if row["crf"]} == {4.0, 30.0}
+    for scales in ("1.0", "0.6,1"):
+        own = next(row for row in plain if row["cam_scales"] == [float(one) for one in scales.split(",")])
+        walk = ("--walk.alpha", str(own["alpha"]), "--walk.beta", str(own["beta"]))
+        sight = ("--cam.inference.scales", *scales.split(","), "--cam.inference.long-side-px", "96")
+        sight = (*sight, "--affinity.inference.long-side-px", "96", "--walk.num-steps", str(own["num_steps"]))
+        labeled = _labeled_miou(folder, f"masks-scales-{len(scales)}", *walk, *sight)
+        assert own["miou"] == pytest.approx(labeled, abs=1e-3)
+    again = ("--crf.num-iterations", "2")
+    labeled = _labeled_miou(folder, "masks-wide", "--config", str(folder / "wide" / "best.json"), *again)
+    assert summary["miou"] == pytest.approx(labeled, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_alphas_of_the_seeds_are_searched_before_there_is_an_affinity_network(
+    folder: Path, found: dict[str, Any]
+) -> None:
+    arguments = ["--affinity", "", "--steps", "0", "--walk.num-steps", "0", "--alphas", "1", "2"]
+    arguments += ["--seed-alphas-low", "0.4", "0.8", "--seed-alphas-high", "3", "9", "--seed-coverage", "0"]
+    small = ("--seed.long-side-px", "96", "--seed.crf.num-iterations", "2")
+    files = {path: path.stat().st_mtime_ns for path in (folder / "cache").rglob("*") if path.is_file()}
+    summary = _search(folder, "seeds-first", *arguments, *small)
+    assert files == {path: path.stat().st_mtime_ns for path in (folder / "cache").rglob("*") if path.is_file()}
+    rows = pq.read_table(folder / "seeds-first" / "seeds.parquet").to_pylist()
+    assert {(row["alpha_low"], row["alpha_high"]) for row in rows} == {(0.4, 3), (0.4, 9), (0.8, 3), (0.8, 9), (1.2, 5)}
+    assert all(first["miou"] >= second["miou"] for first, second in pairwise(rows))
+    assert [row["default"] for row in rows].count(True) == 1
+    best = summary["settings"]["seed"]
+    assert (best["alpha_low"], best["alpha_high"]) == (rows[0]["alpha_low"], rows[0]["alpha_high"])
+    taken = ["--preset", "tiny", "--data", str(folder / "scenes" / "manifest.csv"), "--cam", str(folder / "cam")]
+    taken += ["--config", str(folder / "seeds-first" / "best.json"), "--out", str(folder / "seeds")]
+    make_seeds.run(parse(make_seeds.MakeSeeds, taken))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [(), ("--early-stopping",)])
+def test_optuna_chooses_betas_and_goes_on_from_those_it_has_tried(
+    folder: Path, found: dict[str, Any], more: tuple[str, ...]
+) -> None:
+    pytest.importorskip("optuna")
+    out = f"optuna{len(more)}"
+    arguments = (*SPACE, "--search", "optuna", "--num-betas", "3", "--cam-scales", "0.6,1", *more)
+    _search(folder, out, *arguments)
+    betas = {row["beta"] for row in _rows(folder, out)}
+    assert 3 <= len(betas) <= 4  # and that of the default
+    assert all(1.5 <= beta <= 9 for beta in betas)
+    states = sorted((folder / out / ".tag2mask" / "trials").iterdir())
+    kept = {state: state.stat().st_mtime_ns for state in states[1:]}
+    states[0].unlink()
+    _search(folder, out, *arguments)
+    assert all(state.stat().st_mtime_ns == written for state, written in kept.items())
+    assert len(_rows(folder, out)) >= len(betas)
+
+
 def test_mistakes_are_said_before_anything_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError, match=r"--alphas is 0 1; allowed: one or more numbers above 0"):
-        parse(search.Search, _arguments(folder, "wrong", "--alphas", "0", "1"))
+        parse(search.Search, arguments(folder, "wrong", "--alphas", "0", "1"))
     with pytest.raises(StorageError, match="truth"):
         _search(folder, "wrong", "--truth", str(folder / "cam"))
-    assert main(search.Search, search.run, _arguments(folder, "wrong", "--folds", "1")) == 2
+    assert main(search.Search, search.run, arguments(folder, "wrong", "--folds", "1")) == 2
     assert "--folds" in capsys.readouterr().err
+    for wrong, said in (
+        (("--affinity", ""), "--affinity is missing"),
+        (("--crf-values", "bilateral-weight=4"), "--top-k-crf"),
+        (("--seed-alphas-low", "1"), "--seed-alphas-high"),
+        (("--cam-scales", "big"), "--cam-scales"),
+    ):
+        assert main(search.Search, search.run, arguments(folder, "wrong", *wrong)) == 2
+        assert said in capsys.readouterr().err
     assert not (folder / "wrong").exists()

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from tune.space import grid_slices, random_slices, slice_of
+import pytest
+
+from engine.config import CrfConfig
+from engine.errors import ConfigError
+from tune.space import NO_CRF, Slice, crfs_of, grid_slices, random_slices, scales_of, slice_of
+
+SCALES = (1.0,)
 
 
 def test_grid_holds_every_combination_and_leaves_out_the_walk_once() -> None:
-    slices = grid_slices((2.0, 1.0), (8.0, 4.0), (0, 16, 64))
+    slices = grid_slices([SCALES], (2.0, 1.0), (8.0, 4.0), (0, 16, 64))
     found = [(part.beta, alpha, steps) for part in slices for alpha in part.alphas for steps in part.steps]
     assert len(found) == len(set(found)) == 2 * (3 + 2)
     assert [part.steps for part in slices] == [(0, 16, 64), (16, 64)]
-    assert len(grid_slices((1.0,), (4.0, 8.0), (0,))) == 1
+    assert [part.steps for part in grid_slices([SCALES, (1.0, 2.0)], (2.0,), (8.0, 4.0), (0,))] == [(0,), (0,)]
+    assert len(grid_slices([SCALES], (1.0,), (4.0, 8.0), (0,))) == 1
 
 
 def test_random_slices_lie_in_the_ranges_and_depend_on_the_seed_alone() -> None:
-    first = random_slices((0.5, 1, 2, 4), (2, 16), (8, 512), num_betas=20, rng_seed=3)
-    assert first == random_slices((0.5, 1, 2, 4), (2, 16), (8, 512), num_betas=20, rng_seed=3)
-    assert first != random_slices((0.5, 1, 2, 4), (2, 16), (8, 512), num_betas=20, rng_seed=4)
+    first = random_slices([SCALES, (0.5, 2.0)], (0.5, 1, 2, 4), (2, 16), (8, 512), num_betas=20, rng_seed=3)
+    assert first == random_slices([SCALES, (0.5, 2.0)], (0.5, 1, 2, 4), (2, 16), (8, 512), num_betas=20, rng_seed=3)
+    assert first != random_slices([SCALES, (0.5, 2.0)], (0.5, 1, 2, 4), (2, 16), (8, 512), num_betas=20, rng_seed=4)
     assert len(first) == 20
+    assert {part.scales for part in first} == {SCALES, (0.5, 2.0)}
     for part in first:
         assert 2 <= part.beta <= 16
         assert all(0.5 <= alpha <= 4 for alpha in part.alphas)
@@ -25,6 +33,35 @@ def test_random_slices_lie_in_the_ranges_and_depend_on_the_seed_alone() -> None:
 
 
 def test_slices_that_differ_have_files_of_their_own() -> None:
-    names = {slice_of(beta, alphas, (8,)).name for beta in (1, 2) for alphas in ((1,), (1, 2), (3,))}
+    names = {slice_of(SCALES, beta, alphas, (8,)).name for beta in (1, 2) for alphas in ((1,), (1, 2), (3,))}
     assert len(names) == 6
-    assert slice_of(2, (2, 1, 1), (8, 4)).name == slice_of(2, (1, 2), (4, 8)).name
+    assert slice_of(SCALES, 2, (2, 1, 1), (8, 4)).name == slice_of(SCALES, 2, (1, 2), (4, 8)).name
+    assert slice_of(SCALES, 2, (1,), (8,)).name != slice_of((0.5, 2.0), 2, (1,), (8,)).name
+    with_crf = [Slice(scales=SCALES, beta=2, alphas=(1.0,), steps=(8,), crf=crf) for crf in (NO_CRF, CrfConfig())]
+    assert [part.name.split("-")[0] for part in with_crf] == ["walk", "crf"]
+
+
+def test_crfs_are_every_combination_after_the_one_to_start_from_or_a_draw_of_them() -> None:
+    start = CrfConfig(bilateral_weight=4.0)
+    texts = ["bilateral-weight=4,10", "bilateral_sigma_px=30,80", "num-iterations=5,10"]
+    found = crfs_of(start, texts, num_draws=0, rng_seed=0)
+    assert found[0] == start
+    assert len(found) == len(set(found)) == 2 * 2 * 2
+    assert {crf.num_iterations for crf in found} == {5, 10}
+    drawn = crfs_of(start, texts, num_draws=3, rng_seed=1)
+    assert drawn[0] == start
+    assert len(drawn) == 4
+    assert set(drawn) < set(found)
+    assert crfs_of(start, (), num_draws=0, rng_seed=0) == [start]
+
+
+@pytest.mark.parametrize("text", ["weight=4", "bilateral-weight", "bilateral-weight=a,b", "bilateral-sigma-px=0,3"])
+def test_constant_of_the_dcrf_that_cannot_be_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"--crf-values.*allowed"):
+        crfs_of(CrfConfig(), [text], num_draws=0, rng_seed=0)
+
+
+def test_scales_are_numbers_joined_by_commas() -> None:
+    assert scales_of("0.5,1,2") == (0.5, 1.0, 2.0)
+    with pytest.raises(ConfigError, match="--cam-scales"):
+        scales_of("0.5;1")
