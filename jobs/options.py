@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
+
+import tyro
 
 from engine.config import PresetName, ResourceConfig
 from engine.errors import ConfigError
+
+OptionalText = Annotated[str, tyro.conf.arg(help_behavior_hint="(optional)")]
+"""A text that may be left out: --help says so, rather than that it is '' by default."""
+
+
+def check_fraction(name: str, value: float) -> None:
+    """Refuse an option that is no fraction of 1.
+
+    Raises:
+        ConfigError: it is below 0 or above 1.
+    """
+    if not 0 <= value <= 1:
+        raise ConfigError(f"--{name.replace('_', '-')} is {value}; allowed: 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -13,11 +29,11 @@ class JobOptions:
     """Options of every job."""
 
     out: str
-    """Folder or URI for what the job writes."""
+    """Folder or URI (s3://...) for what the job writes."""
     preset: PresetName = "small"
     """Settings to start from: tiny (the demo), small (two cores), default (GPUs), paper (the authors')."""
-    config: str = ""
-    """A run.json or best.json of an earlier run whose settings replace the preset's."""
+    config: OptionalText = ""
+    """A run.json, best.json or calibration.json, whose settings replace the preset's."""
     overwrite: bool = False
     """Delete what an earlier run with other settings left under --out, and start afresh."""
     resources: ResourceConfig = field(default_factory=ResourceConfig)
@@ -29,8 +45,8 @@ class DataOptions(JobOptions):
     """Options of every job that reads images."""
 
     data: str
-    """The manifest: .csv, .jsonl or .parquet with the columns image and tags."""
-    classes: str = ""
+    """A manifest (.csv, .jsonl, .parquet: image, tags), or .tar or .parquet files that hold the images themselves."""
+    classes: OptionalText = ""
     """A file with a class name a line; without it classes.txt beside the manifest, else the tags that occur."""
     max_pixels: int = 100_000_000
     """Images with more pixels become error rows."""
@@ -53,8 +69,7 @@ class ShardOptions(DataOptions):
 
     def __post_init__(self) -> None:
         DataOptions.__post_init__(self)
-        if not 0 <= self.max_error_fraction <= 1:
-            raise ConfigError(f"--max-error-fraction is {self.max_error_fraction}; allowed: 0 to 1")
+        check_fraction("max_error_fraction", self.max_error_fraction)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,8 +77,7 @@ class TrainOptions(DataOptions):
     """Options of every job that trains a network."""
 
     val_fraction: float = 0.0
-    """Fraction of the images, chosen by the hash of their ids, to score the network on and never to learn from; 0
-    takes the network's own training.val-fraction, which holds out none by default."""
+    """Fraction of the images, by a hash of the ids, to score on and not to learn from; 0: training.val-fraction."""
 
     def __post_init__(self) -> None:
         DataOptions.__post_init__(self)
