@@ -15,7 +15,6 @@ import tyro
 
 from engine.cluster import Cluster
 from engine.config import InferenceConfig, ShardConfig
-from engine.errors import ConfigError
 from engine.pipeline import Pool, Step, network_pool
 from engine.plain_settings import to_dict
 from engine.records import tag_schema
@@ -24,7 +23,7 @@ from engine.storage.filesystem import join, write_bytes
 from engine.storage.shards import read_shards
 from engine.storage.weights import weights_hash
 from jobs.command import main
-from jobs.options import ShardOptions
+from jobs.options import ShardOptions, check_fraction
 from jobs.shard_job import claim, label_shards, network_classes, shard_metadata
 
 TABLE = "contradicted.parquet"
@@ -58,8 +57,7 @@ class CheckTags(ShardOptions):
     def __post_init__(self) -> None:
         ShardOptions.__post_init__(self)
         for name in ("doubt_below", "miss_above"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; allowed: 0 to 1")
+            check_fraction(name, getattr(self, name))
 
 
 def run(config: CheckTags) -> dict[str, Any]:

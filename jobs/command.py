@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import inspect
 import io
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, get_type_hints
 
@@ -22,6 +24,7 @@ from engine.storage.run_record import read_json
 Config = TypeVar("Config")
 
 DONE, FAILED, USER_MISTAKE = 0, 1, 2
+_COLUMNS = 79
 
 
 def main(
@@ -63,7 +66,13 @@ def parse(config_class: type[Config], arguments: Sequence[str]) -> Config:
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(config_class, default=defaults, args=list(arguments), prog=_program(config_class))
+            return tyro.cli(
+                config_class,
+                default=defaults,
+                args=list(arguments),
+                prog=_program(config_class),
+                description=_description(config_class),
+            )
     except SystemExit as stop:
         if not stop.code:
             raise
@@ -74,6 +83,24 @@ def _program(config_class: type[Any]) -> str:
     """What was typed: ``python -m jobs.NAME``; the job's file is ``__main__`` then."""
     module = sys.modules[config_class.__module__]
     return f"python -m {module.__spec__.name if module.__spec__ else module.__name__}"
+
+
+def _description(config_class: type[Any]) -> str:
+    """What the job does and cannot do without, for a terminal of 80 columns.
+
+    tyro prints it as one line but for breaks before a line that starts with a space.
+    """
+    paragraphs = inspect.cleandoc(config_class.__doc__ or "").split("\n\n")
+    needed = [
+        f"--{item.name.replace('_', '-')}"
+        for item in dataclasses.fields(config_class)
+        if item.default is dataclasses.MISSING
+        and item.default_factory is dataclasses.MISSING
+        and not dataclasses.is_dataclass(get_type_hints(config_class)[item.name])
+    ]
+    if needed:
+        paragraphs.append(f"Needed: {', '.join(needed)}.")
+    return "\n\n".join(textwrap.fill(part, _COLUMNS, subsequent_indent=" ") for part in paragraphs)
 
 
 def _defaults(config_class: type[Config], arguments: Sequence[str]) -> Config:

@@ -24,6 +24,7 @@ from engine.storage.run_record import RECORD_NAME, read_json, write_json
 from engine.storage.shards import count_rows, read_shards
 from engine.storage.truth import open_truth
 from jobs.command import main
+from jobs.options import OptionalText
 
 RESULT = "evaluation.json"
 CALIBRATION = "calibration.json"
@@ -45,7 +46,7 @@ class Evaluate:
     """True masks: a folder of PNGs named by image stem, or a folder of mask shards."""
     column: str = MASK
     """Column of the shards to score: mask, or mask_cam and mask_walk of jobs.label --keep-stages."""
-    out: str = ""
+    out: OptionalText = ""
     """Folder or URI for evaluation.json; beside the masks by default."""
     calibrate: bool = False
     """Also write calibration.json: settings, for --config of jobs.label, whose confidence is right on these images."""

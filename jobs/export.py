@@ -26,7 +26,7 @@ from engine.storage.manifest import Manifest
 from engine.storage.run_record import WORK_FOLDER, write_json
 from engine.storage.shards import read_shards
 from jobs.command import main
-from jobs.options import ShardOptions
+from jobs.options import OptionalText, ShardOptions, check_fraction
 from jobs.shard_job import SUMMARY, check_errors, claim, do_shards
 from jobs.shard_samples import made_with
 
@@ -48,7 +48,7 @@ class Export(ShardOptions):
     """Images whose mask has less confidence are left out, 0 to 1; 0 takes all."""
     val_fraction: float = 0.0
     """Part of the images that goes to the subset val, by a hash of the id; the rest is train."""
-    image_url_prefix: str = ""
+    image_url_prefix: OptionalText = ""
     """For label-studio: what stands before an image's path; empty takes s3:// as it is, else local files from /."""
 
     def __post_init__(self) -> None:
@@ -56,8 +56,7 @@ class Export(ShardOptions):
         if isinstance(self.format, str) and self.format not in FORMATS:
             raise ConfigError(f"--format is '{self.format}'; allowed: {', '.join(FORMATS)}")
         for name in ("min_confidence", "val_fraction"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; allowed: 0 to 1")
+            check_fraction(name, getattr(self, name))
 
 
 def run(config: Export) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from engine.storage.filesystem import check_writable, join, parent, write_bytes
 from engine.storage.run_record import write_json
 from engine.storage.weights import weights_file, weights_hash
 from jobs.command import main
+from jobs.options import OptionalText
 
 DESCRIPTION = "network.json"
 
@@ -29,7 +30,7 @@ class ExportNetwork:
 
     segmentation: str
     """Folder that jobs.train_segmentation wrote, or a file of weights."""
-    out: str = ""
+    out: OptionalText = ""
     """Folder or URI for the network and network.json; beside the weights by default."""
     format: Format = "onnx"
     """onnx (needs pip install 'tag2mask[onnx]') or torch, the archive that torch.export.load reads."""

@@ -10,6 +10,7 @@ from engine.errors import ConfigError, OutputError
 from engine.imports import READERS, Found, write_manifest
 from engine.storage.filesystem import check_writable, exists, join, read_bytes
 from jobs.command import main
+from jobs.options import OptionalText
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,7 +23,7 @@ class Import:
     """voc, coco, folders (one for each class), parquet (of Hugging Face datasets)."""
     out: str
     """Folder or URI for the manifest, classes.txt, and the images of parquet."""
-    images: str = ""
+    images: OptionalText = ""
     """coco: folder of the images; without it the folder of the .json."""
     manifest: Literal["csv", "jsonl", "parquet"] = "csv"
     """Kind of the manifest."""
@@ -45,10 +46,18 @@ def run(config: Import) -> dict[str, Any]:
     if exists(classes) and not config.overwrite and read_bytes(classes) != found.classes_text.encode():
         raise _is_there(classes)
     summary = write_manifest(found, location, classes)
-    print(f"{summary['images']} images, {summary['classes']} classes: {location}")
-    if summary["outside"]:
-        print("The images lie outside of the manifest's folder: the jobs need --allow-outside.")
+    print(f"{summary['images']} images; classes: {_some(found.class_names)}")
+    outside = " --allow-outside" if summary["outside"] else ""
+    if outside:
+        print(
+            "Images lie outside of the manifest's folder, so the jobs need --allow-outside; or give --out above them."
+        )
+    print(f"Next: python -m jobs.run --data {location}{outside} --out runs/mine")
     return summary
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:8]) + (f", ... ({len(names)})" if len(names) > 8 else "")
 
 
 def _is_there(location: str) -> OutputError:

@@ -20,7 +20,7 @@ from engine.stages.networks import MAP_KINDS, WALK_OF_KIND, read_architecture
 from engine.stages.walk import AddBackground, RefineCam
 from engine.storage.weights import weights_hash
 from jobs.command import main
-from jobs.options import ShardOptions
+from jobs.options import OptionalText, ShardOptions
 from jobs.shard_job import claim, label_shards, network_classes, shard_metadata
 
 
@@ -30,7 +30,7 @@ class Label(ShardOptions):
 
     cam: str
     """Folder that jobs.train_cam wrote; or jobs.train_segmentation, for the maps of a second round (--rewalk)."""
-    affinity: str = ""
+    affinity: OptionalText = ""
     """Folder that jobs.train_affinity wrote; not needed with --walk.num-steps 0."""
     keep_stages: bool = False
     """Also write the masks of the CAM alone and of the walk without dCRF: columns mask_cam and mask_walk."""

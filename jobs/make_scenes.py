@@ -9,10 +9,8 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-import tyro
-
-from engine.errors import UserError
 from engine.scenes import write_scenes
+from jobs.command import main
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,14 +39,5 @@ def run(config: MakeScenes) -> dict[str, Any]:
     return summary
 
 
-def main() -> None:
-    """The command line."""
-    try:
-        run(tyro.cli(MakeScenes))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(main(MakeScenes, run))

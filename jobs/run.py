@@ -31,7 +31,7 @@ from engine.storage.truth import open_truth
 from jobs import label, make_seeds, report, segment, train_affinity, train_cam, train_segmentation
 from jobs.command import main
 from jobs.evaluate import RESULT, score
-from jobs.options import DataOptions, ShardOptions
+from jobs.options import DataOptions, OptionalText, ShardOptions
 from jobs.shard_job import SUMMARY
 from jobs.stages import stages_of
 
@@ -47,7 +47,7 @@ EARLIER_ROUND = "round-{}"
 class Run(ShardOptions):
     """From tagged images to masks and a trained segmentation network; a step that is complete is skipped."""
 
-    truth: str = ""
+    truth: OptionalText = ""
     """True masks to score every stage with: a folder of PNGs named by image stem, or mask shards. Never trained on."""
     rounds: int = 0
     """Times that the images are labeled: first from the classifier's maps, as the paper, then from those of the

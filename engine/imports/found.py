@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.errors import OutputError
+from engine.errors import OutputError, StorageError
 from engine.storage.filesystem import absolute, atomic_file, ending, is_uri, parent, write_bytes
 
 _ROWS_PER_GROUP = 4096
@@ -71,6 +71,7 @@ def write_manifest(found: Found, location: str, classes: str) -> dict[str, Any]:
 
     Raises:
         OutputError: a name does not fit into the file, or the file cannot be written.
+        StorageError: there is no image.
     """
     wrong = next((name for name in found.class_names if name != name.strip() or not name or "\n" in name), None)
     if wrong is not None:
@@ -87,6 +88,8 @@ def write_manifest(found: Found, location: str, classes: str) -> dict[str, Any]:
             num_outside += not inside and not is_uri(place)
             path = place[len(folder.rstrip("/")) + 1 :] if inside else place
             yield {"image_id": one.image_id, "image": path, "tags": list(one.tags)}
+        if not num_images:
+            raise StorageError("--source holds no image of this format; nothing was written")
 
     try:
         with atomic_file(location) as temporary:

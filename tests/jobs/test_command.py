@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,21 +29,34 @@ MAIN_OPTIONS = {
     "train_segmentation": ("TrainSegmentation", ["--data", "--masks", "--segmentation.head-channels"]),
     "segment": ("SegmentImages", ["--data", "--segmentation", "--use-tags"]),
     "evaluate": ("Evaluate", ["--masks", "--truth", "--column"]),
+    "report": ("Report", ["--masks", "--truth", "--run-folder"]),
+    "export": ("Export", ["--masks", "--format", "--min-confidence"]),
+    "import": ("Import", ["--source", "--format", "--images"]),
+    "check_tags": ("CheckTags", ["--cam", "--doubt-below"]),
+    "export_network": ("ExportNetwork", ["--segmentation", "--format"]),
+    "make_scenes": ("MakeScenes", ["--num-images"]),
     "run": ("Run", ["--data", "--truth", "--cam.backbone", "--walk.alpha", "--segmentation.backbone"]),
 }
 
 
 @pytest.mark.parametrize("job", MAIN_OPTIONS)
-def test_help_ends_well_and_names_the_main_options(job: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_ends_well_and_names_the_main_options(
+    job: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     module = importlib.import_module(f"jobs.{job}")
     name, options = MAIN_OPTIONS[job]
     with pytest.raises(SystemExit) as stop:
         main(getattr(module, name), module.run, ["--help"])
     assert stop.value.code == 0
     shown = capsys.readouterr().out
-    common = ["--out"] if job == "evaluate" else ["--out", "--preset", "--config"]
+    common = ["--out", "--preset", "--config"] if "--preset" in shown else ["--out"]
     for option in [*common, *options]:
         assert option in shown
+    assert max(map(len, shown.splitlines()[1:])) <= 80
+    assert "(default: '')" not in shown  # a stranger reads that as a value
+    needed = {entry.split()[0] for entry in re.split(r"\n│ (?=-)", shown) if "(required)" in entry}
+    assert set(re.findall(r"--[\w-]+", shown.partition("Needed: ")[2].partition(".\n")[0])) == needed
 
 
 def test_single_settings_beat_the_config_file_and_that_beats_the_preset(tmp_path: Path) -> None:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import csv
+import uuid
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
 
 from engine.errors import OutputError, TooManyErrors
 from engine.records import decode_mask
+from engine.storage.filesystem import read_bytes
+from engine.storage.images import image_size
 from engine.storage.run_record import read_json
 from jobs import export
 from jobs.command import main, parse
-from tests.engine.export.examples import ring, write_labeled_folder
+from tests.engine.export.examples import IDS, ring, upload_labeled_folder, write_labeled_folder
+from tests.s3_server import S3Server
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +81,34 @@ def test_images_without_a_good_mask_are_left_out_and_counted(folder: Path, tmp_p
     assert not (out / "classes.txt").exists()
     assert (out / "mine.txt").read_text() == "keep me"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+@pytest.mark.slow
+@pytest.mark.s3
+def test_masks_images_and_export_may_all_lie_in_a_bucket(
+    folder: Path, tmp_path: Path, s3: S3Server, ray_session: None
+) -> None:
+    bucket = s3.make_bucket(f"export-{uuid.uuid4().hex[:12]}")
+    upload_labeled_folder(folder, bucket)
+    places = ["--data", f"{bucket}/data/manifest.csv", "--masks", f"{bucket}/masks"]
+    options = [*places, "--out", f"{bucket}/coco", "--format", "coco", "--images", "copy", "--max-error-fraction", "1"]
+    summary = _run(*options)
+    assert (summary["exported"], summary["skipped"], summary["errors"]) == (3, {"mask": 1}, {"fetch": 1})
+    lists = tmp_path / "instances.json"
+    lists.write_bytes(read_bytes(f"{bucket}/coco/annotations/instances_train.json"))
+    found = COCO(str(lists))
+    for image in found.loadImgs(found.getImgIds()):
+        picture = read_bytes(f"{bucket}/coco/images/{image['file_name']}")
+        assert image_size(picture, 10**6) == (image["height"], image["width"]) == (40, 60)
+        mask = np.zeros((40, 60), np.uint8)
+        for segment in found.loadAnns(found.getAnnIds(image["id"])):
+            mask[found.annToMask(segment) > 0] = segment["category_id"]
+        expected = ring(class_id=1 + IDS.index(image["image_id"]) % 3)
+        np.testing.assert_array_equal(mask, np.where(expected == 255, 0, expected))
+    # the same command finds all done
+    before = read_bytes(f"{bucket}/coco/index.csv")
+    assert _run(*options)["exported"] == 3
+    assert read_bytes(f"{bucket}/coco/index.csv") == before
 
 
 @pytest.mark.parametrize(

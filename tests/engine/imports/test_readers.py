@@ -43,6 +43,24 @@ def _items() -> list[Labeled]:
     ]
 
 
+def test_source_without_an_image_leaves_no_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "photos" / "dog").mkdir(parents=True)
+    arguments = ["--source", str(tmp_path / "photos"), "--format", "folders", "--out", str(tmp_path / "out")]
+    assert main(job.Import, job.run, arguments) == 2
+    assert capsys.readouterr().err == "error: --source holds no image of this format; nothing was written\n"
+    assert not (tmp_path / "out" / "manifest.csv").exists()
+
+
+def test_what_was_written_and_what_to_do_next_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "photos" / "dog").mkdir(parents=True)
+    (tmp_path / "photos" / "dog" / "1.jpg").write_bytes(jpeg(4, 4))
+    for out, words in ("photos", ""), ("out", " --allow-outside"):
+        _import(tmp_path / "photos", "folders", tmp_path / out)
+        said = capsys.readouterr().out.splitlines()
+        assert said[0] == "1 images; classes: dog"
+        assert said[-1] == f"Next: python -m jobs.run --data {tmp_path / out / 'manifest.csv'}{words} --out runs/mine"
+
+
 def test_voc_folder_that_was_exported_comes_back(tmp_path: Path) -> None:
     export(str(tmp_path), "voc", _items())
     root = tmp_path / "VOCdevkit" / "VOC2012"
