@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import tyro
 
 from engine.cluster import Cluster
-from engine.config import InferenceConfig, ShardConfig
+from engine.config import ConfidenceConfig, InferenceConfig, ShardConfig
 from engine.pipeline import Pool, Step, network_pool
 from engine.plain_settings import to_dict
 from engine.records import mask_schema
@@ -30,6 +30,8 @@ class SegmentImages(ShardOptions):
     """Only background and the classes of an image's tags may appear in its mask."""
     segmentation_inference: Annotated[InferenceConfig, tyro.conf.arg(name="segmentation.inference")]
     """How the network looks at an image."""
+    confidence: ConfidenceConfig = field(default_factory=ConfidenceConfig)
+    """The expected quality of a mask."""
     shards: ShardConfig
     """The output's layout."""
 
@@ -38,6 +40,7 @@ def run(config: SegmentImages) -> dict[str, Any]:
     """Write a mask, or an error, for every image of the manifest as Parquet shards under ``--out``."""
     settings = {
         "segmentation": {"inference": to_dict(config.segmentation_inference)},
+        "confidence": to_dict(config.confidence),
         "shards": to_dict(config.shards),
     }
     claimed = claim(
@@ -56,6 +59,7 @@ def run(config: SegmentImages) -> dict[str, Any]:
             "device": config.resources.device,
             "max_pixels": config.max_pixels,
             "use_tags": config.use_tags,
+            "confidence": config.confidence,
         }
         return [network_pool([Step(name="segment", stage=Segment, arguments=arguments)], config.resources, cluster)]
 

@@ -5,16 +5,19 @@ Source: section 3.4 of the paper. Letters: K classes present, C classes, (H, W) 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from engine.config import InferenceConfig
+from engine.config import ConfidenceConfig, InferenceConfig
 from engine.errors import ImageError
 from engine.models.segmentation_net import SegmentationNetwork
-from engine.ops.mask import class_areas, mask_confidence, pseudo_mask, upsample
+from engine.ops.confidence import SEGMENTATION_OFFSET, SEGMENTATION_SCALE, expected_iou, quality_features
+from engine.ops.mask import class_areas, pseudo_mask, upsample
 from engine.records import Batch, encode_mask, mask_dtype
 from engine.stages.memory import enlarged, working_size
 from engine.stages.networks import load_for_inference
@@ -25,10 +28,20 @@ from engine.storage.images import decode_image
 class Segment:
     """Reads ``encoded``, ``class_ids``; adds ``mask``, ``areas``, ``confidence``; drops them; fills ``error``."""
 
-    def __init__(self, weights: str, config: InferenceConfig, *, device: str, max_pixels: int, use_tags: bool) -> None:
+    def __init__(
+        self,
+        weights: str,
+        config: InferenceConfig,
+        *,
+        device: str,
+        max_pixels: int,
+        use_tags: bool,
+        confidence: ConfidenceConfig | None = None,
+    ) -> None:
         """Args:
         weights: what ``jobs.train_segmentation`` wrote.
         use_tags: only background and the classes of the image's tags may win.
+        confidence: how the expected IoU is brought to the data; as it is by default.
 
         Raises:
             WeightsError: the weights cannot be used.
@@ -40,6 +53,7 @@ class Segment:
         self._device = device
         self._max_pixels = max_pixels
         self._use_tags = use_tags
+        self._confidence = confidence or ConfidenceConfig()
         self._dtype = mask_dtype(len(self._architecture.class_names))
 
     def __call__(self, batch: Batch) -> Batch:
@@ -59,12 +73,36 @@ class Segment:
             tagged = batch["class_ids"][row]
             allowed = sorted(set(tagged)) if self._use_tags else self._all_ids()
             probabilities = self.probabilities(image, allowed)
-            mask = enlarged(pseudo_mask(probabilities, allowed, dtype=self._dtype), image.shape[:2])
+            mask = pseudo_mask(probabilities, allowed, dtype=self._dtype)
+            out["confidence"][row] = self._expected_iou(probabilities, mask, allowed)
+            mask = enlarged(mask, image.shape[:2])
             out["mask"][row] = encode_mask(mask)
             out["areas"][row] = class_areas(mask, tagged).tolist()
-            out["confidence"][row] = mask_confidence(probabilities)
         dropped = {"encoded", "class_ids"}
         return {**{name: values for name, values in batch.items() if name not in dropped}, **out}
+
+    def _expected_iou(self, probabilities: NDArray[np.float32], mask: NDArray[Any], class_ids: list[int]) -> float:
+        """The IoU to expect of a mask, by the same signs as that of a pseudo mask.
+
+        Where no tags say what there is, the classes that win are taken for it; a mask without an object is read against
+        the class that came nearest.
+        """
+        if not class_ids:
+            return 1.0
+        present = list(range(1, len(class_ids) + 1))
+        if not self._use_tags:
+            found = set(np.unique(mask).tolist())
+            present = [channel for channel, class_id in enumerate(class_ids, 1) if class_id in found]
+        if not present:
+            present = [1 + int(probabilities[1:].max(axis=(1, 2)).argmax())]
+        maps = probabilities[[0, *present]]
+        maps = maps / maps.sum(axis=0)
+        scale, offset = self._confidence.scale, self._confidence.offset
+        return expected_iou(
+            quality_features(maps, maps),
+            scale=scale * SEGMENTATION_SCALE,
+            offset=scale * SEGMENTATION_OFFSET + offset,
+        )
 
     def _all_ids(self) -> list[int]:
         return list(range(1, len(self._architecture.class_names) + 1))

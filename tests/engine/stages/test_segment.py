@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from engine.config import InferenceConfig
+from engine.ops.confidence import SEGMENTATION_OFFSET, SEGMENTATION_SCALE, expected_iou, quality_features
 from engine.records import decode_mask
 from engine.stages.segment import Segment
 from tests.engine.stages.examples import MAX_PIXELS, picture, png, rows
@@ -45,6 +46,22 @@ def test_with_tags_only_their_classes_appear(segmentation_weights: str) -> None:
         assert set(np.unique(decode_mask(mask)).tolist()) <= {0, *ids}
     assert out["areas"][1] == [1]
     assert out["confidence"][1] == 1
+
+
+def test_confidence_is_the_iou_to_expect_by_the_classes_that_win_or_are_tagged(segmentation_weights: str) -> None:
+    config = InferenceConfig(long_side_px=96)
+    image = picture(60, 90)
+    for tags, allowed in ([], [1, 2, 3]), ([2, 3], [2, 3]):
+        stage = _stage(segmentation_weights, use_tags=bool(tags), config=config)
+        maps = stage.probabilities(image, allowed)
+        won = sorted({allowed[channel - 1] for channel in np.unique(maps.argmax(axis=0)).tolist() if channel})
+        classes = tags or won or [allowed[int(maps[1:].max(axis=(1, 2)).argmax())]]
+        kept = maps[[0, *(1 + allowed.index(class_id) for class_id in classes)]]
+        kept = kept / kept.sum(axis=0)
+        out = stage(rows([png(image)], [tags]))
+        assert out["confidence"][0] == pytest.approx(
+            expected_iou(quality_features(kept, kept), scale=SEGMENTATION_SCALE, offset=SEGMENTATION_OFFSET)
+        )
 
 
 def test_without_tags_the_network_decides_alone(segmentation_weights: str) -> None:
