@@ -51,6 +51,7 @@ def shard_source(
     *,
     grid_stride: int = 0,
     confidence_power: float = 0.0,
+    min_confidence: float = 0.0,
 ) -> SampleSource:
     """The samples whose target is a column of an earlier job's shards."""
     return SampleSource(
@@ -61,5 +62,6 @@ def shard_source(
         num_classes=len(claimed.manifest.class_names),
         grid_stride=grid_stride,
         confidence_power=confidence_power,
+        min_confidence=min_confidence,
         max_pixels=options.max_pixels,
     )

@@ -11,7 +11,7 @@ import tyro
 from engine.config import SegmentationConfig
 from engine.storage.weights import weights_file, weights_hash
 from jobs.command import main
-from jobs.options import OptionalText, TrainOptions
+from jobs.options import OptionalText, TrainOptions, check_fraction
 from jobs.shard_job import claim
 from jobs.shard_samples import made_with, shard_source
 from jobs.training_job import WRITES, held_out, train, training_settings
@@ -25,8 +25,14 @@ class TrainSegmentation(TrainOptions):
     """Folder of mask shards that jobs.label wrote."""
     start: OptionalText = ""
     """Folder of jobs.train_cam, or of this job: start from that network, which knows the classes, not from ImageNet."""
+    min_confidence: float = 0.0
+    """Masks with less confidence are not learned from, 0 to 1; 0 takes all."""
     segmentation_network: Annotated[SegmentationConfig, tyro.conf.arg(name="segmentation")]
     """The segmentation network."""
+
+    def __post_init__(self) -> None:
+        TrainOptions.__post_init__(self)
+        check_fraction("min_confidence", self.min_confidence)
 
 
 def run(config: TrainSegmentation) -> dict[str, Any]:
@@ -34,6 +40,8 @@ def run(config: TrainSegmentation) -> dict[str, Any]:
     made = made_with(config.masks, ("label", "segment"), "--masks", data=config.data)
     network = held_out(config.segmentation_network, config)
     settings = training_settings("segmentation", network)
+    if config.min_confidence:
+        settings["min_confidence"] = config.min_confidence
     inputs = {"masks": made.hash}
     if config.start:
         inputs["start"] = weights_hash(config.start)
@@ -47,7 +55,14 @@ def run(config: TrainSegmentation) -> dict[str, Any]:
         class_names=made.manifest.class_names,
         writes=WRITES,
     )
-    source = shard_source(config, claimed, config.masks, "mask", confidence_power=network.confidence_power)
+    source = shard_source(
+        config,
+        claimed,
+        config.masks,
+        "mask",
+        confidence_power=network.confidence_power,
+        min_confidence=config.min_confidence,
+    )
     return train(config, claimed, network, source)
 
 

@@ -15,12 +15,13 @@ from engine.objectives import Objective
 from engine.plain_settings import to_dict
 from engine.progress import Meter
 from engine.stages.networks import NetworkConfig, save_network
-from engine.stages.sample_order import is_held_out, num_steps
-from engine.stages.samples import SampleSource
+from engine.stages.sample_order import num_steps
+from engine.stages.samples import SampleSource, kept_rows
 from engine.storage.event_log import EventLog
 from engine.storage.filesystem import absolute, delete_folder, exists, join, write_bytes
 from engine.storage.manifest import Manifest
 from engine.storage.run_record import WORK_FOLDER, read_json, write_json
+from engine.storage.shards import read_shard
 from engine.storage.weights import BEST_WEIGHTS_NAME, WEIGHTS_NAME
 from engine.training import Trained, fit
 from jobs.options import DataOptions, TrainOptions
@@ -99,24 +100,32 @@ def train(options: DataOptions, claimed: Claimed, config: NetworkConfig, source:
 
 
 def split(source: SampleSource, manifest: Manifest, fraction: float) -> SampleSource:
-    """The same samples, of which a fraction of the images is held out by the hash of their ids.
+    """The same samples without unsure masks, of which a fraction of the images is held out by the hash of their ids.
 
     Raises:
         ConfigError: none is left to learn from, or none to score.
     """
-    if not fraction:
+    if not (fraction or source.min_confidence):
         return source
-    held_out_of_shards = tuple(
-        sum(is_held_out(image_id, fraction) for image_id in manifest.read_shard(shard)["image_id"])
-        for shard in range(manifest.num_shards)
-    )
-    left = tuple(rows - out for rows, out in zip(manifest.rows_of_shards, held_out_of_shards, strict=True))
-    if not sum(held_out_of_shards) or not sum(left):
+    source = replace(source, val_fraction=fraction)
+    learned: list[int] = []
+    held_out: list[int] = []
+    for shard in range(manifest.num_shards):
+        image_ids, confidences = manifest.read_shard(shard)["image_id"], None
+        if source.min_confidence:
+            confidences = read_shard(source.shards, shard, ("confidence",)).column("confidence").to_pylist()
+        learned.append(len(kept_rows(source, image_ids, confidences, held_out=False)))
+        held_out.append(len(kept_rows(source, image_ids, confidences, held_out=True)))
+    if fraction and (not sum(held_out) or not sum(learned)):
         raise ConfigError(
-            f"--val-fraction is {fraction:g}, which holds out {sum(held_out_of_shards)} of {manifest.num_rows} images; "
-            "allowed: a fraction that leaves some on both sides, or 0 (off)"
+            f"--val-fraction is {fraction:g}, which holds out {sum(held_out)} of {manifest.num_rows} images "
+            f"and leaves {sum(learned)} to learn from; allowed: a fraction that leaves some on both sides, or 0 (off)"
         )
-    return replace(source, rows_of_shards=left, held_out_of_shards=held_out_of_shards, val_fraction=fraction)
+    if not sum(learned):
+        raise ConfigError(
+            f"--min-confidence is {source.min_confidence:g}, which no mask reaches; allowed: less, or 0 (off)"
+        )
+    return replace(source, rows_of_shards=tuple(learned), held_out_of_shards=tuple(held_out))
 
 
 def _work(options: DataOptions) -> str:

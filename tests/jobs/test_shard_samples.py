@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.errors import StorageError, UserError
+from engine.errors import ConfigError, StorageError, UserError
 from engine.presets import preset
 from engine.records import encode_mask, mask_schema, seed_schema, shard_table
+from engine.stages.sample_order import is_held_out
 from engine.storage.shards import write_shard
 from jobs import train_affinity
 from jobs.label import Label
@@ -18,6 +19,7 @@ from jobs.make_seeds import MakeSeeds
 from jobs.options import DataOptions
 from jobs.shard_job import Claimed, claim
 from jobs.shard_samples import made_with, shard_source
+from jobs.training_job import split
 
 
 def _data(folder: Path, num_images: int = 5) -> str:
@@ -34,9 +36,10 @@ def _made(out: Path, data: str, job: str, *, shards: int = 3) -> Claimed:
     for shard in range(shards):
         rows = claimed.manifest.read_shard(shard)
         count = len(rows["image_id"])
-        empty = {name: [None] * count for name in ("height", "width", "areas", "confidence")}
+        empty = {name: [None] * count for name in ("height", "width", "areas")}
+        sure = {"confidence": [0.2 * (2 * shard + row) for row in range(count)]}
         pngs = [encode_mask(np.zeros((4, 4), dtype=np.uint8))] * count
-        write_shard(str(out), shard, shard_table({**rows, **empty, column: pngs}, schema))
+        write_shard(str(out), shard, shard_table({**rows, **empty, **sure, column: pngs}, schema))
     return claimed
 
 
@@ -48,6 +51,26 @@ def test_complete_output_is_accepted_and_says_what_it_was_made_from(tmp_path: Pa
     options = DataOptions(data=data, out=str(tmp_path / "affinity"), max_pixels=77)
     source = shard_source(options, made, str(tmp_path / "seeds"), "seed", grid_stride=8)
     assert (source.rows_of_shards, source.num_classes, source.max_pixels) == ((2, 2, 1), 1, 77)
+
+
+def test_training_counts_the_images_whose_masks_are_sure(tmp_path: Path) -> None:
+    data, out = _data(tmp_path / "data"), str(tmp_path / "masks")
+    made = _made(tmp_path / "masks", data, "label")
+    options = DataOptions(data=data, out=out)
+
+    def counted(least: float, fraction: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        source = shard_source(options, made, out, "mask", min_confidence=least)
+        source = split(source, made.manifest, fraction)
+        return source.rows_of_shards, source.held_out_of_shards
+
+    assert counted(0.0, 0.0) == ((2, 2, 1), ())
+    assert counted(0.3, 0.0) == ((0, 2, 1), (0, 0, 0))
+    held_out = [is_held_out(f"{number}.png", 0.5) for number in range(5)]
+    learned, scored = counted(0.3, 0.5)
+    assert sum(scored) == sum(held_out)  # unsure or not, what is held out is scored
+    assert sum(learned) == sum(not held_out[number] for number in (2, 3, 4))
+    with pytest.raises(ConfigError, match=r"--min-confidence is 0\.9, which no mask reaches"):
+        counted(0.9, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +135,7 @@ def _parts(job: type) -> dict[str, object]:
         "affinity_inference": tiny.affinity.inference,
         "seed": tiny.seed,
         "walk": tiny.walk,
+        "rewalk": tiny.rewalk,
         "crf": tiny.crf,
         "confidence": tiny.confidence,
         "shards": tiny.shards,

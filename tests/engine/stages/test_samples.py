@@ -14,7 +14,7 @@ from engine.errors import ImageError
 from engine.presets import preset
 from engine.records import encode_mask
 from engine.stages.sample_order import is_held_out, samples_of_step
-from engine.stages.samples import LoadSamples, SampleSource, cut_labels, image_labels
+from engine.stages.samples import LoadSamples, SampleSource, cut_labels, image_labels, kept_rows
 from tests.engine.stages.examples import picture, png, write_samples
 
 CONFIG = replace(
@@ -197,3 +197,16 @@ def test_mask_counts_by_its_confidence(tmp_path: Path) -> None:
     loader = _loader(replace(every, confidence_power=2.0))
     assert [loader.sample(0, 0, row)[2] for row in range(2)] == pytest.approx([0.25, 0.81])
     assert _loader(every).sample(0, 0, 0)[2] == 1
+
+
+def test_unsure_masks_are_not_learned_from(tmp_path: Path) -> None:
+    masks = [encode_mask(np.full((64, 64), number, dtype=np.uint8)) for number in range(6)]
+    confidence = [0.2, 0.5, 0.9, 0.4, 0.49, 0.8]
+    every = write_samples(tmp_path, [png(picture(64, 64))] * 6, {"mask": masks}, confidence=confidence)
+    source = replace(every, min_confidence=0.5, rows_of_shards=(2, 1))
+    loader = _loader(source)
+    learned = {int(np.unique(loader.sample(0, *place)[1])[0]) for place in _places((2, 1))}
+    assert learned == {1, 2, 5}
+    assert kept_rows(source, ["a", "b", "c"], [0.2, None, 0.5], held_out=False) == [2]
+    all_held_out = replace(source, val_fraction=1.0)
+    assert kept_rows(all_held_out, ["a", "b", "c"], [0.2, None, 0.5], held_out=True) == [0, 1, 2]
