@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=12)
     parser.add_argument("--rng-seed", type=int, default=0)
     parser.add_argument("--outage-s", type=float, default=30.0)
+    parser.add_argument("--progress-s", type=float, default=600.0, help="longest time without a new shard")
     options = parser.parse_args()
     num_rows = NUM_SCENES * (1 + options.kills * SHARDS_PER_KILL * ROWS_PER_SHARD // NUM_SCENES)
     start = time.monotonic()
@@ -40,6 +41,7 @@ def main() -> int:
                 folder=local,
                 num_rows=num_rows,
                 outage_s=options.outage_s,
+                progress_s=options.progress_s,
                 rng=random.Random(options.rng_seed),
                 tell=lambda line: print(line, flush=True),
             )

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 
 import ray
 
@@ -22,6 +25,7 @@ QUIET = {
     "RAY_DEDUP_LOGS": "1",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_raylet_start_wait_time_s": "120",  # on a machine that is busy a node takes longer than the usual 30
     "RAY_worker_niceness": "0",
 }
 
@@ -70,9 +74,27 @@ def connected(resources: ResourceConfig) -> Iterator[Cluster]:
                 f"--resources.num-gpus is {resources.num_gpus:g}, but this machine has {cluster.num_gpus:g} GPUs; "
                 "allowed: 0 (CPUs), or run it on a cluster"
             )
-        yield cluster
+        with _interrupted_by_sigterm():
+            yield cluster
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """SIGTERM (``ray job stop``, a batch system's end) as Ctrl-C; Ray's own handler dies with a dump of addresses."""
+    if threading.current_thread() is not threading.main_thread():  # only there Python takes signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _describe(*, started_here: bool) -> Cluster:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,7 +29,7 @@ from engine.records import Batch, error_counts, shard_table, to_batch, to_table
 from engine.stage_metrics import StageWatch
 from engine.stages.commit import CommitShard
 from engine.stages.fetch import FetchImages
-from engine.stages.guard import guarded
+from engine.stages.guard import BrokenProcessError, guarded
 from engine.stages.load_shard import LoadShard
 from engine.storage.filesystem import delete_folder, join
 from engine.storage.manifest import Manifest, SingleRows
@@ -42,6 +44,9 @@ TRIES = 3
 """Times that a shard is tried among others before it is set aside."""
 TRIES_ALONE = 2
 """Times that what was set aside is tried with an actor for itself: first the shard, then each of its images."""
+
+_WITNESS_SHARDS = 8
+"""Shards in which an image is looked for that shows whether the stages work."""
 
 NETWORK_SHARE = 0.75
 """Of a machine's cores, as many as labeling gives to its networks; fewer actors would leave cores idle."""
@@ -193,17 +198,27 @@ def _redo_by_image(
     """Do each image of some shards apart from the others; one that fails even so becomes an error row.
 
     Returns:
-        Whether an image of every shard survived; a shard without one is not committed.
+        Whether every shard is committed. One of which no image survived is not, unless an image that was done before
+        survives: without that nobody knows whether the stages work at all.
     """
     parts, step = parts_folder(folder), manifest.rows_per_shard
+    witnesses, survived = _done_before(folder, manifest), set[int]()
     rows_of = {shard: range(shard * step, min((shard + 1) * step, manifest.num_rows)) for shard in shards}
     earlier = committed_shards(parts)
     todo = [row for rows in rows_of.values() for row in rows if row not in earlier]
-    _stream(line, SingleRows(manifest=manifest), todo, folder=parts, on_commit=lambda _: None, alone=True)
+    _stream(
+        line,
+        SingleRows(manifest=manifest),
+        [*witnesses, *todo],
+        folder=parts,
+        on_commit=lambda one: survived.add(one.shard),
+        alone=True,
+    )
     made = committed_shards(parts)
+    stages_work = step == 1 or not survived.isdisjoint(witnesses)
     complete = True
     for shard, rows in rows_of.items():
-        if made.isdisjoint(rows) and step > 1:
+        if made.isdisjoint(rows) and not stages_work:
             complete = False
             continue
         tables = [read_shard(parts, row) if row in made else _given_up(manifest, row, line.schema) for row in rows]
@@ -216,6 +231,15 @@ def _redo_by_image(
         on_commit(Committed(shard=shard, num_rows=len(rows), errors=errors))
     delete_folder(parts)
     return complete
+
+
+def _done_before(folder: str, manifest: Manifest) -> list[int]:
+    """A row that is done and has no error, if there is one among the first shards."""
+    for shard in sorted(committed_shards(folder))[:_WITNESS_SHARDS]:
+        errors = read_shard(folder, shard, ["error"]).column("error").to_pylist()
+        if None in errors:
+            return [shard * manifest.rows_per_shard + errors.index(None)]
+    return []
 
 
 def _given_up(manifest: Manifest, row: int, schema: pa.Schema) -> pa.Table:
@@ -323,9 +347,6 @@ class _Actor:
     """What Ray calls: builds the stages of a pool and takes a shard through them."""
 
     def __init__(self, pool: Pool) -> None:
-        import torch  # here, so that the driver does without
-
-        torch.set_num_threads(pool.threads)
         expect_stores()
         self._failure = ""
         self._watch = StageWatch([step.name for step in pool.steps])
@@ -333,6 +354,10 @@ class _Actor:
             self._steps = [(step.name, step.stage(**step.arguments)) for step in pool.steps]
         except (OSError, UserError) as error:  # weights that nobody can read any more
             self._failure = str(error)
+        if "torch" in sys.modules:  # a pool that only reads starts seconds sooner without it
+            import torch
+
+            torch.set_num_threads(pool.threads)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         batch = to_batch(table)
@@ -349,6 +374,9 @@ class _Actor:
                     batch = stage(batch) if name in UNGUARDED else guarded(name, stage, batch)
             except StoreUnavailableError as error:
                 return _failed(batch, str(error))
+            except BrokenProcessError as error:
+                print(f"{name}: {error}", file=sys.stderr, flush=True)
+                os._exit(1)  # the next process of this actor tries the shard again
             except (OSError, UserError) as error:
                 if name not in UNGUARDED:
                     raise

@@ -144,14 +144,17 @@ def test_every_row_of_the_asked_shards_is_committed_once_as_mask_or_error(
 
 
 class Deadly:
-    """A stage: takes its whole process down at the first byte of these."""
+    """A stage: takes its whole process down at the first byte of these; of even ones in the way of a broken GPU."""
 
     def __init__(self, deadly: tuple[int, ...]) -> None:
         self.deadly = deadly
 
     def __call__(self, batch: Batch) -> Batch:
-        if any(encoded is not None and encoded[0] in self.deadly for encoded in batch["encoded"]):
-            os._exit(1)
+        for encoded in batch["encoded"]:
+            if encoded is not None and encoded[0] in self.deadly:
+                if encoded[0] % 2 == 0:
+                    raise RuntimeError("CUDA error: an illegal memory access was encountered")
+                os._exit(1)
         return batch
 
 
@@ -191,20 +194,21 @@ def _run_past(deadly: tuple[int, ...], manifest: Manifest, out: str) -> list[Com
 
 @pytest.mark.slow
 def test_image_that_kills_its_worker_becomes_an_error_row_and_costs_no_other(tmp_path: Path, ray_session: None) -> None:
-    manifest = _numbered(tmp_path / "images", 6, rows_per_shard=3)
+    manifest = _numbered(tmp_path / "images", 7, rows_per_shard=3)
     calm, hurt = str(tmp_path / "calm"), str(tmp_path / "hurt")
     _run_past((), manifest, calm)
-    committed = _run_past((5,), manifest, hurt)
+    committed = _run_past((4, 7), manifest, hurt)  # and so no image of the last shard survives
     assert [(one.shard, one.num_rows, dict(one.errors)) for one in committed] == [
         (0, 3, {}),
         (1, 3, {"crash": 1}),
+        (2, 1, {"crash": 1}),
     ]
     assert Path(shard_path(hurt, 0)).read_bytes() == Path(shard_path(calm, 0)).read_bytes()
     expected = [row for table in read_shards(calm) for row in table.to_pylist()]
     rows = [row for table in read_shards(hurt) for row in table.to_pylist()]
-    assert [row["image_id"] for row in rows] == [f"{number}.png" for number in range(1, 7)]
+    assert [row["image_id"] for row in rows] == [f"{number}.png" for number in range(1, 8)]
     for row, undisturbed in zip(rows, expected, strict=True):
-        if row["image_id"] == "5.png":
+        if row["image_id"] in ("4.png", "7.png"):
             assert row["error"].startswith("crash: its worker died 2 times")
             assert (row["mask"], row["height"], row["width"], row["tags"]) == (None, None, None, ["cat"])
         else:

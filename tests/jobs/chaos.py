@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,6 @@ from tests.s3_server import S3Server
 
 KINDS = ("actor", "driver", "node", "store")
 NUM_SCENES, ROWS_PER_SHARD = 12, 2
-PROGRESS_S = 240.0
-"""Longest time without a new shard before a run counts as stuck."""
 AGREEMENT = 0.999
 
 
@@ -52,7 +50,7 @@ def cluster_of_nodes(num_nodes: int, **head: Any) -> Iterator[Cluster]:
     environment = {**QUIET, "RAY_prestart_worker_first_driver": "0"}
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **_NODE, **head})
+    cluster = _started(lambda: Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **_NODE, **head}))
     try:
         for _ in range(num_nodes):
             add_node(cluster)
@@ -64,11 +62,38 @@ def cluster_of_nodes(num_nodes: int, **head: Any) -> Iterator[Cluster]:
 
 
 _NODE: dict[str, Any] = {"object_store_memory": 80 << 20, "include_dashboard": False}
+_TRIES = 3
+"""Times that a node is started; on a busy machine even Ray's patience ends."""
 
 
 def add_node(cluster: Cluster, **resources: float) -> Any:
     """A node more; `ray.cluster_utils.Cluster.remove_node` takes it."""
-    return cluster.add_node(wait=True, **{"num_cpus": 4, **_NODE, **resources})
+    return _started(lambda: cluster.add_node(**{"num_cpus": 4, **_NODE, **resources}))
+
+
+def _started(start: Callable[[], Any]) -> Any:
+    """What ``start`` gives; of one that came too late nothing is left."""
+    for _ in range(_TRIES - 1):
+        before = _children()
+        try:
+            return start()
+        except Exception as error:  # Ray raises a bare one
+            if "timed out" not in str(error).lower():
+                raise
+        for child in _children() - before:
+            os.kill(child, signal.SIGKILL)
+    return start()
+
+
+def _children() -> set[int]:
+    """Processes that this one started and that live."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):  # no process, or gone
+            state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == os.getpid() and state != "Z":
+                found.add(int(entry.name))
+    return found
 
 
 @dataclass(kw_only=True)
@@ -83,6 +108,8 @@ class Chaos:
     outage_s: float
     """Time that the store is away at each of its deaths."""
     rng: random.Random
+    progress_s: float = 240.0
+    """Longest time without a new shard before the run counts as stuck; a busy machine takes minutes to start Ray."""
     tell: Callable[[str], None] = lambda line: None
     """Called with a line a kill."""
     bucket: str = ""
@@ -159,7 +186,7 @@ class Chaos:
 
     def _wait_for_progress(self) -> None:
         """Until there is a shard more, or the run has ended."""
-        before, end = len(self._committed()), time.monotonic() + PROGRESS_S
+        before, end = len(self._committed()), time.monotonic() + self.progress_s
         while self._poll() is None and len(self._committed()) <= before:
             assert time.monotonic() < end, f"stuck after {self.told}: {self._said()}"
             time.sleep(0.05)

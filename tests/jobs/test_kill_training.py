@@ -18,7 +18,7 @@ from jobs.command import parse
 from tests.jobs.small_runs import QUICK, Run, small_settings, started, write_settings, write_some_scenes
 
 pytestmark = pytest.mark.slow
-NUM_IMAGES, NUM_EPOCHS, NUM_STEPS = 12, 12, 36
+NUM_IMAGES, NUM_EPOCHS, NUM_STEPS = 12, 8, 24
 GONE_AFTER_S = 90.0
 
 
