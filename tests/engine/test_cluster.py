@@ -10,6 +10,7 @@ import pytest
 
 from engine.cluster import connected
 from engine.config import ResourceConfig
+from tests.conftest import ROOT
 
 
 @pytest.mark.slow
@@ -52,3 +53,46 @@ def test_alone_it_starts_ray_quietly_and_ends_it_and_refuses_gpus_that_are_not_t
         "False",
     ]
     assert len(done.stderr.splitlines()) <= 2
+
+
+WAITING = """
+import time
+from dataclasses import dataclass
+
+from engine.cluster import connected
+from engine.config import ResourceConfig
+from jobs.command import main
+
+
+@dataclass(frozen=True)
+class Nothing:
+    '''A job that waits.'''
+
+
+def run(config):
+    with connected(ResourceConfig()):
+        print("connected", flush=True)
+        time.sleep(100)
+
+
+raise SystemExit(main(Nothing, run, []))
+"""
+
+
+@pytest.mark.slow
+def test_sigterm_ends_a_job_as_ctrl_c_does() -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    job = subprocess.Popen(
+        [sys.executable, "-c", WAITING],
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert job.stdout is not None
+    assert job.stdout.readline() == "connected\n"
+    job.terminate()
+    _, err = job.communicate(timeout=60)
+    assert job.returncode == 1
+    assert "interrupted: what was written stays" in err
+    assert "***" not in err
