@@ -244,6 +244,11 @@ class ConfidenceConfig:
     def __post_init__(self) -> None:
         _require(self.scale > 0, "scale", self.scale, "above 0")
 
+    def after(self, level: tuple[float, float]) -> ConfidenceConfig:
+        """Both in one: first the scale and offset of ``level``, then these."""
+        scale, offset = level
+        return ConfidenceConfig(scale=self.scale * scale, offset=self.scale * offset + self.offset)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SegmentationConfig:

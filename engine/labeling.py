@@ -12,6 +12,7 @@ from PIL import Image
 
 from engine.config import Settings, WalkConfig
 from engine.errors import ConfigError, ImageError
+from engine.ops.confidence import LEVELS
 from engine.presets import preset
 from engine.records import Batch, decode_mask, encode_picture
 from engine.stages.cam import ComputeCam
@@ -97,7 +98,7 @@ def label_images(
                 num_classes=len(class_names),
                 max_pixels=max_pixels,
                 keep_stages=False,
-                confidence=chosen.confidence,
+                confidence=chosen.confidence.after(LEVELS[architecture.kind]),
             ),
         ),
     ]

@@ -11,6 +11,7 @@ import tyro
 from engine.cluster import Cluster
 from engine.config import AffinityInferenceConfig, ConfidenceConfig, CrfConfig, InferenceConfig, ShardConfig, WalkConfig
 from engine.errors import ConfigError
+from engine.ops.confidence import LEVELS
 from engine.pipeline import Pool, Step, crf_pool, network_pool
 from engine.plain_settings import to_dict
 from engine.records import mask_schema
@@ -54,7 +55,8 @@ class Label(ShardOptions):
 
 def run(config: Label) -> dict[str, Any]:
     """Write a mask, or an error, for every image of the manifest as Parquet shards under ``--out``."""
-    walk_name = WALK_OF_KIND[read_architecture(config.cam, MAP_KINDS).kind]
+    kind = read_architecture(config.cam, MAP_KINDS).kind
+    walk_name = WALK_OF_KIND[kind]
     walk: WalkConfig = getattr(config, walk_name)
     walks = walk.num_steps > 0
     if walks and not config.affinity:
@@ -97,7 +99,7 @@ def run(config: Label) -> dict[str, Any]:
             "num_classes": len(class_names),
             "max_pixels": config.max_pixels,
             "keep_stages": config.keep_stages,
-            "confidence": config.confidence,
+            "confidence": config.confidence.after(LEVELS[kind]),
         }
         networks = [Step(name="cam", stage=ComputeCam, arguments=cam), refining]
         if config.crf.backend == "torch":

@@ -23,17 +23,13 @@ from torch.nn import functional
 
 from engine.ops.affinity import affinity_planes, flat_shifts, half_plane_offsets
 from engine.ops.cam import background_map
-from engine.ops.random_walk import chebyshev_coefficients, chebyshev_degree
+from engine.ops.random_walk import SMALLEST_WEIGHT, chebyshev_coefficients, chebyshev_degree
 from engine.ops.walk_kernels import inverse_degrees
 from tune.space import Slice
 from tune.sweep_kernels import IGNORED, OTHER, count_pixels, walks
 
 INTERSECTION, PREDICTED = 0, 1
 """Rows of the counts: pixels where mask and truth agree on the class, pixels that the mask gives to the class."""
-
-
-_SMALLEST_WEIGHT = 1e-20
-"""As in engine.ops.random_walk: below it weights change nothing beside the diagonal's 1, and would be slow."""
 
 
 def pair_distances(features: Tensor, radius: int) -> Tensor:
@@ -85,7 +81,7 @@ def _walked(
     weights = distances.mul(-beta).exp()
     shifts = np.array(flat_shifts(half_plane_offsets(radius), h, w), np.int64)
     margin = int(shifts.max(initial=0))
-    bands = functional.pad(weights.where(weights >= _SMALLEST_WEIGHT, 0).flatten(1), (margin, margin)).numpy()
+    bands = functional.pad(weights.where(weights >= SMALLEST_WEIGHT, 0).flatten(1), (margin, margin)).numpy()
     degree = longest = max(steps)
     if tolerance > 0:  # maps lie in [0, 1]: half their range is at most 1/2
         degree = chebyshev_degree(longest, 2 * tolerance, num_entries=(2 * num_offsets + 1) * h * w)

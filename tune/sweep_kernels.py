@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.ops.compiled import compiled
-from engine.ops.walk_kernels import BLOCK, _multiply
+from engine.ops.walk_kernels import BLOCK, multiply
 
 IGNORED, OTHER = -1, -2
 """What a pixel's truth may be beside background 0 and the present classes 1..K: not scored, a class not present."""
@@ -54,7 +54,7 @@ def walks(maps: Any, bands: Any, shifts: Any, inverse: Any, coefficients: Any, m
             factor = _ONE if k == 1 else _TWO
             for start in range(0, num_cells, BLOCK):
                 count = min(BLOCK, num_cells - start)
-                _multiply(total[:count], bands, shifts, current, margin + start)
+                multiply(total[:count], bands, shifts, current, margin + start)
                 old = previous[margin + start : margin + start + count]
                 for p in range(count):
                     old[p] = factor * inverse[start + p] * total[p] - old[p]

@@ -82,22 +82,3 @@ def class_areas(mask: NDArray[np.integer[Any]], class_ids: Sequence[int]) -> NDA
     """
     counts = np.bincount(mask.ravel(), minlength=max([0, *class_ids]) + 1)
     return (counts[[0, *class_ids]] / mask.size).astype(np.float32)
-
-
-def mask_confidence(probabilities: NDArray[np.floating[Any]]) -> float:
-    """How clearly each pixel's class won: the mean lead of the first over the second.
-
-    Args:
-        probabilities: (K+1, H, W) float that sum to 1 over the channels.
-
-    Returns:
-        [0, 1]; 1 when no class is present.
-    """
-    first = probabilities[0]
-    second = np.zeros_like(first)
-    for channel in probabilities[1:]:
-        second = np.maximum(second, np.minimum(first, channel))
-        first = np.maximum(first, channel)
-    if len(probabilities) == 1:
-        return 1.0
-    return float(np.clip((first - second).mean(dtype=np.float64), 0.0, 1.0))

@@ -29,7 +29,7 @@ from engine.ops.affinity import affinity_planes, compiled_loops, flat_shifts, ha
 # torch says so once a process, in each of a cluster's workers; nothing here depends on the unfinished parts.
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
 
-_SMALLEST_WEIGHT = 1e-20
+SMALLEST_WEIGHT = 1e-20
 """Weights below this are left out: beside the diagonal's 1 they change nothing, and denormal numbers are slow."""
 
 
@@ -81,7 +81,7 @@ def _csr(rows: Tensor, columns: Tensor, entries: Tensor, num_cells: int) -> Tens
 def _weights(planes: Tensor, beta: float) -> Tensor:
     # W's bands above the diagonal, (O, N).
     weights = planes.flatten(1).pow(beta)
-    return weights.where(weights >= _SMALLEST_WEIGHT, 0)
+    return weights.where(weights >= SMALLEST_WEIGHT, 0)
 
 
 def random_walk(cam: Tensor, transition: Tensor, *, num_steps: int) -> Tensor:

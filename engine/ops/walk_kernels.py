@@ -77,7 +77,7 @@ def _add_neighbours(total: Float32, bands: Float32, band: int, values: Float32, 
 
 
 @compiled
-def _multiply(total: Float32, bands: Any, shifts: Int64, values: Float32, start: int) -> None:
+def multiply(total: Float32, bands: Any, shifts: Int64, values: Float32, start: int) -> None:
     """``W x`` of a block of cells."""
     flat, width = bands.reshape(-1), bands.shape[1]
     for p in range(len(total)):
@@ -95,7 +95,7 @@ def inverse_degrees(bands: Any, shifts: Int64, num_cells: int, margin: int) -> F
     inverse, total = np.empty(num_cells, np.float32), np.empty(BLOCK, np.float32)
     for start in range(0, num_cells, BLOCK):
         count = min(BLOCK, num_cells - start)
-        _multiply(total[:count], bands, shifts, ones, margin + start)
+        multiply(total[:count], bands, shifts, ones, margin + start)
         for p in range(count):
             inverse[start + p] = _ONE / total[p]
     return inverse
@@ -134,7 +134,7 @@ def chebyshev_sum(
             weight = coefficients[k]
             for start in range(0, num_cells, BLOCK):
                 count = min(BLOCK, num_cells - start)
-                _multiply(total[:count], bands, shifts, current, margin + start)
+                multiply(total[:count], bands, shifts, current, margin + start)
                 old = previous[margin + start : margin + start + count]
                 for p in range(count):
                     old[p] = factor * inverse[start + p] * total[p] - old[p]

@@ -16,7 +16,7 @@ from torch.nn import functional
 from engine.config import ConfidenceConfig, InferenceConfig
 from engine.errors import ImageError
 from engine.models.segmentation_net import SegmentationNetwork
-from engine.ops.confidence import SEGMENTATION_OFFSET, SEGMENTATION_SCALE, expected_iou, quality_features
+from engine.ops.confidence import SEGMENTATION_LEVEL, expected_iou, quality_features
 from engine.ops.mask import class_areas, pseudo_mask, upsample
 from engine.records import Batch, encode_mask, mask_dtype
 from engine.stages.memory import enlarged, working_size
@@ -53,7 +53,7 @@ class Segment:
         self._device = device
         self._max_pixels = max_pixels
         self._use_tags = use_tags
-        self._confidence = confidence or ConfidenceConfig()
+        self._confidence = (confidence or ConfidenceConfig()).after(SEGMENTATION_LEVEL)
         self._dtype = mask_dtype(len(self._architecture.class_names))
 
     def __call__(self, batch: Batch) -> Batch:
@@ -97,12 +97,7 @@ class Segment:
             present = [1 + int(probabilities[1:].max(axis=(1, 2)).argmax())]
         maps = probabilities[[0, *present]]
         maps = maps / maps.sum(axis=0)
-        scale, offset = self._confidence.scale, self._confidence.offset
-        return expected_iou(
-            quality_features(maps, maps),
-            scale=scale * SEGMENTATION_SCALE,
-            offset=scale * SEGMENTATION_OFFSET + offset,
-        )
+        return expected_iou(quality_features(maps, maps), scale=self._confidence.scale, offset=self._confidence.offset)
 
     def _all_ids(self) -> list[int]:
         return list(range(1, len(self._architecture.class_names) + 1))

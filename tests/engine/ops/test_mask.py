@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.ops.mask import class_areas, mask_confidence, pseudo_mask, to_probabilities, upsample
+from engine.ops.mask import class_areas, pseudo_mask, to_probabilities, upsample
 
 
 def test_upsampling_keeps_the_range_and_a_constant() -> None:
@@ -56,14 +56,3 @@ def test_areas_are_fractions_in_the_order_of_the_tags() -> None:
     assert areas.dtype == np.float32
     assert areas.tolist() == [0.375, 0.5, 0.125, 0.0]
     assert class_areas(np.zeros((2, 2), np.uint8), []).tolist() == [1.0]
-
-
-@pytest.mark.parametrize("channels", [2, 3, 6])
-def test_confidence_is_the_mean_lead_of_the_first_over_the_second(channels: int) -> None:
-    probabilities = np.random.default_rng(channels).dirichlet(np.ones(channels), (5, 6)).transpose(2, 0, 1)
-    leads = [ordered[-1] - ordered[-2] for ordered in np.sort(probabilities.reshape(channels, -1).T, axis=1)]
-    assert mask_confidence(probabilities) == pytest.approx(np.mean(leads))
-
-
-def test_a_mask_without_classes_is_certain() -> None:
-    assert mask_confidence(np.ones((1, 3, 4), np.float32)) == 1

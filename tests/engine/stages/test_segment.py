@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engine.config import InferenceConfig
-from engine.ops.confidence import SEGMENTATION_OFFSET, SEGMENTATION_SCALE, expected_iou, quality_features
+from engine.ops.confidence import SEGMENTATION_LEVEL, expected_iou, quality_features
 from engine.records import decode_mask
 from engine.stages.segment import Segment
 from tests.engine.stages.examples import MAX_PIXELS, picture, png, rows
@@ -60,7 +60,7 @@ def test_confidence_is_the_iou_to_expect_by_the_classes_that_win_or_are_tagged(s
         kept = kept / kept.sum(axis=0)
         out = stage(rows([png(image)], [tags]))
         assert out["confidence"][0] == pytest.approx(
-            expected_iou(quality_features(kept, kept), scale=SEGMENTATION_SCALE, offset=SEGMENTATION_OFFSET)
+            expected_iou(quality_features(kept, kept), scale=SEGMENTATION_LEVEL[0], offset=SEGMENTATION_LEVEL[1])
         )
 
 

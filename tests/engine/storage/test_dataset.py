@@ -12,9 +12,7 @@ from torch.utils.data import DataLoader
 
 from engine.errors import StorageError
 from engine.storage.dataset import MaskDataset, MaskStream, Sample
-from engine.storage.filesystem import write_bytes
-from engine.storage.manifest import freeze_manifest
-from tests.engine.export.examples import FOLDER_CLASSES, IDS, ring, write_labeled_folder
+from tests.engine.export.examples import FOLDER_CLASSES, IDS, ring, upload_labeled_folder, write_labeled_folder
 from tests.s3_server import S3Server
 
 GOOD = [image_id for image_id in IDS if image_id != "photos/broken.jpg"]
@@ -96,13 +94,7 @@ def test_masks_that_are_not_complete_are_refused(tmp_path: Path) -> None:
 @pytest.mark.s3
 def test_workers_read_shards_and_images_from_a_bucket(s3: S3Server, tmp_path: Path) -> None:
     bucket = s3.make_bucket(f"dataset-{uuid.uuid4().hex[:12]}")
-    local = write_labeled_folder(tmp_path)
-    for path in local.rglob("*"):
-        if path.is_file() and path.name != "manifest":
-            write_bytes(f"{bucket}/{path.relative_to(local)}", path.read_bytes())
-    freeze_manifest(
-        f"{bucket}/data/manifest.csv", f"{bucket}/masks/.tag2mask", rows_per_shard=2, class_names=FOLDER_CLASSES
-    )
+    upload_labeled_folder(write_labeled_folder(tmp_path), bucket)
     found = MaskDataset(f"{bucket}/masks", _corner, min_confidence=0.5)
     assert found[0][0] == GOOD[0]  # this process has spoken to the store before the workers start
     # of the stream the shards are read in the workers; a client from before the fork would wait 30 s
