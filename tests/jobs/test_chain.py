@@ -50,6 +50,7 @@ def _label(root: Path, cam: str, affinity: str, **changes: Any) -> label.Label:
         "cam_inference": CHAIN_SETTINGS.cam.inference,
         "affinity_inference": CHAIN_SETTINGS.affinity.inference,
         "walk": CHAIN_SETTINGS.walk,
+        "rewalk": CHAIN_SETTINGS.rewalk,
         "crf": CHAIN_SETTINGS.crf,
         "shards": CHAIN_SETTINGS.shards,
     }
@@ -216,13 +217,13 @@ def test_masks_are_scored_against_the_truth(folder: Path) -> None:
 
 
 def test_labeling_again_does_nothing_and_other_settings_are_refused(folder: Path) -> None:
-    cam, masks = str(folder / "cam"), str(folder / "masks")
+    cam, masks = str(folder / "round-1" / "segmentation"), str(folder / "masks")
     config = _label(folder, cam, str(folder / "affinity"))
     files = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in Path(masks).iterdir() if path.is_file()}
     summary = label.run(config)
     assert (summary["images"], summary["labeled"], summary["errors"]) == (NUM_SCENES, NUM_SCENES, {})
-    with pytest.raises(OutputError, match=r"walk\.alpha"):
-        label.run(replace(config, walk=replace(config.walk, alpha=3.0)))
+    with pytest.raises(OutputError, match=r"rewalk\.alpha"):
+        label.run(replace(config, rewalk=replace(config.rewalk, alpha=3.0)))
     with pytest.raises(OutputError, match="keep_stages"):
         label.run(replace(config, keep_stages=False))
     assert files == {
@@ -231,7 +232,7 @@ def test_labeling_again_does_nothing_and_other_settings_are_refused(folder: Path
 
 
 def test_shard_that_is_gone_is_made_again_with_the_same_bytes_and_no_other(folder: Path) -> None:
-    cam, masks = str(folder / "cam"), str(folder / "masks")
+    cam, masks = str(folder / "round-1" / "segmentation"), str(folder / "masks")
     shard = Path(masks, "shard-000001.parquet")
     before = shard.read_bytes()
     shard.unlink()

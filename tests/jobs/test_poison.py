@@ -202,6 +202,7 @@ def test_labeling_gives_the_same_rows_among_all_kinds_of_bad_images(
         cam_inference=SETTINGS.cam.inference,
         affinity_inference=SETTINGS.affinity.inference,
         walk=SETTINGS.walk,
+        rewalk=SETTINGS.rewalk,
         crf=SETTINGS.crf,
         shards=SETTINGS.shards,
     )

@@ -80,6 +80,7 @@ def masks(bucket: str, cam: str) -> str:
         cam_inference=SETTINGS.cam.inference,
         affinity_inference=SETTINGS.affinity.inference,
         walk=replace(SETTINGS.walk, num_steps=0),
+        rewalk=SETTINGS.rewalk,
         crf=SETTINGS.crf,
         shards=SETTINGS.shards,
     )
