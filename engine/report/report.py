@@ -21,9 +21,9 @@ MAX_BYTES = 20_000_000
 _STAGES = {"cam": "CAM", "walk": "random walk", "crf": "dCRF", "segmentation": "segmentation"}
 _NETWORKS = {"cam": "Classifier (CAM)", "affinity": "AffinityNet", "segmentation": "Segmentation network"}
 _LAYERS = {
-    "cam": "CAM",
+    "cam": "Class maps",
     "walked": "Walked map",
-    "mask_cam": "CAM mask",
+    "mask_cam": "Mask of the maps",
     "mask_walk": "Walk mask",
     "mask": "Final mask",
     "truth": "Truth",

@@ -148,7 +148,8 @@ def test_overlays_are_chosen_faded_and_shown_side_by_side(page: Page) -> None:
     assert box is not None
     assert abs(box["y"] + box["height"] / 2 - DESK["height"] / 2) < 2  # in the middle of the screen
     assert page.locator("#large figcaption").all_inner_texts() == [
-        "Photograph", "CAM", "Walked map", "CAM mask", "Walk mask", "Final mask", "Truth", "Wrong pixels",
+        "Photograph", "Class maps", "Walked map", "Mask of the maps", "Walk mask",
+        "Final mask", "Truth", "Wrong pixels",
     ]  # fmt: skip
     page.keyboard.press("Escape")
     expect(page.locator("#large")).to_be_hidden()
