@@ -10,7 +10,9 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ray.job_submission import JobStatus, JobSubmissionClient
@@ -33,21 +35,27 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """A head with its dashboard, which takes the submission, and a node for the work."""
+@contextmanager
+def taking_submissions(num_nodes: int, **head: Any) -> Iterator[str]:
+    """The address of a head with its dashboard, and nodes for the work."""
     port = _free_port()
-    head = {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": port}
+    head |= {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": port}
     head["dashboard_agent_listen_port"] = _free_port()  # its usual one may be another cluster's on this machine
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             patch.delenv(name)  # a job gets what it needs with its submission
         patch.setenv("RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT", "120")  # 30 s are short on a busy machine
-        with cluster_of_nodes(1, **head):
+        with cluster_of_nodes(num_nodes, **head):
             address = f"http://127.0.0.1:{port}"
             _wait_until_ready(address)
             patch.undo()
             yield address
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with taking_submissions(1) as found:
+        yield found
 
 
 def _wait_until_ready(address: str) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -16,7 +17,7 @@ import pytest
 from engine.storage.filesystem import list_entries, list_names, read_bytes, write_bytes
 from jobs.command import parse
 from tests.conftest import ROOT
-from tests.jobs.test_submit import JOB_S, RAY, START_S, address  # noqa: F401, a fixture
+from tests.jobs.test_submit import JOB_S, RAY, START_S, taking_submissions
 from tests.s3_server import S3Server
 from tests.tune.conftest import NUM_TRUE, SPACE, arguments
 from tune import search
@@ -60,13 +61,15 @@ def test_killed_search_ends_as_an_undisturbed_one(folder: Path, ray_session: Non
         assert (folder / "killed" / name).read_bytes() == (folder / "calm" / name).read_bytes()
 
 
+@pytest.fixture
+def address() -> Iterator[str]:
+    # One node: two on one machine share the folder of a job's files, and the one that is done first deletes it.
+    with taking_submissions(0, num_cpus=4) as found:
+        yield found
+
+
 @pytest.mark.s3
-def test_submitted_search_reads_and_writes_s3(
-    folder: Path,
-    address: str,  # noqa: F811
-    s3: S3Server,
-    tmp_path: Path,
-) -> None:
+def test_submitted_search_reads_and_writes_s3(folder: Path, address: str, s3: S3Server, tmp_path: Path) -> None:
     bucket = s3.make_bucket(f"search-{uuid.uuid4().hex[:12]}")
     for name in ("scenes", "truth", "cam", "affinity"):
         for path in (folder / name).rglob("*"):
