@@ -37,13 +37,11 @@ from engine.storage.weights import weights_hash
 from jobs.command import main
 from jobs.evaluate import Scores, as_result, class_names_of, score, score_images
 from jobs.options import OptionalText
-from jobs.stages import stages_of
+from jobs.stages import EARLIER_ROUND, MOST_ROUNDS, STAGE_COLUMNS, stages_of
 
 REPORT = "report.html"
 SHOWN_LONG_SIDE_PX = 480
 NUM_LISTED_ERRORS = 200
-_KEPT = {"cam": "mask_cam", "walk": "mask_walk"}
-"""Stage to the column of jobs.label --keep-stages."""
 ROW_COLUMNS = ("image_id", "image", "tags", "areas", "confidence", "error")
 """All but the pictures: what is read of every row."""
 
@@ -310,7 +308,9 @@ def _of_run(run_folder: str, kind: str) -> Iterator[str]:
     """Where jobs.run keeps a kind of network; a second round's maps are those of the first's segmentation network."""
     if not run_folder:
         return
-    names = [kind] if kind != "cam" else [kind, *(f"round-{number}/segmentation" for number in range(1, 9))]
+    names = [kind]
+    if kind == "cam":
+        names += [f"{EARLIER_ROUND.format(number)}/segmentation" for number in range(1, MOST_ROUNDS)]
     for location in (join(run_folder, name) for name in names):
         if exists(join(location, RECORD_NAME)):
             yield location
@@ -326,7 +326,8 @@ def _by_stage(config: Report, scores: Scores | None, record: Mapping[str, Any]) 
     if scores is None:
         return {}
     kept = read_schema(config.masks).names
-    found = {stage: score(config.masks, config.truth, column) for stage, column in _KEPT.items() if column in kept}
+    early = {stage: column for stage, column in STAGE_COLUMNS.items() if stage != "crf" and column in kept}
+    found = {stage: score(config.masks, config.truth, column) for stage, column in early.items()}
     found["segmentation" if record.get("job") == "segment" else "crf"] = as_result(scores, "mask")
     return {name: {stage: result[name] for stage, result in found.items()} for name in ("miou", "iou")}
 

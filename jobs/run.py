@@ -33,14 +33,10 @@ from jobs.command import main
 from jobs.evaluate import RESULT, score
 from jobs.options import DataOptions, OptionalText, ShardOptions
 from jobs.shard_job import SUMMARY
-from jobs.stages import stages_of
+from jobs.stages import EARLIER_ROUND, MOST_ROUNDS, STAGE_COLUMNS, stages_of
 
-STAGE_COLUMNS = {"cam": "mask_cam", "walk": "mask_walk", "crf": "mask"}
-"""Stage of the method to the column of ``masks/`` that holds its masks."""
 SEGMENTED = "segmented"
 """Folder of the segmentation network's own masks, made where there is truth to score them."""
-EARLIER_ROUND = "round-{}"
-"""Folder of the masks and the segmentation network of a round before the last."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,8 +75,8 @@ class Run(ShardOptions):
 
     def __post_init__(self) -> None:
         ShardOptions.__post_init__(self)
-        if isinstance(self.rounds, int) and not 0 <= self.rounds <= 9:
-            raise ConfigError(f"--rounds is {self.rounds}; allowed: 1 to 9, or 0 (the preset's)")
+        if isinstance(self.rounds, int) and not 0 <= self.rounds <= MOST_ROUNDS:
+            raise ConfigError(f"--rounds is {self.rounds}; allowed: 1 to {MOST_ROUNDS}, or 0 (the preset's)")
 
     @property
     def num_rounds(self) -> int:

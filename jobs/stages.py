@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+STAGE_COLUMNS = {"cam": "mask_cam", "walk": "mask_walk", "crf": "mask"}
+"""Stage of the method to the column of jobs.label --keep-stages that holds its masks."""
+EARLIER_ROUND = "round-{}"
+"""Folder, in that of jobs.run, of the masks and the segmentation network of a round before the last."""
+MOST_ROUNDS = 9
+
 
 def stages_of(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Every stage's mIoU and IoU by class, in the order of the work.

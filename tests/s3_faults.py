@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 Rule = Callable[[str, str], str]
@@ -111,7 +111,13 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def faulty(endpoint: str, rule: Rule) -> Iterator[str]:
     """The address of a proxy before ``endpoint``; requests go through or fail as ``rule`` says."""
-    server = _Server(endpoint, rule)
+    with served(_Server(endpoint, rule)) as address:
+        yield address
+
+
+@contextmanager
+def served(server: HTTPServer) -> Iterator[str]:
+    """The address of a server that answers in a thread until the block ends."""
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

@@ -216,8 +216,17 @@ def write_results(location: str, ranked: Sequence[Scored], default: Default) -> 
         }
         for rank, one in enumerate(ranked, start=1)
     ]
+    write_table(location, pa.Table.from_pylist(rows, SCHEMA))
+
+
+def write_table(location: str, table: pa.Table) -> None:
+    """A Parquet file, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), buffer, compression="zstd")
+    pq.write_table(table, buffer, compression="zstd")
     write_bytes(location, buffer.getvalue())
 
 

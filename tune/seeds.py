@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
@@ -39,6 +38,7 @@ from engine.storage.images import decode_image
 from engine.storage.run_record import fingerprint
 from tune.cache import group_of, read_maps
 from tune.figures import MAX_GROUPS, bootstrap, intervals, miou, tied_with
+from tune.results import write_table
 from tune.space import Scales
 from tune.sweep import INTERSECTION, PREDICTED
 from tune.trial import Context
@@ -295,9 +295,7 @@ def write_seeds(location: str, ranked: Sequence[ScoredSeed], default: SeedConfig
         }
         for rank, one in enumerate(ranked, start=1)
     ]
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), buffer, compression="zstd")
-    write_bytes(location, buffer.getvalue())
+    write_table(location, pa.Table.from_pylist(rows, SCHEMA))
 
 
 def print_seeds(ranked: Sequence[ScoredSeed], default: SeedConfig, *, coverage: float) -> None:

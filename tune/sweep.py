@@ -24,9 +24,9 @@ from torch.nn import functional
 from engine.ops.affinity import affinity_planes, flat_shifts, half_plane_offsets
 from engine.ops.cam import background_map
 from engine.ops.random_walk import SMALLEST_WEIGHT, chebyshev_coefficients, chebyshev_degree
-from engine.ops.walk_kernels import inverse_degrees
+from engine.ops.walk_kernels import chebyshev_sums, inverse_degrees
 from tune.space import Slice
-from tune.sweep_kernels import IGNORED, OTHER, count_pixels, walks
+from tune.sweep_kernels import IGNORED, OTHER, count_pixels
 
 INTERSECTION, PREDICTED = 0, 1
 """Rows of the counts: pixels where mask and truth agree on the class, pixels that the mask gives to the class."""
@@ -92,7 +92,7 @@ def _walked(
     low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
     center = (low + high) / 2  # what the expansion leaves out would still carry a constant map, whole
     inverse = inverse_degrees(bands, shifts, h * w, margin)
-    for summed in walks((maps - center).flatten(1).numpy(), bands, shifts, inverse, coefficients, margin):
+    for summed in chebyshev_sums((maps - center).flatten(1).numpy(), bands, shifts, inverse, coefficients, margin):
         yield (torch.from_numpy(summed).view_as(maps) + center).clamp(low, high)
 
 

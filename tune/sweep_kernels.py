@@ -1,11 +1,9 @@
-"""The compiled loops of the sweep (numba, no GIL): walks of many lengths at once, and counts at the pixels.
+"""The compiled loop of the sweep (numba, no GIL): counts at the pixels.
 
-One run through the Chebyshev vectors of a map adds each to the sums of all lengths, so none is kept. To count, maps are
-brought to the pixels along x once for each row of the grid; along y they are blended as they are looked at, so nothing
-of the image's size is ever stored.
+Maps are brought to the pixels along x once for each row of the grid; along y they are blended as they are looked at, so
+nothing of the image's size is ever stored.
 
-Letters: A alphas, S numbers of steps, M maps, n degree, O offsets, N = h * w, K classes present, (H, W) pixels,
-(h, w) grid cells.
+Letters: A alphas, K classes present, (H, W) pixels, (h, w) grid cells.
 """
 
 from __future__ import annotations
@@ -16,56 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.ops.compiled import compiled
-from engine.ops.walk_kernels import BLOCK, multiply
 
 IGNORED, OTHER = -1, -2
 """What a pixel's truth may be beside background 0 and the present classes 1..K: not scored, a class not present."""
 
-_ZERO, _HALF, _ONE, _TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
-
-
-@compiled
-def walks(maps: Any, bands: Any, shifts: Any, inverse: Any, coefficients: Any, margin: int) -> NDArray[np.float32]:
-    """``sum_k c_sk T_k(T) M`` with ``T = D^-1 W`` for each row s of the coefficients.
-
-    Args:
-        maps: (M, N) float32.
-        bands: (O, margin + N + margin) float32, as :func:`engine.ops.walk_kernels.chebyshev_sum` takes them.
-        shifts: (O,) int64 flat distance of each neighbour, at most ``margin``; 0 leaves the offset out.
-        inverse: (N,) of :func:`engine.ops.walk_kernels.inverse_degrees`.
-        coefficients: (S, n+1) float32.
-
-    Returns:
-        (S, M, N) float32.
-    """
-    num_maps, num_cells = maps.shape
-    num_walks, num_vectors = coefficients.shape
-    total = np.empty(BLOCK, np.float32)
-    summed = np.empty((num_walks, num_maps, num_cells), np.float32)
-    for m in range(num_maps):
-        previous = np.zeros(num_cells + 2 * margin, np.float32)
-        current = np.zeros(num_cells + 2 * margin, np.float32)
-        current[margin : margin + num_cells] = maps[m]
-        for s in range(num_walks):
-            for i in range(num_cells):
-                summed[s, m, i] = coefficients[s, 0] * maps[m, i]
-        for k in range(1, num_vectors):
-            # T_k = 2 T T_(k-1) - T_(k-2), written over T_(k-2)
-            factor = _ONE if k == 1 else _TWO
-            for start in range(0, num_cells, BLOCK):
-                count = min(BLOCK, num_cells - start)
-                multiply(total[:count], bands, shifts, current, margin + start)
-                old = previous[margin + start : margin + start + count]
-                for p in range(count):
-                    old[p] = factor * inverse[start + p] * total[p] - old[p]
-                for s in range(num_walks):
-                    weight = coefficients[s, k]
-                    if weight > _ZERO:
-                        row = summed[s, m, start : start + count]
-                        for p in range(count):
-                            row[p] += weight * old[p]
-            previous, current = current, previous
-    return summed
+_ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 
 
 @compiled

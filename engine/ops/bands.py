@@ -64,7 +64,7 @@ def chebyshev_walk(maps: Tensor, weights: Tensor, shifts: Sequence[int], coeffic
 
     def walk(start: int) -> None:
         chosen = slice(start, start + part)
-        walked[chosen] = kernels.chebyshev_sum(values[chosen], bands, steps, inverse, factors, margin)
+        walked[chosen] = kernels.chebyshev_sums(values[chosen], bands, steps, inverse, factors[None], margin)[0]
 
     part = -(-len(values) // min(_num_threads(num_cells), len(values)))
     _in_threads(walk, range(0, len(values), part))

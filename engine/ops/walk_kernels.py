@@ -22,7 +22,7 @@ Int64 = NDArray[np.int64]
 BLOCK = 512
 """Cells handled at once: what they need stays in the first two levels of the cache."""
 
-_ONE, _TWO = np.float32(1), np.float32(2)
+_ZERO, _ONE, _TWO = np.float32(0), np.float32(1), np.float32(2)
 
 
 @compiled
@@ -77,7 +77,7 @@ def _add_neighbours(total: Float32, bands: Float32, band: int, values: Float32, 
 
 
 @compiled
-def multiply(total: Float32, bands: Any, shifts: Int64, values: Float32, start: int) -> None:
+def _multiply(total: Float32, bands: Any, shifts: Int64, values: Float32, start: int) -> None:
     """``W x`` of a block of cells."""
     flat, width = bands.reshape(-1), bands.shape[1]
     for p in range(len(total)):
@@ -95,17 +95,17 @@ def inverse_degrees(bands: Any, shifts: Int64, num_cells: int, margin: int) -> F
     inverse, total = np.empty(num_cells, np.float32), np.empty(BLOCK, np.float32)
     for start in range(0, num_cells, BLOCK):
         count = min(BLOCK, num_cells - start)
-        multiply(total[:count], bands, shifts, ones, margin + start)
+        _multiply(total[:count], bands, shifts, ones, margin + start)
         for p in range(count):
             inverse[start + p] = _ONE / total[p]
     return inverse
 
 
 @compiled
-def chebyshev_sum(
+def chebyshev_sums(
     maps: Float32, bands: Any, shifts: Int64, inverse: Float32, coefficients: Float32, margin: int
 ) -> Float32:
-    """``sum_k c_k T_k(T) M`` with ``T = D^-1 W``.
+    """``sum_k c_sk T_k(T) M`` with ``T = D^-1 W`` for each row s of the coefficients: walks of several lengths at once.
 
     Args:
         maps: (K, N) float32.
@@ -113,32 +113,36 @@ def chebyshev_sum(
             grid and in the margins.
         shifts: (O,) flat distance of each neighbour, at most ``margin``; 0 or less leaves the offset out.
         inverse: (N,) of :func:`inverse_degrees`.
-        coefficients: (n+1,) float32.
+        coefficients: (S, n+1) float32.
 
     Returns:
-        (K, N) float32.
+        (S, K, N) float32.
     """
     num_maps, num_cells = maps.shape
+    num_walks, num_vectors = coefficients.shape
     total = np.empty(BLOCK, np.float32)
-    summed = np.empty((num_maps, num_cells), np.float32)
+    summed = np.empty((num_walks, num_maps, num_cells), np.float32)
     for m in range(num_maps):
         previous = np.zeros(num_cells + 2 * margin, np.float32)
         current = np.zeros(num_cells + 2 * margin, np.float32)
         current[margin : margin + num_cells] = maps[m]
-        row = summed[m]
-        for i in range(num_cells):
-            row[i] = coefficients[0] * maps[m, i]
-        for k in range(1, len(coefficients)):
+        for s in range(num_walks):
+            for i in range(num_cells):
+                summed[s, m, i] = coefficients[s, 0] * maps[m, i]
+        for k in range(1, num_vectors):
             # T_k = 2 T T_(k-1) - T_(k-2), written over T_(k-2)
             factor = _ONE if k == 1 else _TWO
-            weight = coefficients[k]
             for start in range(0, num_cells, BLOCK):
                 count = min(BLOCK, num_cells - start)
-                multiply(total[:count], bands, shifts, current, margin + start)
+                _multiply(total[:count], bands, shifts, current, margin + start)
                 old = previous[margin + start : margin + start + count]
                 for p in range(count):
                     old[p] = factor * inverse[start + p] * total[p] - old[p]
-                for p in range(count):
-                    row[start + p] += weight * old[p]
+                for s in range(num_walks):
+                    weight = coefficients[s, k]
+                    if weight != _ZERO:  # every second one is 0: a walk has vectors of its own parity alone
+                        row = summed[s, m, start : start + count]
+                        for p in range(count):
+                            row[p] += weight * old[p]
             previous, current = current, previous
     return summed
