@@ -21,6 +21,7 @@ import pyarrow as pa
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 from ray.data.context import AutoscalingConfig
+from ray.exceptions import RayError
 
 from engine.cluster import Cluster
 from engine.config import ResourceConfig
@@ -52,6 +53,8 @@ NETWORK_SHARE = 0.75
 """Of a machine's cores, as many as labeling gives to its networks; fewer actors would leave cores idle."""
 SHARDS_PER_BLOCK = 1024
 """Shards that enter the stream together; a block for each of them at once would take minutes at ten million images."""
+MIN_FAILED_SHARDS, MAX_FAILED_PART = 8, 0.01
+"""Shards, as a number and as a part of all, that may fail again and again before one of them is looked into."""
 MAX_DEATHS_AT_BIRTH = 3
 """Actors of a pool that may die in a row while they start, as when a spot node goes, before the run ends."""
 
@@ -171,7 +174,19 @@ def run_shards(
         on_commit(committed)
 
     line = _Line(pools=tuple(pools), schema=schema, resources=resources, cluster=cluster, fetch=fetch)
-    _stream(line, manifest, shards, folder=folder, on_commit=commit)
+    todo = list(shards)
+    while todo:
+        most = max(MIN_FAILED_SHARDS, int(MAX_FAILED_PART * len(todo)))
+        try:
+            _stream(line, manifest, todo, folder=folder, on_commit=commit, max_failed=most)
+            break
+        except RayError:
+            left = [shard for shard in todo if shard not in done]
+            # where this is no single image's fault, to go on would last for as long as there are shards
+            if not left or not _redo_by_image(line, manifest, left[:1], folder=folder, on_commit=commit):
+                return
+            tried = max((shard for shard in todo if shard in done), default=-1)
+            todo = [shard for shard in left if shard > tried]
     # a shard that takes its actor down takes those along that wait for the same actor: they pass here
     left = [shard for shard in shards if shard not in done]
     _stream(line, manifest, left, folder=folder, on_commit=commit, alone=True)
@@ -256,15 +271,20 @@ def _stream(
     folder: str,
     on_commit: Callable[[Committed], None],
     alone: bool = False,
+    max_failed: int = -1,
 ) -> None:
     """Take every shard through the pools once; one that fails again and again is left out.
 
     Args:
         alone: an actor has one shard at a time, none waiting, so that no other is lost with it.
+        max_failed: of the shards that are left out; -1 for any number.
+
+    Raises:
+        RayError: more than so many failed.
     """
     if not shards:
         return
-    _set_context(alone=alone)
+    _set_context(alone=alone, max_failed=max_failed)
     dataset = _one_block_each(shards)
     for pool in fitted(line.chain(manifest, folder), line.cluster):
         # not map_batches, which has no whole blocks for actors with GPUs
@@ -331,13 +351,13 @@ def fitted(chain: Sequence[Pool], cluster: Cluster) -> list[Pool]:
     return [replace(pool, num_cpus=math.floor(1000 * pool.num_cpus * share) / 1000) for pool in chain]
 
 
-def _set_context(*, alone: bool) -> None:
+def _set_context(*, alone: bool, max_failed: int) -> None:
     context = DataContext.get_current()
     # a pool grows when its actors have more waiting than this; with one shard at a time none ever waits
     usual = AutoscalingConfig().actor_pool_util_upscaling_threshold
     context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0 if alone else usual
     context.target_max_block_size = None  # a block is a shard and stays whole
-    context.max_errored_blocks = -1  # a shard that keeps failing must not end the others
+    context.max_errored_blocks = max_failed  # a shard that keeps failing must not end the others
     context.max_consecutive_actor_init_deaths = MAX_DEATHS_AT_BIRTH
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from engine.config import TrainingConfig
 from engine.fitting.averaging import averaged
 from engine.models.backbone import Backbone
+from engine.models.folding import fold_frozen_batch_norms
 from engine.objectives import Objective, parameter_groups
 
 Samples = dict[str, Any]
@@ -39,7 +40,10 @@ class Learner:
         torch.manual_seed(config.rng_seed)
         self._network = objective.build().to(device).to(memory_format=torch.channels_last)
         if config.freeze_batch_norm:
-            cast(Backbone, self._network.backbone).freeze_batch_norm()
+            backbone = cast(Backbone, self._network.backbone)
+            backbone.freeze_batch_norm()
+            if not config.compile:  # torch.compile does the like
+                fold_frozen_batch_norms(backbone)
         self._optimizer = _optimizer(self._network, config)
         self._average = averaged(self._network, config.ema_decay) if config.ema_decay else None
         if config.compile:
@@ -159,7 +163,7 @@ def _optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimi
     groups = parameter_groups(network, learning_rate=config.learning_rate, head_learning_rate=config.head_learning_rate)
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=0.0, momentum=config.momentum, weight_decay=config.weight_decay)
-    return torch.optim.AdamW(groups, lr=0.0, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(groups, lr=0.0, weight_decay=config.weight_decay, fused=True)
 
 
 def _on_cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -146,12 +147,14 @@ def test_every_row_of_the_asked_shards_is_committed_once_as_mask_or_error(
 class Deadly:
     """A stage: takes its whole process down at the first byte of these; of even ones in the way of a broken GPU."""
 
-    def __init__(self, deadly: tuple[int, ...]) -> None:
-        self.deadly = deadly
+    def __init__(self, deadly: Collection[int], tried: Path | None) -> None:
+        self.deadly, self.tried = deadly, tried
 
     def __call__(self, batch: Batch) -> Batch:
         for encoded in batch["encoded"]:
             if encoded is not None and encoded[0] in self.deadly:
+                if self.tried is not None:
+                    (self.tried / str(encoded[0])).touch()
                 if encoded[0] % 2 == 0:
                     raise RuntimeError("CUDA error: an illegal memory access was encountered")
                 os._exit(1)
@@ -170,11 +173,13 @@ def _numbered(folder: Path, count: int, rows_per_shard: int) -> Manifest:
     )
 
 
-def _run_past(deadly: tuple[int, ...], manifest: Manifest, out: str) -> list[Committed]:
+def _run_past(
+    deadly: Collection[int], manifest: Manifest, out: str, tried: Path | None = None
+) -> list[Committed]:
     committed: list[Committed] = []
     resources = ResourceConfig()
     steps = (
-        Step(name="deadly", stage=Deadly, arguments={"deadly": deadly}),
+        Step(name="deadly", stage=Deadly, arguments={"deadly": deadly, "tried": tried}),
         Step(name="measure", stage=Measure),
         Step(name="paint", stage=Paint, arguments={"color": 4}),
     )
@@ -222,3 +227,31 @@ def test_stage_that_no_image_survives_is_nobodys_fault_and_soon_given_up(tmp_pat
     out = str(tmp_path / "out")
     assert _run_past((1, 2), manifest, out) == []
     assert committed_shards(out) == set()
+
+
+@pytest.mark.slow
+def test_stages_that_survive_nothing_are_given_up_after_a_few_of_many_shards(
+    tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "MIN_FAILED_SHARDS", 2)
+    manifest = _numbered(tmp_path / "images", 100, rows_per_shard=2)
+    tried = tmp_path / "tried"
+    tried.mkdir()
+    assert _run_past(range(1, 101), manifest, str(tmp_path / "out"), tried=tried) == []
+    assert committed_shards(str(tmp_path / "out")) == set()
+    assert 2 < len(list(tried.iterdir())) < 20
+
+
+@pytest.mark.slow
+def test_more_deadly_shards_than_are_let_pass_cost_no_other(
+    tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "MIN_FAILED_SHARDS", 1)
+    manifest = _numbered(tmp_path / "images", 8, rows_per_shard=2)
+    committed = _run_past((3, 5), manifest, str(tmp_path / "out"))
+    assert [(one.shard, dict(one.errors)) for one in committed] == [
+        (0, {}),
+        (1, {"crash": 1}),
+        (2, {"crash": 1}),
+        (3, {"measure": 1}),
+    ]

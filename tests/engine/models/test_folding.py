@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from engine.models.backbone import Backbone
-from engine.models.folding import fold_batch_norms
+from engine.models.folding import fold_batch_norms, fold_frozen_batch_norms
 
 
 def with_random_norms(network: nn.Module) -> nn.Module:
@@ -61,3 +63,41 @@ def test_a_convolution_that_is_used_twice_is_left_alone() -> None:
     network = with_random_norms(Twice())
     assert fold_batch_norms(network) is network
     assert num_norms(network) == 1
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "resnet10t", "tf_efficientnet_lite0"])
+def test_frozen_norms_that_act_through_the_weights_change_no_level_no_gradient_and_no_name(name: str) -> None:
+    network = Backbone(name, stride=16)
+    with_random_norms(network)
+    network.freeze_batch_norm()
+    network.double().train()
+    folded = copy.deepcopy(network)
+    fold_frozen_batch_norms(folded)
+    copied = copy.deepcopy(folded)  # as the average of the weights is made
+    assert sum("forward" in vars(module) for module in folded.modules()) == 2 * num_norms(network)
+    picture = torch.randint(0, 256, (2, 3, 64, 48), dtype=torch.uint8)
+    expected = network(picture)
+    sum(level.square().mean() for level in expected).backward()
+    for other in (folded, copied):
+        assert list(other.state_dict()) == list(network.state_dict())
+        levels = other(picture)
+        sum(level.square().mean() for level in levels).backward()
+        torch.testing.assert_close(levels, expected)
+        for parameter, same in zip(network.parameters(), other.parameters(), strict=True):
+            torch.testing.assert_close(same.grad, parameter.grad)
+
+
+def test_frozen_norms_follow_weights_that_are_loaded_later() -> None:
+    network = with_random_norms(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+    folded = copy.deepcopy(network)
+    fold_frozen_batch_norms(folded)
+    later = with_random_norms(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+    folded.load_state_dict(later.state_dict())
+    picture = torch.rand(1, 3, 8, 8)
+    torch.testing.assert_close(folded(picture), later(picture))
+
+
+def test_frozen_norms_are_left_alone_where_the_result_would_differ() -> None:
+    network = with_random_norms(Twice())
+    fold_frozen_batch_norms(network)
+    assert not any("forward" in vars(module) for module in network.modules())
