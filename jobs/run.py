@@ -31,7 +31,7 @@ from engine.storage.truth import open_truth
 from jobs import label, make_seeds, report, segment, train_affinity, train_cam, train_segmentation
 from jobs.command import main
 from jobs.evaluate import RESULT, score
-from jobs.options import DataOptions, OptionalText, ShardOptions
+from jobs.options import DataOptions, OptionalText, ShardOptions, check_fraction
 from jobs.shard_job import SUMMARY
 from jobs.stages import EARLIER_ROUND, MOST_ROUNDS, STAGE_COLUMNS, stages_of
 
@@ -54,6 +54,8 @@ class Run(ShardOptions):
     val_fraction: float = 0.0
     """Fraction of the images, chosen by the hash of their ids, to score the networks on and never to learn from; 0
     takes each network's own training.val-fraction, which holds out none by default."""
+    min_confidence: float = 0.0
+    """Masks with less confidence teach no segmentation network, 0 to 1; 0 takes all."""
     cam: CamConfig
     """The classifier."""
     seed: SeedConfig
@@ -77,6 +79,7 @@ class Run(ShardOptions):
         ShardOptions.__post_init__(self)
         if isinstance(self.rounds, int) and not 0 <= self.rounds <= MOST_ROUNDS:
             raise ConfigError(f"--rounds is {self.rounds}; allowed: 1 to {MOST_ROUNDS}, or 0 (the preset's)")
+        check_fraction("min_confidence", self.min_confidence)
 
     @property
     def num_rounds(self) -> int:
@@ -143,6 +146,7 @@ def run(config: Run) -> dict[str, Any]:
                     out=segmentation,
                     masks=masks,
                     start=start,
+                    min_confidence=config.min_confidence,
                     segmentation_network=config.segmentation,
                 ),
             )

@@ -117,6 +117,7 @@ class S3Server:
             scheme="http",
             region="us-east-1",
             allow_bucket_creation=True,
+            allow_bucket_deletion=True,
         )
 
     def make_bucket(self, name: str) -> str:

@@ -14,7 +14,7 @@ from engine.cluster import Cluster, connected
 from engine.config import AffinityInferenceConfig, CrfConfig, InferenceConfig, SeedConfig, WalkConfig
 from engine.errors import ConfigError, OutputError
 from engine.plain_settings import to_dict
-from engine.stages.networks import read_architecture
+from engine.stages.networks import MAP_KINDS, WALK_OF_KIND, read_architecture
 from engine.storage.filesystem import absolute, join, write_bytes
 from engine.storage.run_record import WORK_FOLDER, claim_output, commit, versions, write_json
 from engine.storage.weights import weights_hash
@@ -47,7 +47,7 @@ class Search(DataOptions):
     truth: str
     """True masks, of all images or of some: a folder of PNGs named by image stem, or a folder of mask shards."""
     cam: str
-    """Folder that jobs.train_cam wrote."""
+    """Folder that jobs.train_cam wrote; or jobs.train_segmentation, for the maps of a second round (--rewalk)."""
     affinity: str = ""
     """Folder that jobs.train_affinity wrote; not needed with --steps 0 --walk.num-steps 0."""
     cache: str = ""
@@ -95,6 +95,8 @@ class Search(DataOptions):
     """How the affinities are taken."""
     walk: WalkConfig
     """alpha, beta and steps that the search is compared with; radius and tolerance of every walk."""
+    rewalk: WalkConfig
+    """The same in the place of --walk, where --cam is a segmentation network."""
     crf: CrfConfig
     """The dense CRF of --top-k-crf."""
     seed: SeedConfig
@@ -155,13 +157,15 @@ def run(config: Search) -> dict[str, Any]:
         raise ConfigError("--crf.num-iterations is 0 with --top-k-crf; allowed: 1 or more")
     if config.search == "optuna":
         check_optuna()
+    walk_name = WALK_OF_KIND[read_architecture(config.cam, MAP_KINDS).kind]
+    config = replace(config, walk=getattr(config, walk_name))
     if config.walks and not config.affinity:
         raise ConfigError(
-            "--affinity is missing; give the folder of jobs.train_affinity, or --steps 0 --walk.num-steps 0"
+            f"--affinity is missing; give the folder of jobs.train_affinity, or --steps 0 --{walk_name}.num-steps 0"
         )
     crfs = crfs_of(config.crf, config.crf_values, num_draws=config.num_crfs, rng_seed=config.rng_seed)
     looks = _looks(config)
-    class_names = network_classes(config.cam, "cam", config)
+    class_names = network_classes(config.cam, MAP_KINDS, config)
     if config.walks:
         read_architecture(config.affinity, "affinity")
     true_masks = read_true_masks(
@@ -171,7 +175,7 @@ def run(config: Search) -> dict[str, Any]:
         rng_seed=config.rng_seed,
         allow_outside=config.allow_outside,
     )
-    _claim(config, true_masks, class_names)
+    _claim(config, walk_name, true_masks, class_names)
     cache = config.cache or join(config.out, "cache")
     places = []
     for look in looks:
@@ -212,7 +216,7 @@ def run(config: Search) -> dict[str, Any]:
     )
     cpu_s = sum(read_state(context, part).cpu_s for part in (*slices, *with_crf))
     print(f"counted in {cpu_s:.0f} s of CPU time")
-    return _report(config, plain, collect(context, with_crf), few[1:], seeds, manifest.num_rows)
+    return _report(config, walk_name, plain, collect(context, with_crf), few[1:], seeds, manifest.num_rows)
 
 
 def _looks(config: Search) -> list[Look]:
@@ -242,11 +246,11 @@ def _crf_slices(config: Search, few: Sequence[Sequence[Scored]], crfs: Sequence[
     return list({part.name: part for part in (first, *others)}.values())
 
 
-def _claim(config: Search, true_masks: TrueMasks, class_names: tuple[str, ...]) -> None:
+def _claim(config: Search, walk_name: str, true_masks: TrueMasks, class_names: tuple[str, ...]) -> None:
     settings = {
         "cam": {"inference": to_dict(config.cam_inference)},
         "affinity": {"inference": to_dict(config.affinity_inference)},
-        "walk": to_dict(config.walk),
+        walk_name: to_dict(config.walk),
         "crf": to_dict(config.crf),
         "search": {
             name: getattr(config, name)
@@ -309,6 +313,7 @@ def _sweep(config: Search, context: Context, cluster: Cluster) -> list[Slice]:
 
 def _report(
     config: Search,
+    walk_name: str,
     plain: list[Scored],
     with_crf: list[Scored],
     few: Sequence[Sequence[Scored]],
@@ -325,7 +330,7 @@ def _report(
     start, start_crf = (next((one for one in some if default.is_(one)), None) for some in (plain, with_crf))
     own_seeds = [one for one in seeds if one.scales == best.scales and one.enough]
     summary = {
-        "settings": _settings(config, best, own_seeds[0] if own_seeds else None),
+        "settings": _settings(config, walk_name, best, own_seeds[0] if own_seeds else None),
         "miou": best.miou,
         "miou_interval": None if best.low is None else [best.low, best.high],
         "miou_cross_validated": cross,
@@ -341,7 +346,7 @@ def _report(
     try:
         write_results(join(config.out, RESULTS), ranked, default)
         write_bytes(join(config.out, HEAT_MAPS), heat_maps(plain).encode())
-        names = tuple(network_classes(config.cam, "cam", config))
+        names = tuple(network_classes(config.cam, MAP_KINDS, config))
         beside = start_crf if best.with_crf else start
         write_bytes(join(config.out, CLASSES), class_bars(best, beside, names).encode())
         if seeds:
@@ -359,7 +364,7 @@ def _report(
     return summary
 
 
-def _settings(config: Search, best: Scored, seed: ScoredSeed | None) -> dict[str, Any]:
+def _settings(config: Search, walk_name: str, best: Scored, seed: ScoredSeed | None) -> dict[str, Any]:
     """What ``best.json`` changes; a part that was not searched is left out."""
     walk = replace(
         config.walk,
@@ -370,7 +375,7 @@ def _settings(config: Search, best: Scored, seed: ScoredSeed | None) -> dict[str
     settings: dict[str, Any] = {
         "cam": {"inference": to_dict(replace(config.cam_inference, scales=best.scales))},
         "affinity": {"inference": to_dict(config.affinity_inference)},
-        "walk": to_dict(walk),
+        walk_name: to_dict(walk),
     }
     if best.with_crf:
         settings["crf"] = to_dict(best.crf)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,7 @@ def fold_frozen_batch_norms(network: nn.Module) -> None:
     """Let every frozen batch norm act through the weights of the convolution that it follows, also while these learn.
 
     The same function of the same parameters under the same names, with the same gradients, but no pass over memory
-    for the norm, forward or back, and no copy of what it is given. In place; left as it is if that does not give the same.
+    for the norm, forward or back, and no copy of what it is given. In place; left as it is where the result would differ.
 
     Args:
         network: takes (B, 3, H, W); batch norms in training mode are not touched.
@@ -55,7 +55,8 @@ def fold_frozen_batch_norms(network: nn.Module) -> None:
     pairs, before = _pairs(network, picture)
     for convolution, parent, name in pairs:
         norm = getattr(parent, name)
-        convolution.forward = partial(_convolve_scaled, convolution, norm)
+        # in the place of the methods: another module in the parent would give the weights other names
+        convolution.forward = partial(_convolve_scaled, convolution, norm)  # type: ignore[method-assign]
         norm.forward = partial(_activate, norm)
     if not _alike(before, network(picture)):
         for convolution, parent, name in pairs:
@@ -77,9 +78,9 @@ class _Seen:
 
 def _convolve_scaled(convolution: nn.Conv2d, norm: nn.BatchNorm2d, features: Tensor) -> Tensor:
     """The convolution and the frozen batch norm after it, as one convolution."""
-    assert norm.running_mean is not None and norm.running_var is not None
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    bias = norm.bias - norm.running_mean * scale
+    mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+    scale = norm.weight * torch.rsqrt(variance + norm.eps)
+    bias = norm.bias - mean * scale
     if convolution.bias is not None:
         bias = bias + convolution.bias * scale
     weight = convolution.weight * scale.view(-1, 1, 1, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 from engine.records import Batch
-from engine.storage.filesystem import check_store
+from engine.storage.filesystem import bucket_of, check_bucket, check_store
 from engine.storage.pictures import file_of, read_pictures
 
 
@@ -19,19 +19,28 @@ class FetchImages:
         threads: images that are fetched at the same time.
         """
         self._pool = ThreadPoolExecutor(threads)
+        self._buckets = set[str]()
+        """That gave an image to this process."""
 
     def __call__(self, batch: Batch) -> Batch:
-        """Raises StoreUnavailableError when the store of the images is away for long, or refuses the account."""
+        """Raises StoreUnavailableError when the store of the images is away for long, has lost the bucket, or refuses
+        the account.
+        """
         encoded: list[bytes | None] = [None] * len(batch["uri"])
         errors: list[str | None] = list(batch["error"])
         wanted = [row for row, error in enumerate(errors) if error is None]
         for row, result in zip(wanted, read_pictures([batch["uri"][row] for row in wanted], self._pool), strict=True):
+            file = file_of(batch["uri"][row])
             if isinstance(result, bytes):
                 encoded[row] = result
-            else:
-                if not isinstance(result, FileNotFoundError):
-                    check_store(file_of(batch["uri"][row]))  # where the store is to blame, no image is
-                errors[row] = f"fetch: {result}"
+                self._buckets.add(bucket_of(file))
+                continue
+            # where the store is to blame, no image is
+            if not isinstance(result, FileNotFoundError):
+                check_store(file)
+            elif bucket_of(file) in self._buckets:
+                check_bucket(file)
+            errors[row] = f"fetch: {result}"
         empty: list[int | None] = [None] * len(encoded)
         return {
             **{name: values for name, values in batch.items() if name != "uri"},

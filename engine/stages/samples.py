@@ -145,14 +145,19 @@ class LoadSamples:
 
         Args:
             place: shard, and row among its held-out rows.
+
+        Raises:
+            StoreUnavailableError: as for :meth:`sample`.
         """
         crop = self._config.crop_px
         if place is not None:
             rows = self._read(place[0], held_out=True)
             try:
                 image = self._image(rows, place[1])
-            except (ImageError, OSError):
+            except (ImageError, FileNotFoundError):
                 pass
+            except OSError:
+                check_store(file_of(rows["uri"][place[1]]))
             else:
                 height, width = (max(1, round(side * crop / max(image.shape[:2]))) for side in image.shape[:2])
                 view = _View(size=(height, width), corner=(-((crop - height) // 2), -((crop - width) // 2)))

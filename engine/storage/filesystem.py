@@ -351,6 +351,24 @@ def _reason(error: OSError, probe: str) -> str:
     return str(error).replace(f"'{probe}' ", "")
 
 
+def check_bucket(location: str) -> None:
+    """Ask whether the bucket of a file that is not there is itself there; a local disk is not asked.
+
+    Raises:
+        StoreUnavailableError: there is no such bucket.
+        OSError: as :func:`engine.storage.retries.retry`.
+    """
+    bucket = bucket_of(location)
+    if bucket and not exists(bucket):
+        raise StoreUnavailableError(f"there is no bucket '{bucket}' any more")
+
+
+def bucket_of(location: str) -> str:
+    """``s3://bucket`` of a URI; nothing of a local path."""
+    filesystem, path = open_filesystem(location)
+    return "" if isinstance(filesystem, pafs.LocalFileSystem) else f"s3://{path.partition('/')[0]}"
+
+
 def check_store(location: str) -> None:
     """Ask the store of a file that could not be read whether the fault is its own; a local disk is not asked.
 

@@ -173,9 +173,7 @@ def _numbered(folder: Path, count: int, rows_per_shard: int) -> Manifest:
     )
 
 
-def _run_past(
-    deadly: Collection[int], manifest: Manifest, out: str, tried: Path | None = None
-) -> list[Committed]:
+def _run_past(deadly: Collection[int], manifest: Manifest, out: str, tried: Path | None = None) -> list[Committed]:
     committed: list[Committed] = []
     resources = ResourceConfig()
     steps = (

@@ -21,7 +21,7 @@ SPACE = ("--alphas", "0.7", "1.3", "4", "--betas", "1.5", "9", "--steps", "0", "
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Scenes, truth of some of them, and two networks that have learned nothing."""
+    """Scenes, truth of some of them, and three networks that have learned nothing."""
     root = tmp_path_factory.mktemp("search")
     make_scenes.run(make_scenes.MakeScenes(out=str(root / "scenes"), num_images=NUM_SCENES, width=104, height=96))
     (root / "truth").mkdir()
@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = tuple((root / "scenes" / "classes.txt").read_text().split())
     torch.manual_seed(0)
     tiny = preset("tiny")
-    for kind, config in (("cam", tiny.cam), ("affinity", tiny.affinity)):
+    for kind, config in (("cam", tiny.cam), ("affinity", tiny.affinity), ("segmentation", tiny.segmentation)):
         small: Any = replace(config, backbone="mobilenetv3_small_050", weights="random")  # type: ignore[type-var]
         architecture = Architecture.of(small, names)
         save_network(str(root / kind), architecture, build_pretrained(architecture, "random").state_dict())

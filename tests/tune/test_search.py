@@ -159,6 +159,20 @@ def test_alphas_of_the_seeds_are_searched_before_there_is_an_affinity_network(
 
 
 @pytest.mark.slow
+def test_walk_of_a_second_round_is_searched_on_the_segmentation_networks_maps(
+    folder: Path, found: dict[str, Any]
+) -> None:
+    second = ("--cam", str(folder / "segmentation"))
+    summary = _search(folder, "second", *SPACE, *second)
+    assert "walk" not in summary["settings"]
+    assert (summary["settings"]["rewalk"]["alpha"], summary["miou"]) != (8.0, summary["miou_default"])
+    labeled = _labeled_miou(folder, "masks-second", *second, "--config", str(folder / "second" / "best.json"))
+    assert summary["miou"] == pytest.approx(labeled, abs=1e-3)
+    (default,) = (row for row in _rows(folder, "second") if row["default"])
+    assert (default["alpha"], default["num_steps"]) == (8.0, 24)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [(), ("--early-stopping",)])
 def test_optuna_chooses_betas_and_goes_on_from_those_it_has_tried(
     folder: Path, found: dict[str, Any], more: tuple[str, ...]

@@ -120,6 +120,18 @@ def test_store_that_serves_nobody_any_more_is_no_images_fault_and_ends_the_run(
     assert reason in row["failure"]
 
 
+def test_bucket_that_is_gone_ends_the_run_where_it_gave_images_before(s3: S3Server, bucket: str) -> None:
+    name = bucket.removeprefix("s3://")
+    batch = {"uri": [f"{bucket}/a", f"{bucket}/nowhere", f"s3://no-such-{name}/a"], "error": [None] * 3}
+    stage = FetchImages(threads=2)
+    errors = stage(batch)["error"]
+    assert (errors[0], errors[1]) == (None, f"fetch: '{bucket}/nowhere' does not exist")
+    assert errors[2].startswith("fetch: ")
+    s3.filesystem().delete_dir(name)
+    with pytest.raises(StoreUnavailableError, match=f"there is no bucket '{bucket}' any more"):
+        stage(batch)
+
+
 def test_training_waits_for_a_store_and_ends_with_it_in_place_of_drawing_other_images(
     bucket: str, through: Through, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -144,3 +156,5 @@ def test_training_waits_for_a_store_and_ends_with_it_in_place_of_drawing_other_i
     through(lambda method, path: "expired")
     with pytest.raises(StoreUnavailableError, match="they have expired"):
         loader.sample(0, 0, 0)
+    with pytest.raises(StoreUnavailableError, match="they have expired"):
+        loader.held_out((0, 0))
