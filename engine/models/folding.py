@@ -45,7 +45,7 @@ def fold_frozen_batch_norms(network: nn.Module) -> None:
     """Let every frozen batch norm act through the weights of the convolution that it follows, also while these learn.
 
     The same function of the same parameters under the same names, with the same gradients, but no pass over memory
-    for the norm, forward or back, and no copy of what it is given. In place; left as it is where the result would differ.
+    for the norm, forward or back, and no copy of what it is given. In place; nothing is done where it would differ.
 
     Args:
         network: takes (B, 3, H, W); batch norms in training mode are not touched.
