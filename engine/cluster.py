@@ -28,6 +28,8 @@ QUIET = {
     "RAY_raylet_start_wait_time_s": "120",  # on a machine that is busy a node takes longer than the usual 30
     "RAY_worker_niceness": "0",
 }
+STARTS = 3
+"""Times that Ray is started before it is given up."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,13 +62,7 @@ def connected(resources: ResourceConfig) -> Iterator[Cluster]:
     else:
         cores = _num_cores()
         # Logical CPUs: two for each core, so that actors of a starved stage and Ray's own small tasks always fit.
-        ray.init(
-            address="local",
-            num_cpus=2 * cores + 2,
-            include_dashboard=False,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
+        _start_ray(num_cpus=2 * cores + 2)
     try:
         cluster = _describe(started_here=not joins)
         if not joins and resources.num_gpus > cluster.num_gpus:
@@ -78,6 +74,25 @@ def connected(resources: ResourceConfig) -> Iterator[Cluster]:
             yield cluster
     finally:
         ray.shutdown()
+
+
+def _start_ray(num_cpus: int) -> None:
+    """Start Ray here; again where a busy machine did not do it within Ray's own 30 seconds."""
+    for left in reversed(range(STARTS)):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
+            return
+        except Exception as error:
+            # Ray raises no type of its own
+            if not left or "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
 
 
 @contextmanager

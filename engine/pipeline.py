@@ -8,7 +8,6 @@ so that the guilty one alone becomes an error row. The only import of ray.data f
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
 import sys
@@ -19,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 import ray.data
-from ray.data import ActorPoolStrategy, DataContext
+from ray.data import ActorPoolStrategy
 from ray.data.context import AutoscalingConfig
 from ray.exceptions import RayError
 
@@ -38,6 +37,7 @@ from engine.storage.retries import expect_stores
 from engine.storage.run_record import WORK_FOLDER
 from engine.storage.shards import committed_shards, read_shard, write_shard
 from engine.timing import measured
+from engine.unhurried import unhurried_context
 
 UNGUARDED = ("manifest", "commit")
 """Steps whose failure is no single image's."""
@@ -352,15 +352,13 @@ def fitted(chain: Sequence[Pool], cluster: Cluster) -> list[Pool]:
 
 
 def _set_context(*, alone: bool, max_failed: int) -> None:
-    context = DataContext.get_current()
+    context = unhurried_context()
     # a pool grows when its actors have more waiting than this; with one shard at a time none ever waits
     usual = AutoscalingConfig().actor_pool_util_upscaling_threshold
     context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0 if alone else usual
     context.target_max_block_size = None  # a block is a shard and stays whole
     context.max_errored_blocks = max_failed  # a shard that keeps failing must not end the others
     context.max_consecutive_actor_init_deaths = MAX_DEATHS_AT_BIRTH
-    context.enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 class _Actor:

@@ -20,7 +20,7 @@ import ray.data
 import ray.train
 import ray.train.torch
 import torch
-from ray.data import ActorPoolStrategy, DataContext
+from ray.data import ActorPoolStrategy
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from torch import Tensor
 
@@ -38,6 +38,7 @@ from engine.fitting.learner import Learner, Samples, kept_weights
 from engine.objectives import Objective
 from engine.stages.sample_order import ends_epoch, num_steps, schedule
 from engine.stages.samples import LoadSamples, SampleSource
+from engine.unhurried import unhurried_context
 
 STEPS_PER_BLOCK = 4
 CHECKPOINT_FILE = "state.pt"
@@ -239,10 +240,7 @@ def _validated(learner: Learner, batches: Iterator[Samples], journal: _Journal) 
 
 
 def _batches(job: _Job, order: list[tuple[int, bool]], rank: int, world: int) -> Iterator[Samples]:
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.execution_options.preserve_order = True
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    unhurried_context().execution_options.preserve_order = True
     rows = [{"step": step, "held_out": held_out} for step, held_out in order]
     dataset = ray.data.from_items(rows, override_num_blocks=max(1, -(-len(rows) // STEPS_PER_BLOCK))).map_batches(
         LoadSamples,

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from engine import cluster
 from engine.cluster import connected
 from engine.config import ResourceConfig
 from tests.conftest import ROOT
@@ -17,13 +18,14 @@ from tests.conftest import ROOT
 def test_connection_that_stands_is_used_and_left_standing(ray_session: None) -> None:
     import ray
 
-    with connected(ResourceConfig()) as cluster:
-        assert (cluster.num_cpus, cluster.num_gpus, cluster.started_here) == (8, 0, False)
+    with connected(ResourceConfig()) as found:
+        assert (found.num_cpus, found.num_gpus, found.started_here) == (8, 0, False)
     assert ray.is_initialized()
 
 
 ALONE = """
 import ray
+from engine import cluster
 from engine.cluster import connected
 from engine.config import ResourceConfig
 from engine.errors import ConfigError
@@ -59,6 +61,7 @@ WAITING = """
 import time
 from dataclasses import dataclass
 
+from engine import cluster
 from engine.cluster import connected
 from engine.config import ResourceConfig
 from jobs.command import main
@@ -96,3 +99,32 @@ def test_sigterm_ends_a_job_as_ctrl_c_does() -> None:
     assert job.returncode == 1
     assert "interrupted: what was written stays" in err
     assert "***" not in err
+
+
+def test_node_that_a_busy_machine_starts_too_late_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[object] = []
+    ends: list[int] = []
+
+    def init(**options: object) -> None:
+        tries.append(options["num_cpus"])
+        if len(tries) < 3:
+            raise Exception("The current node timed out during startup. This could happen because ...")
+
+    monkeypatch.setattr(cluster.ray, "init", init)
+    monkeypatch.setattr(cluster.ray, "shutdown", lambda: ends.append(len(tries)))
+    cluster._start_ray(6)
+    assert (tries, ends) == ([6, 6, 6], [1, 2])
+    tries.clear()
+    monkeypatch.setattr(cluster, "STARTS", 2)
+    with pytest.raises(Exception, match="timed out during startup"):
+        cluster._start_ray(6)
+    assert tries == [6, 6]
+
+
+def test_other_trouble_of_ray_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        raise ValueError("no such address")
+
+    monkeypatch.setattr(cluster.ray, "init", init)
+    with pytest.raises(ValueError, match="no such address"):
+        cluster._start_ray(6)
