@@ -31,6 +31,7 @@ from engine.stages.commit import CommitShard
 from engine.stages.fetch import FetchImages
 from engine.stages.guard import BrokenProcessError, guarded
 from engine.stages.load_shard import LoadShard
+from engine.stages.memory import give_back_memory
 from engine.storage.filesystem import delete_folder, join
 from engine.storage.manifest import Manifest, SingleRows
 from engine.storage.retries import expect_stores
@@ -381,7 +382,10 @@ class _Actor:
         batch = to_batch(table)
         if "failure" in batch:  # of a pool before this one; the driver is to hear of it
             return table
-        return to_table(self._watch.watched(self._through, batch))
+        done = to_table(self._watch.watched(self._through, batch))
+        del batch
+        give_back_memory()
+        return done
 
     def _through(self, batch: Batch) -> Batch:
         if self._failure:

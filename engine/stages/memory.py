@@ -8,6 +8,7 @@ Letters: (H, W) pixels.
 
 from __future__ import annotations
 
+import ctypes
 import math
 from typing import Any
 
@@ -58,3 +59,17 @@ def enlarged(mask: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     )
     large: NDArray[Any] = mask[rows[:, None], columns]
     return large
+
+
+_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)
+"""Of glibc alone."""
+
+
+def give_back_memory() -> None:
+    """Hand what was freed back to the system: pictures of ever new sizes leave holes in the C library's heap.
+
+    An actor of the networks grew by 440 MB in 1,700 photographs without it, and keeps to 570 MB with it; a call takes
+    50 ms.
+    """
+    if _TRIM is not None:
+        _TRIM(0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from engine.stages import memory, scaling
 from engine.stages.cam import ComputeCam
 from engine.stages.guard import guarded
 from engine.stages.mask import MakeMask
-from engine.stages.memory import MASK_BYTES, enlarged, working_size
+from engine.stages.memory import MASK_BYTES, enlarged, give_back_memory, working_size
 from engine.stages.scaling import scaled_size
 from engine.stages.segment import Segment
 from engine.stages.walk import RefineCam
@@ -140,3 +142,23 @@ def test_picture_too_large_for_a_network_is_an_error_of_its_row(
     out = guarded("cam", stage, rows([png(picture(32, 32)), png(picture(80, 80))], [[], [1]]))
     assert out["error"][0] is None
     assert out["error"][1].startswith("cam: a network would be given 640 x 640 pixels")
+
+
+def test_freed_memory_between_what_is_kept_goes_back_to_the_system() -> None:
+    def resident_mb() -> float:
+        (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
+        return int(line.split()[1]) / 1024
+
+    buffer = ctypes.CDLL(None).malloc
+    buffer.argtypes, buffer.restype = [ctypes.c_size_t], ctypes.c_void_p
+    free = ctypes.CDLL(None).free
+    free.argtypes = [ctypes.c_void_p]
+    places = [buffer(100_000) for _ in range(2000)]  # below what is mapped apart
+    for place in places:
+        ctypes.memset(place, 1, 100_000)
+    for place in places[::2] + places[1:-1:2]:  # the last one holds the heap's end
+        free(place)
+    full = resident_mb()
+    give_back_memory()
+    assert resident_mb() < full - 100
+    free(places[-1])
