@@ -179,14 +179,15 @@ def measure(settings: Settings, *, data: str, truth: str, out: str, pairs: str) 
         dev = pq.read_table(join(out, "search-dev", search.RESULTS)).to_pylist()
         chosen = {with_crf: best_alpha(dev, steps[1], with_crf=with_crf) for with_crf in (False, True)}
         chosen_cam = best_alpha(dev, 0, with_crf=False)
+        alphas = tuple(sorted({*chosen.values(), chosen_cam}))
         search.run(
             search.Search(
                 **walked,
                 truth=parts["held"],
                 out=join(out, "search-held"),
-                alphas=tuple(sorted({*chosen.values(), chosen_cam})),
+                alphas=alphas,
                 steps=steps,
-                top_k_crf=6,  # all of them
+                top_k_crf=len(alphas) * len(steps),  # all of them
             )
         )
     held = pq.read_table(join(out, "search-held", search.RESULTS)).to_pylist()
