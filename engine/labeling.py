@@ -19,6 +19,7 @@ from engine.stages.cam import ComputeCam
 from engine.stages.guard import guarded
 from engine.stages.mask import MakeMask
 from engine.stages.networks import MAP_KINDS, WALK_OF_KIND, read_architecture
+from engine.stages.pamr import AdaptMaps
 from engine.stages.walk import AddBackground, RefineCam
 from engine.storage.filesystem import read_bytes
 
@@ -90,6 +91,7 @@ def label_images(
             if walks
             else AddBackground(walk, keep_cam=False),
         ),
+        *([("pamr", AdaptMaps(chosen.pamr, **shared))] if chosen.pamr.num_iterations > 0 else []),
         (
             "crf",
             MakeMask(

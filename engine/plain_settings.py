@@ -73,12 +73,16 @@ def _as_type(value: Any, hint: Any) -> Any:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two nested settings, a line ``name: old -> new`` each."""
+    """What differs between two nested settings, a line ``name: old -> new`` each.
+
+    A setting that ``old`` does not have, from before there was one, and that is off in ``new`` (0, false, "") is the
+    same: a new version goes on with what an older one began.
+    """
     lines: list[str] = []
     for name in sorted(old.keys() | new.keys()):
         before, after = old.get(name), new.get(name)
         if isinstance(before, dict) and isinstance(after, dict):
             lines += differences(before, after, f"{prefix}{name}.")
-        elif before != after:
+        elif before != after and (name in old or after):
             lines.append(f"{prefix}{name}: {before} -> {after}")
     return lines

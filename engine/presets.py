@@ -9,6 +9,7 @@ from engine.config import (
     AffinityConfig,
     AffinityInferenceConfig,
     CamConfig,
+    CamInferenceConfig,
     CrfConfig,
     InferenceConfig,
     ResourceConfig,
@@ -30,7 +31,7 @@ def _small() -> Settings:
         num_epochs=6, batch_size=16, crop_px=256, long_side_px=(256, 420), learning_rate=2e-4, head_learning_rate=2e-3
     )
     return Settings(
-        cam=CamConfig(training=crops, inference=InferenceConfig()),
+        cam=CamConfig(training=crops, inference=CamInferenceConfig()),
         walk=WalkConfig(num_steps=64),
         crf=MILD_CRF,
         affinity=AffinityConfig(
@@ -83,19 +84,19 @@ def _default() -> Settings:
         precision="bfloat16",
     )
     resnet: dict[str, Any] = dict(backbone="resnet50", weights="hub", stride=16)
-    sight = InferenceConfig(long_side_px=512, scales=(0.5, 1.0, 1.5), precision="bfloat16")
+    sight: dict[str, Any] = dict(long_side_px=512, precision="bfloat16")
     return Settings(
-        cam=CamConfig(training=crops, inference=sight, **resnet),
+        cam=CamConfig(training=crops, inference=CamInferenceConfig(scales=(0.5, 1.0, 1.5), **sight), **resnet),
         seed=SeedConfig(long_side_px=0),
         crf=MILD_CRF,
         affinity=AffinityConfig(
             training=replace(crops, num_epochs=4, batch_size=16),
-            inference=AffinityInferenceConfig(long_side_px=512, precision="bfloat16"),
+            inference=AffinityInferenceConfig(**sight),
             **resnet,
         ),
         segmentation=SegmentationConfig(
             training=replace(crops, num_epochs=20),
-            inference=replace(sight, scales=(0.75, 1.0, 1.25)),
+            inference=InferenceConfig(scales=(0.75, 1.0, 1.25), **sight),
             head_channels=256,
             confidence_power=2.0,
             **resnet,
@@ -120,10 +121,10 @@ def _paper() -> Settings:
         clip_norm=1e9,
     )
     resnet: dict[str, Any] = dict(backbone="resnet50", weights="hub", stride=8)
-    sight = InferenceConfig(long_side_px=0, scales=(1.0, 0.5, 1.5, 2.0))
+    sight: dict[str, Any] = dict(long_side_px=0, scales=(1.0, 0.5, 1.5, 2.0))
     return replace(
         default,
-        cam=CamConfig(training=crops, inference=sight, **resnet),
+        cam=CamConfig(training=crops, inference=CamInferenceConfig(**sight), **resnet),
         seed=SeedConfig(alpha_low=4.0, alpha_high=32.0, long_side_px=0),
         affinity=AffinityConfig(
             training=replace(crops, num_epochs=8, batch_size=8),
@@ -132,7 +133,9 @@ def _paper() -> Settings:
         ),
         walk=WalkConfig(alpha=16.0, beta=8.0, num_steps=256),
         crf=CrfConfig(),
-        segmentation=SegmentationConfig(training=crops, inference=sight, head_channels=256, **resnet),
+        segmentation=SegmentationConfig(
+            training=crops, inference=InferenceConfig(**sight), head_channels=256, **resnet
+        ),
     )
 
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import tyro
 
 from engine.cluster import Cluster
-from engine.config import InferenceConfig, ShardConfig
+from engine.config import CamInferenceConfig, ShardConfig
 from engine.pipeline import Pool, Step, network_pool
 from engine.plain_settings import to_dict
 from engine.records import tag_schema
@@ -49,7 +49,7 @@ class CheckTags(ShardOptions):
     """A tag of the manifest is contradicted when the classifier gives it less than this probability."""
     miss_above: float = 0.95
     """A tag that the manifest lacks is listed when the classifier gives it more than this probability."""
-    cam_inference: Annotated[InferenceConfig, tyro.conf.arg(name="cam.inference")]
+    cam_inference: Annotated[CamInferenceConfig, tyro.conf.arg(name="cam.inference")]
     """How the classifier looks at an image."""
     shards: ShardConfig
     """The output's layout."""

@@ -9,7 +9,15 @@ from typing import Annotated, Any
 import tyro
 
 from engine.cluster import Cluster
-from engine.config import AffinityInferenceConfig, ConfidenceConfig, CrfConfig, InferenceConfig, ShardConfig, WalkConfig
+from engine.config import (
+    AffinityInferenceConfig,
+    CamInferenceConfig,
+    ConfidenceConfig,
+    CrfConfig,
+    PamrConfig,
+    ShardConfig,
+    WalkConfig,
+)
 from engine.errors import ConfigError
 from engine.ops.confidence import LEVELS
 from engine.pipeline import Pool, Step, crf_pool, network_pool
@@ -18,6 +26,7 @@ from engine.records import mask_schema
 from engine.stages.cam import ComputeCam
 from engine.stages.mask import MakeMask
 from engine.stages.networks import MAP_KINDS, WALK_OF_KIND, read_architecture
+from engine.stages.pamr import AdaptMaps
 from engine.stages.walk import AddBackground, RefineCam
 from engine.storage.weights import weights_hash
 from jobs.command import main
@@ -37,7 +46,7 @@ class Label(ShardOptions):
     """Also write the masks of the CAM alone and of the walk without dCRF: columns mask_cam and mask_walk."""
     profile: bool = False
     """Print where the time went, stage by stage, and write it into summary.json."""
-    cam_inference: Annotated[InferenceConfig, tyro.conf.arg(name="cam.inference")]
+    cam_inference: Annotated[CamInferenceConfig, tyro.conf.arg(name="cam.inference")]
     """How the activation maps are taken."""
     affinity_inference: Annotated[AffinityInferenceConfig, tyro.conf.arg(name="affinity.inference")]
     """How the affinities are taken."""
@@ -45,6 +54,8 @@ class Label(ShardOptions):
     """Background and random walk."""
     rewalk: WalkConfig
     """The same in the place of --walk, where --cam is a segmentation network."""
+    pamr: PamrConfig = field(default_factory=PamrConfig)
+    """A local refinement between the walk and the dCRF, off by default."""
     crf: CrfConfig
     """The dense CRF."""
     confidence: ConfidenceConfig = field(default_factory=ConfidenceConfig)
@@ -71,6 +82,8 @@ def run(config: Label) -> dict[str, Any]:
         "confidence": to_dict(config.confidence),
         "shards": to_dict(config.shards),
     }
+    if config.pamr.num_iterations > 0:
+        settings["pamr"] = to_dict(config.pamr)
     inputs = {"cam": weights_hash(config.cam), "keep_stages": str(config.keep_stages)}
     class_names = network_classes(config.cam, MAP_KINDS, config)
     if walks:
@@ -102,6 +115,8 @@ def run(config: Label) -> dict[str, Any]:
             "confidence": config.confidence.after(LEVELS[kind]),
         }
         networks = [Step(name="cam", stage=ComputeCam, arguments=cam), refining]
+        if config.pamr.num_iterations > 0:
+            networks.append(Step(name="pamr", stage=AdaptMaps, arguments={"config": config.pamr, **network}))
         if config.crf.backend == "torch":
             masking = Step(name="crf", stage=MakeMask, arguments={**mask, "device": config.resources.device})
             return [network_pool([*networks, masking], config.resources, cluster)]

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from engine.cluster import Cluster
-from engine.config import InferenceConfig, SeedConfig, ShardConfig
+from engine.config import CamInferenceConfig, SeedConfig, ShardConfig
 from engine.pipeline import Pool, Step, crf_pool, network_pool
 from engine.plain_settings import to_dict
 from engine.records import seed_schema
@@ -28,7 +28,7 @@ class MakeSeeds(ShardOptions):
 
     cam: str
     """Folder that jobs.train_cam wrote, or jobs.train_segmentation."""
-    cam_inference: Annotated[InferenceConfig, tyro.conf.arg(name="cam.inference")]
+    cam_inference: Annotated[CamInferenceConfig, tyro.conf.arg(name="cam.inference")]
     """How the activation maps are taken."""
     seed: SeedConfig
     """How sure a cell must be."""

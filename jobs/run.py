@@ -18,6 +18,7 @@ from engine.config import (
     CamConfig,
     ConfidenceConfig,
     CrfConfig,
+    PamrConfig,
     SeedConfig,
     SegmentationConfig,
     ShardConfig,
@@ -66,6 +67,8 @@ class Run(ShardOptions):
     """Background and random walk of the classifier's maps."""
     rewalk: WalkConfig
     """Background and random walk of the segmentation network's maps, from the second round on."""
+    pamr: PamrConfig
+    """A local refinement between the walk and the dCRF, off by default."""
     crf: CrfConfig
     """The dense CRF."""
     confidence: ConfidenceConfig
@@ -133,6 +136,7 @@ def run(config: Run) -> dict[str, Any]:
                     affinity_inference=config.affinity.inference,
                     walk=config.walk,
                     rewalk=config.rewalk,
+                    pamr=config.pamr,
                     crf=config.crf,
                     confidence=config.confidence,
                     shards=config.shards,
@@ -237,7 +241,7 @@ def _scores(config: Run, *, masks: str, segmented: str) -> dict[str, Any]:
 
 
 def _record(config: Run) -> dict[str, Any]:
-    parts = ("cam", "seed", "affinity", "walk", "rewalk", "crf", "confidence", "segmentation", "shards")
+    parts = ("cam", "seed", "affinity", "walk", "rewalk", "pamr", "crf", "confidence", "segmentation", "shards")
     return {
         "job": "run",
         "settings": {name: to_dict(getattr(config, name)) for name in parts},

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from engine.cluster import Cluster, connected
-from engine.config import AffinityInferenceConfig, CrfConfig, InferenceConfig, SeedConfig, WalkConfig
+from engine.config import AffinityInferenceConfig, CamInferenceConfig, CrfConfig, SeedConfig, WalkConfig
 from engine.errors import ConfigError, OutputError
 from engine.plain_settings import to_dict
 from engine.stages.networks import MAP_KINDS, WALK_OF_KIND, read_architecture
@@ -89,7 +89,7 @@ class Search(DataOptions):
     """Draws for the confidence intervals; 0 leaves them out."""
     rng_seed: int = 0
     """Seed of the order of the images, of random configurations and of the bootstrap."""
-    cam_inference: Annotated[InferenceConfig, tyro.conf.arg(name="cam.inference")]
+    cam_inference: Annotated[CamInferenceConfig, tyro.conf.arg(name="cam.inference")]
     """How the activation maps are taken."""
     affinity_inference: Annotated[AffinityInferenceConfig, tyro.conf.arg(name="affinity.inference")]
     """How the affinities are taken."""

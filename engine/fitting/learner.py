@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.config import TrainingConfig
+from engine.errors import ConfigError
 from engine.fitting.averaging import averaged
 from engine.models.backbone import Backbone
 from engine.models.folding import fold_frozen_batch_norms
@@ -39,8 +40,13 @@ class Learner:
         self._rank, self._num_workers = rank, num_workers
         torch.manual_seed(config.rng_seed)
         self._network = objective.build().to(device).to(memory_format=torch.channels_last)
+        backbone = cast(Backbone, self._network.backbone)
+        if config.frozen_levels > 0:
+            try:
+                backbone.freeze_levels(config.frozen_levels)
+            except ValueError as error:
+                raise ConfigError(f"training.{error}") from error
         if config.freeze_batch_norm:
-            backbone = cast(Backbone, self._network.backbone)
             backbone.freeze_batch_norm()
             if not config.compile:  # torch.compile does the like
                 fold_frozen_batch_norms(backbone)

@@ -1,7 +1,8 @@
-"""ImageNet backbones from timm, dilated to the stride that is asked for.
+"""Backbones from timm: convolutional ones dilated to the stride that is asked for, and vision transformers.
 
-Source: section 4.1 of the paper (the last blocks keep their resolution by dilation); authors' VGG-16 for the pools.
-Letters: B batch, (H, W) pixels, (h, w) cells of a level, D channels of a level.
+Source: section 4.1 of the paper (the last blocks keep their resolution by dilation); authors' VGG-16 for the pools. A
+transformer (DINO, CLIP, DINOv2 and others of timm) has its patches' side as its stride, and an attention to read.
+Letters: B batch, (H, W) pixels, (h, w) cells of a level, N = h * w, D channels of a level, L blocks.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any, Self
 
 import timm
 import torch
+from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
 
@@ -34,8 +36,8 @@ class Backbone(nn.Module):
         """Build it with random weights.
 
         Args:
-            name: a timm model that offers features, for example ``resnet50``.
-            stride: pixels a cell of the last level: 8, 16 or 32.
+            name: a timm model that offers features, for example ``resnet50`` or ``vit_small_patch16_224.dino``.
+            stride: pixels a cell of the last level: 8, 16 or 32; of a transformer its patches' side.
             mean: mean of red, green and blue that the weights expect, in units of 1.
             std: their standard deviation.
 
@@ -46,6 +48,7 @@ class Backbone(nn.Module):
         model: Any = _create(name, stride)
         self.timm_model = model
         self._batch_norm_is_frozen = False
+        self._frozen: tuple[nn.Module, ...] = ()
         self.channels: list[int] = list(model.feature_info.channels())
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
@@ -72,14 +75,95 @@ class Backbone(nn.Module):
                 module.eval()
                 module.requires_grad_(False)
 
+    def freeze_levels(self, num_levels: int) -> None:
+        """Hold all that the first levels are made of as it is, also under ``train()``.
+
+        Args:
+            num_levels: 0 freezes nothing, ``len(channels)`` everything.
+
+        Raises:
+            ValueError: it has not so many levels.
+        """
+        if not 0 <= num_levels <= len(self.channels):
+            raise ValueError(f"frozen_levels is {num_levels}; allowed: 0 to the backbone's {len(self.channels)}")
+        if num_levels == 0:
+            return
+        if num_levels == len(self.channels):
+            frozen = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        else:
+            frozen = self._parameters_of(num_levels)
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        held = {id(parameter) for parameter in frozen}
+        self._frozen = tuple(
+            module
+            for module in self.modules()
+            if any(id(parameter) in held for parameter in module.parameters(recurse=False))
+        )
+        self.train(self.training)
+
+    def _parameters_of(self, num_levels: int) -> list[nn.Parameter]:
+        """The learning parameters that the first levels depend on, found by a backward pass over a small picture."""
+        learning = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        was_training = self.training
+        self.eval()  # a batch norm in training mode would count the picture in
+        with torch.enable_grad():
+            levels = self(torch.zeros(1, 3, 64, 64, device=self.mean.device))[:num_levels]
+            total = torch.stack([level.sum() for level in levels]).sum()
+            gradients = torch.autograd.grad(total, learning, allow_unused=True)
+        self.train(was_training)
+        return [parameter for parameter, one in zip(learning, gradients, strict=True) if one is not None]
+
     def train(self, mode: bool = True) -> Self:
-        """As torch's, but frozen batch norms stay as they are."""
+        """As torch's, but what is frozen stays as it is."""
         super().train(mode)
         if self._batch_norm_is_frozen:
             for module in self.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
+        for module in self._frozen:
+            module.eval()
         return self
+
+    @property
+    def has_attention(self) -> bool:
+        """Whether it is a transformer whose attention can be read."""
+        return bool(_attentions(self.timm_model))
+
+    def with_attention(self, images: Tensor, *, num_blocks: int) -> tuple[list[Tensor], Tensor]:
+        """The levels, and how much each cell looks at each other one.
+
+        Args:
+            images: as :meth:`forward` takes them.
+            num_blocks: the attention is the mean over the last so many blocks, and over their heads.
+
+        Returns:
+            The levels; and (B, N, N) float in [0, 1], row by row what a cell looks at. What it gives to tokens that
+            are no cells is left out, so that rows sum to 1 at most.
+
+        Raises:
+            ValueError: it has no attention that can be read.
+        """
+        blocks = _attentions(self.timm_model)[-num_blocks:]
+        if not blocks:
+            raise ValueError("the backbone has no attention; allowed: vision transformers of timm")
+        seen: list[Tensor] = []
+
+        def keep(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            seen.append(arguments[0].mean(dim=1))
+
+        hooks = [block.attn_drop.register_forward_pre_hook(keep) for block in blocks]
+        fused = [block.fused_attn for block in blocks]
+        try:
+            for block in blocks:
+                block.fused_attn = False  # the fused kernel keeps the weights to itself
+            levels = self(images)
+        finally:
+            for hook, block, was_fused in zip(hooks, blocks, fused, strict=True):
+                hook.remove()
+                block.fused_attn = was_fused
+        num_cells = levels[-1].shape[-2] * levels[-1].shape[-1]
+        return levels, torch.stack(seen).mean(dim=0)[:, -num_cells:, -num_cells:]
 
     @torch.no_grad()
     def _check_stride(self, name: str, stride: int) -> None:
@@ -90,13 +174,19 @@ class Backbone(nn.Module):
             last = self(torch.zeros(1, 3, side, side))[-1]
         except (AssertionError, RuntimeError) as error:
             raise ValueError(
-                f"backbone {name!r} takes no images of any size; allowed: convolutional timm models"
+                f"backbone {name!r} takes no images of any size; allowed: convolutional timm models, and transformers "
+                "that timm can give another size"
             ) from error
         finally:
             self.train(was_training)
         if last.ndim != 4 or last.shape[-1] * stride != side:
             raise ValueError(
-                f"backbone {name!r} gives no features at stride {stride}; allowed: models that timm can dilate"
+                f"backbone {name!r} gives no features at stride {stride}; allowed: "
+                + (
+                    f"{side // last.shape[-1]}, the side of its patches"
+                    if isinstance(self.timm_model, FeatureGetterNet)
+                    else "models that timm can dilate"
+                )
             )
 
 
@@ -109,11 +199,28 @@ def _create(name: str, stride: int) -> nn.Module:
     except (AssertionError, TypeError):  # timm cannot dilate it: VGG and others without the option
         pass
     try:
+        return _transformer(name)
+    except (AssertionError, AttributeError, TypeError):  # no transformer that takes images of any size
+        pass
+    try:
         model = timm.create_model(name, features_only=True, pretrained=False)
     except (AssertionError, TypeError, RuntimeError) as error:
         raise ValueError(f"backbone {name!r} offers no features; allowed: timm models with features_only") from error
     _dilate(model, stride)
     return model
+
+
+def _transformer(name: str) -> nn.Module:
+    """A vision transformer that takes images of any size; its levels are the outputs of three of its blocks."""
+    model: Any = timm.create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True, dynamic_img_pad=True)
+    depth = len(model.blocks)
+    ends = tuple(depth * third // 3 - 1 for third in (1, 2, 3))
+    return FeatureGetterNet(model, out_indices=ends, norm=True)  # the last norm is part of what the weights learned
+
+
+def _attentions(model: nn.Module) -> list[Any]:
+    """The self-attention of each block, in their order."""
+    return [module for module in model.modules() if hasattr(module, "fused_attn") and hasattr(module, "attn_drop")]
 
 
 def _dilate(model: nn.Module, stride: int) -> None:

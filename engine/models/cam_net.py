@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.models.backbone import Backbone
+from engine.ops.attention import spread_along_attention
 
 
 class CamNetwork(nn.Module):
@@ -28,14 +29,24 @@ class CamNetwork(nn.Module):
         logits: Tensor = self.classifier(features).mean(dim=(2, 3))
         return logits
 
-    def maps(self, images: Tensor, classes: Tensor) -> Tensor:
+    def maps(self, images: Tensor, classes: Tensor, *, attention_steps: int = 0, attention_blocks: int = 8) -> Tensor:
         """Activation maps of the classes that are asked for.
 
         Args:
             images: (B, 3, H, W) in [0, 255].
             classes: (K,) int64, numbers of classes from 0.
+            attention_steps: times that the maps are spread along the attention of a transformer backbone; 0 is never.
+            attention_blocks: last blocks whose attention it is.
 
         Returns:
-            (B, K, h, w) of any sign.
+            (B, K, h, w) of any sign; not negative when they were spread.
+
+        Raises:
+            ValueError: they are to be spread, and the backbone has no attention.
         """
-        return functional.conv2d(self.backbone(images)[-1], self.classifier.weight[classes])
+        weight = self.classifier.weight[classes]
+        if attention_steps == 0:
+            return functional.conv2d(self.backbone(images)[-1], weight)
+        levels, attention = self.backbone.with_attention(images, num_blocks=attention_blocks)
+        maps = functional.conv2d(levels[-1], weight).relu()
+        return spread_along_attention(maps, attention, num_steps=attention_steps)

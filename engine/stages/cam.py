@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.config import InferenceConfig
-from engine.errors import ImageError
+from engine.config import CamInferenceConfig
+from engine.errors import ConfigError, ImageError
 from engine.models.cam_net import CamNetwork
 from engine.models.segmentation_net import SegmentationNetwork
 from engine.ops.cam import merge_cams, normalize_cam
@@ -30,7 +30,7 @@ class ComputeCam:
     """Reads ``encoded``, ``class_ids``; adds ``cam`` (K, h, w); sets ``height``, ``width``; fills ``error``."""
 
     def __init__(
-        self, weights: str, config: InferenceConfig, *, device: str, images_per_pass: int, max_pixels: int
+        self, weights: str, config: CamInferenceConfig, *, device: str, images_per_pass: int, max_pixels: int
     ) -> None:
         """Args:
         weights: what ``jobs.train_cam`` or ``jobs.train_segmentation`` wrote.
@@ -38,10 +38,19 @@ class ComputeCam:
 
         Raises:
             WeightsError: the weights cannot be used.
+            ConfigError: the maps are to be spread along an attention that the backbone does not have.
         """
-        network, _ = load_for_inference(weights, MAP_KINDS, device)
+        network, architecture = load_for_inference(weights, MAP_KINDS, device)
         assert isinstance(network, CamNetwork | SegmentationNetwork)
+        if isinstance(network, CamNetwork) and config.attention_steps > 0 and not network.backbone.has_attention:
+            raise ConfigError(
+                f"cam.inference.attention_steps is {config.attention_steps}; allowed: 0 for the backbone "
+                f"'{architecture.backbone}', which has no attention"
+            )
         self._network = network
+        self._spread: dict[str, int] = {}
+        if isinstance(network, CamNetwork):
+            self._spread = {"attention_steps": config.attention_steps, "attention_blocks": config.attention_blocks}
         self._config = config
         self._device = device
         self._images_per_pass = images_per_pass
@@ -125,6 +134,6 @@ class ComputeCam:
         with torch.autocast(
             self._device, dtype=torch.bfloat16, enabled=self._config.precision == "bfloat16", cache_enabled=False
         ):
-            maps = self._network.maps(torch.cat(flipped), index).float()
+            maps = self._network.maps(torch.cat(flipped), index, **self._spread).float()
         plain, *mirrored = torch.split(maps, len(pictures))
         return [plain, *(part.flip(-1) for part in mirrored)]

@@ -106,6 +106,12 @@ def test_differences_name_what_changed_appeared_and_went() -> None:
     assert differences(old, old) == []
 
 
+def test_a_setting_that_older_versions_did_not_have_and_that_is_off_is_no_difference() -> None:
+    assert differences({"walk": {"beta": 8.0}}, {"walk": {"beta": 8.0, "later": 0, "other": False}}) == []
+    assert differences({"walk": {}}, {"walk": {"later": 2}}) == ["walk.later: None -> 2"]
+    assert differences({"walk": {"later": 2}}, {"walk": {"later": 0}}) == ["walk.later: 2 -> 0"]
+
+
 def _training(**changes: Any) -> object:
     return replace(preset("tiny").cam.training, **changes)
 

@@ -48,6 +48,19 @@ def test_arrays_paths_and_pillow_images_give_the_same_mask(weights: dict[str, st
     assert results[0].class_names == CLASS_NAMES
 
 
+def test_local_refinement_in_the_place_of_the_dcrf_gives_other_probabilities(weights: dict[str, str]) -> None:
+    without = replace(_settings(), crf=replace(_settings().crf, num_iterations=0))
+    refined = replace(without, pamr=replace(without.pamr, num_iterations=5, long_side_px=64))
+    before, after = (
+        engine.label_images([picture(60, 80)], [["cat", "bird"]], **weights, settings=settings)[0]
+        for settings in (without, refined)
+    )
+    assert after.error is None
+    assert after.mask is not None
+    assert after.mask.shape == (60, 80)
+    assert after.confidence != before.confidence
+
+
 def test_segmentation_network_in_the_place_of_the_classifier_takes_the_walk_of_a_second_round(
     weights: dict[str, str], tmp_path: Path
 ) -> None:

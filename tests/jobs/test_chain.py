@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from engine.config import WalkConfig
+from engine.config import PamrConfig, WalkConfig
 from engine.errors import OutputError
 from engine.records import decode_mask, mask_schema
 from engine.stages.networks import load_network
@@ -290,6 +290,7 @@ def test_bad_images_end_in_error_rows_and_too_many_of_them_in_status_1(
         data=str(bad / "manifest.csv"),
         out=str(bad / "masks"),
         walk=WalkConfig(num_steps=0),
+        pamr=PamrConfig(num_iterations=2, long_side_px=48),  # in the place of both
         crf=replace(CHAIN_SETTINGS.crf, num_iterations=0),
         keep_stages=False,
         allow_outside=True,  # the good ones lie among the scenes
@@ -308,7 +309,11 @@ def test_bad_images_end_in_error_rows_and_too_many_of_them_in_status_1(
     }
     for row in _rows(config.out):
         assert all((row[column] is None) == (row["error"] is not None) for column in ("mask", "height", "width"))
-    assert _json(config.out, "summary.json")["errors"] == {"fetch": 1, "decode": 1, "manifest": 1}
+    summary = _json(config.out, "summary.json")
+    assert summary["errors"] == {"fetch": 1, "decode": 1, "manifest": 1}
+    assert summary["stage_seconds"]["pamr"] > 0
+    with pytest.raises(OutputError, match="pamr"):
+        label.run(replace(config, pamr=PamrConfig()))
 
     lenient = replace(config, max_error_fraction=1.0)
     assert main(label.Label, lambda _: label.run(lenient), arguments) == 0

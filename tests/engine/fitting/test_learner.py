@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.config import TrainingConfig
+from engine.errors import ConfigError
 from engine.fitting.learner import Learner, Samples, kept_weights
 from engine.objectives import Objective
 from tests.engine.stages.examples import CLASS_NAMES, network_config
@@ -132,3 +133,18 @@ def test_compiled_network_learns_the_same_under_the_same_names(monkeypatch: pyte
     for name, value in plain.weights().items():
         torch.testing.assert_close(compiled.weights()[name], value)
     assert compiled.validate([_samples(1)]) == pytest.approx(plain.validate([_samples(1)]))
+
+
+def test_frozen_levels_keep_their_weights_and_the_rest_learns() -> None:
+    objective = Objective.of(network_config("cam"), CLASS_NAMES)
+    for num_levels in (2, 5):
+        learner = Learner(objective, replace(CONFIG, frozen_levels=num_levels, ema_decay=0.5), CPU)
+        before = learner.weights()
+        learner.step(0, NUM_STEPS, _samples(0))
+        after = learner.weights()
+        moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
+        assert "classifier.weight" in moved
+        assert not any(name.startswith("backbone.timm_model.conv_stem") for name in moved)
+        assert any(name.startswith("backbone.") for name in moved) == (num_levels < 5)
+    with pytest.raises(ConfigError, match=r"training.frozen_levels is 9; allowed: 0 to the backbone's 5"):
+        Learner(objective, replace(CONFIG, frozen_levels=9), CPU)

@@ -98,11 +98,90 @@ def test_frozen_batch_norms_stay_frozen_under_train() -> None:
     ("name", "why"),
     [
         ("resnet51", "allowed: a model name of timm"),
-        ("vit_tiny_patch16_224", "allowed: convolutional timm models"),
+        ("swin_tiny_patch4_window7_224", "allowed: "),
+        ("vit_tiny_patch16_224", "stride 8; allowed: 16, the side of its patches"),
         ("mixer_s16_224", "allowed: "),
     ],
 )
 def test_backbone_that_cannot_serve_is_refused_by_name(name: str, why: str) -> None:
     with pytest.raises(ValueError, match=name) as refused:
-        Backbone(name, stride=16)
+        Backbone(name, stride=8 if name == "vit_tiny_patch16_224" else 16)
     assert why in str(refused.value)
+
+
+@pytest.mark.parametrize("num_levels", [1, 3, 5])
+def test_frozen_levels_stay_and_the_others_learn(num_levels: int) -> None:
+    backbone = Backbone("resnet18", stride=16)
+    backbone.freeze_levels(num_levels)
+    backbone.train()
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    levels = backbone(torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8))
+    assert [level.requires_grad for level in levels] == [False] * num_levels + [True] * (5 - num_levels)
+    if num_levels < 5:
+        levels[-1].sum().backward()
+    stem = ["conv1", "bn1"]
+    held = [*stem, *(f"layer{number}." for number in range(1, num_levels))]
+    after = backbone.state_dict()
+    for name, parameter in backbone.timm_model.named_parameters():
+        assert parameter.requires_grad != name.startswith(tuple(held)), name
+    for name, value in before.items():
+        if name.removeprefix("timm_model.").startswith(tuple(held)):
+            assert torch.equal(after[name], value), name  # running statistics too
+        elif name.endswith("running_mean") and num_levels < 5:
+            assert not torch.equal(after[name], value), name
+
+
+def test_more_frozen_levels_than_there_are_are_refused() -> None:
+    with pytest.raises(ValueError, match="frozen_levels is 6; allowed: 0 to the backbone's 5"):
+        Backbone("resnet18", stride=16).freeze_levels(6)
+
+
+TRANSFORMERS = ("vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "eva02_tiny_patch14_224")
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+@torch.inference_mode()
+def test_transformer_gives_levels_of_any_size_and_its_attention(name: str) -> None:
+    side = 14 if "patch14" in name else 16
+    torch.manual_seed(0)
+    backbone = Backbone(name, stride=side).eval()
+    images = torch.randint(0, 256, (2, 3, 5 * side, 3 * side - 7), dtype=torch.uint8)
+    levels, attention = backbone.with_attention(images, num_blocks=4)
+    assert [level.shape for level in levels] == [(2, channels, 5, 3) for channels in backbone.channels]
+    assert len(levels) == 3
+    assert attention.shape == (2, 15, 15)
+    assert float(attention.min()) >= 0
+    assert 0.5 < float(attention.sum(dim=2).min()) <= float(attention.sum(dim=2).max()) <= 1 + 1e-5
+    for level, alone in zip(levels, backbone(images), strict=True):  # with the fused kernel again
+        torch.testing.assert_close(level, alone, rtol=1e-3, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_attention_is_read_from_the_last_blocks_cell_by_cell() -> None:
+    torch.manual_seed(0)
+    backbone = Backbone("vit_tiny_patch16_224", stride=16).eval()
+    model = backbone.timm_model.model
+    images = torch.rand(1, 3, 32, 48) * 255
+    expected = []
+    tokens = model._pos_embed(model.patch_embed((images / 255 - backbone.mean) / backbone.std))
+    for block in model.blocks:
+        looked = block.norm1(tokens)
+        query, key, _ = block.attn.qkv(looked).reshape(1, 7, 3, 3, 64).permute(2, 0, 3, 1, 4).unbind(0)
+        expected.append((query @ key.transpose(-2, -1) / 8).softmax(dim=-1).mean(dim=1)[:, 1:, 1:])
+        tokens = block(tokens)
+    _, attention = backbone.with_attention(images, num_blocks=2)
+    torch.testing.assert_close(attention, torch.stack(expected[-2:]).mean(dim=0), rtol=1e-4, atol=1e-5)
+
+
+def test_convolutions_have_no_attention() -> None:
+    backbone = Backbone("mobilenetv3_small_050", stride=16).eval()
+    assert not backbone.has_attention
+    with pytest.raises(ValueError, match="no attention; allowed: vision transformers"):
+        backbone.with_attention(torch.zeros(1, 3, 32, 32), num_blocks=1)
+
+
+def test_frozen_transformer_teaches_only_what_is_put_on_it() -> None:
+    backbone = Backbone("vit_tiny_patch16_224", stride=16)
+    backbone.freeze_levels(3)
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+    assert not backbone.train().timm_model.model.blocks[0].attn.qkv.training

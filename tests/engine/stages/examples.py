@@ -59,10 +59,10 @@ def network_config(kind: str) -> NetworkConfig:
     return replace(settings.cam, **SMALL) if kind == "cam" else replace(settings.affinity, **SMALL)
 
 
-def write_network(folder: Any, kind: str, *, rng_seed: int = 0) -> str:
+def write_network(folder: Any, kind: str, *, rng_seed: int = 0, backbone: str = SMALL["backbone"]) -> str:
     """Random weights as a training job leaves them; gives the folder."""
     torch.manual_seed(rng_seed)
-    architecture = Architecture.of(network_config(kind), CLASS_NAMES)
+    architecture = replace(Architecture.of(network_config(kind), CLASS_NAMES), backbone=backbone)
     network = build(architecture, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     save_network(f"{folder}/weights.safetensors", architecture, network.state_dict())
     return str(folder)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from engine.config import InferenceConfig
-from engine.errors import WeightsError
+from engine.config import CamInferenceConfig
+from engine.errors import ConfigError, WeightsError
 from engine.models.cam_net import CamNetwork
 from engine.models.segmentation_net import SegmentationNetwork
 from engine.ops.cam import merge_cams, normalize_cam
@@ -19,9 +20,9 @@ from engine.records import decode_map
 from engine.stages.cam import ComputeCam
 from engine.stages.networks import load_network
 from engine.stages.scaling import as_tensor, resized, scaled_size
-from tests.engine.stages.examples import MAX_PIXELS, picture, png, rows
+from tests.engine.stages.examples import MAX_PIXELS, picture, png, rows, write_network
 
-CONFIG = InferenceConfig(long_side_px=96, scales=(1.0, 0.5), flip=True)
+CONFIG = CamInferenceConfig(long_side_px=96, scales=(1.0, 0.5), flip=True)
 SIZES = [(60, 90), (90, 60), (60, 90), (48, 48), (120, 180)]
 TAGS = [[2], [3, 1], [1], [], [1, 2, 3]]
 ROUNDING = 4e-3
@@ -31,7 +32,7 @@ ROUNDING = 4e-3
 class Recording(ComputeCam):
     """Keeps which classes were computed for how many images."""
 
-    def __init__(self, weights: str, config: InferenceConfig) -> None:
+    def __init__(self, weights: str, config: CamInferenceConfig) -> None:
         super().__init__(weights, config, device="cpu", images_per_pass=8, max_pixels=MAX_PIXELS)
         self.passes: list[tuple[int, list[int]]] = []
 
@@ -72,6 +73,25 @@ def test_maps_of_a_batch_are_those_of_a_slow_loop(stage: ComputeCam, cam_weights
     assert out["height"] == [size[0] for size in SIZES]
     assert out["width"] == [size[1] for size in SIZES]
     assert out["error"] == [None] * len(SIZES)
+
+
+def test_attention_of_a_backbone_without_one_is_refused_by_name(cam_weights: str) -> None:
+    config = CamInferenceConfig(attention_steps=2)
+    with pytest.raises(ConfigError, match=r"attention_steps is 2; allowed: 0 for the backbone 'mobilenetv3_small_050'"):
+        ComputeCam(cam_weights, config, device="cpu", images_per_pass=8, max_pixels=MAX_PIXELS)
+
+
+def test_maps_of_a_transformer_are_spread_along_its_attention(tmp_path: Path) -> None:
+    weights = write_network(tmp_path, "cam", backbone="vit_tiny_patch16_224")
+    network, _ = load_network(weights, "cam")
+    assert isinstance(network, CamNetwork)
+    config = CamInferenceConfig(long_side_px=96, scales=(1.0,), flip=False, attention_steps=2, attention_blocks=4)
+    stage = ComputeCam(weights, config, device="cpu", images_per_pass=8, max_pixels=MAX_PIXELS)
+    seen = as_tensor([resized(picture(60, 90), (64, 96))], "cpu")
+    with torch.inference_mode():
+        maps = network.maps(seen, torch.tensor([1, 2]), attention_steps=2, attention_blocks=4)[0]
+    found = decode_map(stage(rows([png(picture(60, 90))], [[2, 3]]))["cam"][0])
+    np.testing.assert_allclose(found, normalize_cam(merge_cams([maps], (8, 12))).numpy(), atol=ROUNDING)
 
 
 def test_absent_classes_are_not_computed(cam_weights: str) -> None:
