@@ -40,7 +40,8 @@ COLUMN_TYPES: dict[str, pa.DataType] = {
     "height": pa.int32(),  # pixels, after EXIF orientation
     "width": pa.int32(),
     "cam": pa.large_binary(),  # encode_map of (K, h, w) in [0, 1], maximum 1 a class
-    "refined_cam": pa.large_binary(),  # encode_map of (K+1, h, w), background first, after the walk
+    "refined_cam": pa.large_binary(),  # encode_map of (K+1, h, w), background first, after the walk; or of a network
+    "found_ids": pa.list_(pa.int32()),  # (K,) 1..C, the classes of refined_cam where these are not the tags'
     "mask": pa.large_binary(),  # PNG (H, W) of class ids
     "mask_cam": pa.large_binary(),  # the same from the CAM alone, with --keep-stages
     "mask_walk": pa.large_binary(),  # the same after the walk, before the dCRF

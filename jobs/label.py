@@ -20,18 +20,17 @@ from engine.config import (
 )
 from engine.errors import ConfigError
 from engine.ops.confidence import LEVELS
-from engine.pipeline import Pool, Step, crf_pool, network_pool
+from engine.pipeline import Pool, Step
 from engine.plain_settings import to_dict
 from engine.records import mask_schema
 from engine.stages.cam import ComputeCam
-from engine.stages.mask import MakeMask
 from engine.stages.networks import MAP_KINDS, WALK_OF_KIND, read_architecture
 from engine.stages.pamr import AdaptMaps
 from engine.stages.walk import AddBackground, RefineCam
 from engine.storage.weights import weights_hash
 from jobs.command import main
 from jobs.options import OptionalText, ShardOptions
-from jobs.shard_job import claim, label_shards, network_classes, shard_metadata
+from jobs.shard_job import claim, label_shards, mask_pools, network_classes, shard_metadata
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,7 +106,6 @@ def run(config: Label) -> dict[str, Any]:
         else:
             refining = Step(name="walk", stage=AddBackground, arguments={"config": walk, "keep_cam": keep_cam})
         mask = {
-            "crf": config.crf,
             "walk": walk,
             "num_classes": len(class_names),
             "max_pixels": config.max_pixels,
@@ -117,13 +115,7 @@ def run(config: Label) -> dict[str, Any]:
         networks = [Step(name="cam", stage=ComputeCam, arguments=cam), refining]
         if config.pamr.num_iterations > 0:
             networks.append(Step(name="pamr", stage=AdaptMaps, arguments={"config": config.pamr, **network}))
-        if config.crf.backend == "torch":
-            masking = Step(name="crf", stage=MakeMask, arguments={**mask, "device": config.resources.device})
-            return [network_pool([*networks, masking], config.resources, cluster)]
-        return [
-            network_pool(networks, config.resources, cluster),
-            crf_pool([Step(name="crf", stage=MakeMask, arguments=mask)], config.resources, cluster),
-        ]
+        return mask_pools(networks, config.crf, mask, config.resources, cluster)
 
     schema = mask_schema(keep_stages=config.keep_stages, metadata=shard_metadata(claimed))
     return label_shards(config, claimed, schema=schema, pools=pools, with_profile=config.profile)

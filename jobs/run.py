@@ -164,6 +164,7 @@ def run(config: Run) -> dict[str, Any]:
                     out=segmented,
                     segmentation=segmentation,
                     segmentation_inference=config.segmentation.inference,
+                    crf=config.crf,
                     shards=config.shards,
                 ),
             )

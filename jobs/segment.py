@@ -9,15 +9,16 @@ from typing import Annotated, Any
 import tyro
 
 from engine.cluster import Cluster
-from engine.config import ConfidenceConfig, InferenceConfig, ShardConfig
-from engine.pipeline import Pool, Step, network_pool
+from engine.config import ConfidenceConfig, CrfConfig, InferenceConfig, ShardConfig
+from engine.ops.confidence import SEGMENTATION_LEVEL
+from engine.pipeline import Pool, Step
 from engine.plain_settings import to_dict
 from engine.records import mask_schema
 from engine.stages.segment import Segment
 from engine.storage.weights import weights_hash
 from jobs.command import main
 from jobs.options import ShardOptions
-from jobs.shard_job import claim, label_shards, network_classes, shard_metadata
+from jobs.shard_job import claim, label_shards, mask_pools, network_classes, shard_metadata
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +31,8 @@ class SegmentImages(ShardOptions):
     """Only background and the classes of an image's tags may appear in its mask."""
     segmentation_inference: Annotated[InferenceConfig, tyro.conf.arg(name="segmentation.inference")]
     """How the network looks at an image."""
+    crf: CrfConfig
+    """The dense CRF after the network; --crf.num-iterations 0 leaves it out."""
     confidence: ConfidenceConfig = field(default_factory=ConfidenceConfig)
     """The expected quality of a mask."""
     shards: ShardConfig
@@ -38,8 +41,10 @@ class SegmentImages(ShardOptions):
 
 def run(config: SegmentImages) -> dict[str, Any]:
     """Write a mask, or an error, for every image of the manifest as Parquet shards under ``--out``."""
+    class_names = network_classes(config.segmentation, "segmentation", config)
     settings = {
         "segmentation": {"inference": to_dict(config.segmentation_inference)},
+        "crf": to_dict(config.crf),
         "confidence": to_dict(config.confidence),
         "shards": to_dict(config.shards),
     }
@@ -49,7 +54,7 @@ def run(config: SegmentImages) -> dict[str, Any]:
         settings,
         {"segmentation": weights_hash(config.segmentation), "use_tags": str(config.use_tags)},
         rows_per_shard=config.shards.rows_per_shard,
-        class_names=network_classes(config.segmentation, "segmentation", config),
+        class_names=class_names,
     )
 
     def pools(cluster: Cluster) -> list[Pool]:
@@ -59,9 +64,15 @@ def run(config: SegmentImages) -> dict[str, Any]:
             "device": config.resources.device,
             "max_pixels": config.max_pixels,
             "use_tags": config.use_tags,
-            "confidence": config.confidence,
         }
-        return [network_pool([Step(name="segment", stage=Segment, arguments=arguments)], config.resources, cluster)]
+        mask = {
+            "num_classes": len(class_names),
+            "max_pixels": config.max_pixels,
+            "keep_stages": False,
+            "confidence": config.confidence.after(SEGMENTATION_LEVEL),
+        }
+        networks = [Step(name="segment", stage=Segment, arguments=arguments)]
+        return mask_pools(networks, config.crf, mask, config.resources, cluster)
 
     schema = mask_schema(keep_stages=False, metadata=shard_metadata(claimed))
     return label_shards(config, claimed, schema=schema, pools=pools)

@@ -12,9 +12,11 @@ from typing import Any
 import pyarrow as pa
 
 from engine.cluster import Cluster, connected
+from engine.config import CrfConfig, ResourceConfig
 from engine.errors import ConfigError, TooManyErrors, UserError
-from engine.pipeline import Committed, Pool, parts_folder, run_shards
+from engine.pipeline import Committed, Pool, Step, crf_pool, network_pool, parts_folder, run_shards
 from engine.progress import Meter
+from engine.stages.mask import MakeMask
 from engine.stages.networks import read_architecture
 from engine.storage.class_names import named_classes, read_class_names
 from engine.storage.filesystem import delete_file, delete_folder, exists, join
@@ -53,6 +55,22 @@ class Claimed:
     def hash(self) -> str:
         """Of all that decides the result."""
         return fingerprint({name: self.record[name] for name in ("job", "settings", "inputs")})
+
+
+def mask_pools(
+    networks: Sequence[Step], crf: CrfConfig, arguments: dict[str, Any], resources: ResourceConfig, cluster: Cluster
+) -> list[Pool]:
+    """The stages of the networks, then the masks: in actors of their own, or behind the networks on their device.
+
+    Args:
+        arguments: of :class:`engine.stages.mask.MakeMask`, but for ``crf`` and ``device``.
+    """
+    arguments = {**arguments, "crf": crf}
+    if crf.backend == "torch":
+        masking = Step(name="crf", stage=MakeMask, arguments={**arguments, "device": resources.device})
+        return [network_pool([*networks, masking], resources, cluster)]
+    masking = Step(name="crf", stage=MakeMask, arguments=arguments)
+    return [network_pool(networks, resources, cluster), crf_pool([masking], resources, cluster)]
 
 
 def claim(

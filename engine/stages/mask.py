@@ -23,18 +23,21 @@ from engine.timing import measured
 AS_FITTED = ConfidenceConfig()
 """Confidence as it was fitted to the photographs of benchmarks/confidence.py."""
 
+DEFAULT_WALK = WalkConfig()
+
 
 class MakeMask:
     """Reads ``refined_cam``, ``encoded``, ``class_ids``; adds ``mask``, ``areas``, ``confidence``; drops what it read.
 
-    An image whose maps would take too much memory (:mod:`engine.stages.memory`) is worked on at a smaller size.
-    With ``keep_stages`` it also reads ``cam`` and adds ``mask_cam`` and ``mask_walk``.
+    Where the row has ``found_ids`` the maps are of these, and not of the tags' classes. An image whose maps would take
+    too much memory (:mod:`engine.stages.memory`) is worked on at a smaller size. With ``keep_stages`` it also reads
+    ``cam`` and adds ``mask_cam`` and ``mask_walk``.
     """
 
     def __init__(
         self,
         crf: CrfConfig,
-        walk: WalkConfig,
+        walk: WalkConfig = DEFAULT_WALK,
         *,
         num_classes: int,
         max_pixels: int,
@@ -64,13 +67,14 @@ class MakeMask:
             if refined is None:
                 continue
             full = (batch["height"][row], batch["width"][row])
-            class_ids = batch["class_ids"][row]
+            tagged = batch["class_ids"][row]
+            class_ids = batch["found_ids"][row] if "found_ids" in batch else tagged
             size = working_size(*full, len(class_ids) + 1)
             walked = self.probabilities(decode_map(refined), size)
             probabilities = self.sharpened(walked, batch["encoded"][row])
             mask = enlarged(pseudo_mask(probabilities, class_ids, dtype=self._dtype), full)
             out["mask"][row] = encode_mask(mask)
-            out["areas"][row] = class_areas(mask, class_ids).tolist()
+            out["areas"][row] = class_areas(mask, tagged).tolist()
             out["confidence"][row] = self._expected_quality(walked, probabilities)
             if self._keep_stages:
                 cam = with_background(torch.from_numpy(decode_map(batch["cam"][row])), self._walk.alpha)
@@ -78,7 +82,7 @@ class MakeMask:
                 for name, maps in (("mask_cam", start), ("mask_walk", walked)):
                     early = enlarged(pseudo_mask(maps, class_ids, dtype=self._dtype), full)
                     out[name][row] = encode_mask(early)
-        dropped = {"refined_cam", "encoded", "class_ids", "cam"}
+        dropped = {"refined_cam", "encoded", "class_ids", "found_ids", "cam"}
         return {**{name: values for name, values in batch.items() if name not in dropped}, **out}
 
     def _expected_quality(self, walked: NDArray[np.float32], sharpened: NDArray[np.float32]) -> float:

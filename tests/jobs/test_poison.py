@@ -70,14 +70,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 def _stages(weights: dict[str, str], which: str) -> list[tuple[str, Any]]:
     shared = {"device": "cpu", "images_per_pass": 8, "max_pixels": MAX_PIXELS}
     cam = ("cam", ComputeCam(weights["cam"], SETTINGS.cam.inference, **shared))
+    mask = MakeMask(SETTINGS.crf, SETTINGS.walk, num_classes=3, max_pixels=MAX_PIXELS, keep_stages=False)
     if which == "segment":
         sight = SETTINGS.cam.inference
         network = Segment(weights["segmentation"], sight, device="cpu", max_pixels=MAX_PIXELS, use_tags=True)
-        return [("segment", network)]
+        return [("segment", network), ("crf", mask)]
     if which == "seed":
         return [cam, ("seed", MakeSeed(SETTINGS.seed, num_classes=3, max_pixels=MAX_PIXELS))]
     walk = RefineCam(weights["affinity"], SETTINGS.affinity.inference, SETTINGS.walk, **shared, keep_cam=False)
-    mask = MakeMask(SETTINGS.crf, SETTINGS.walk, num_classes=3, max_pixels=MAX_PIXELS, keep_stages=False)
     return [cam, ("walk", walk), ("crf", mask)]
 
 

@@ -49,7 +49,7 @@ def test_weights_that_do_not_fit_their_architecture_are_refused_in_one_line(tmp_
     assert len(str(refused.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("backbone", ["resnet51", "vit_tiny_patch16_224"])
+@pytest.mark.parametrize("backbone", ["resnet51", "swin_tiny_patch4_window7_224"])
 def test_backbone_that_cannot_serve_is_the_users_mistake(backbone: str) -> None:
     architecture = Architecture.of(replace(network_config("cam"), backbone=backbone), CLASS_NAMES)
     with pytest.raises(ConfigError, match=f"^cam: backbone .*{backbone}"):

@@ -1,4 +1,4 @@
-"""Masks from the segmentation network."""
+"""Maps of the segmentation network, and the masks that are made of them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ import copy
 
 import numpy as np
 import pytest
+import torch
+from torch.nn import functional
 
-from engine.config import InferenceConfig
-from engine.ops.confidence import SEGMENTATION_LEVEL, expected_iou, quality_features
-from engine.records import decode_mask
+from engine.config import CrfConfig, InferenceConfig
+from engine.models.segmentation_net import SegmentationNetwork
+from engine.ops.mask import to_probabilities, upsample
+from engine.records import Batch, decode_map, decode_mask
+from engine.stages.mask import MakeMask
+from engine.stages.networks import load_network
+from engine.stages.scaling import as_tensor, resized
 from engine.stages.segment import Segment
 from tests.engine.stages.examples import MAX_PIXELS, picture, png, rows
 
@@ -21,14 +27,20 @@ def _stage(weights: str, *, use_tags: bool = False, config: InferenceConfig = CO
     return Segment(weights, config, device="cpu", max_pixels=MAX_PIXELS, use_tags=use_tags)
 
 
+def _masked(batch: Batch, num_iterations: int = 0) -> Batch:
+    crf = CrfConfig(num_iterations=num_iterations)
+    return MakeMask(crf, num_classes=3, max_pixels=MAX_PIXELS, keep_stages=False)(batch)
+
+
 def _encoded() -> list[bytes | None]:
     return [png(picture(*size, number)) for number, size in enumerate(SIZES)]
 
 
-def test_masks_have_the_images_own_sizes(segmentation_weights: str) -> None:
+@pytest.mark.parametrize("num_iterations", [0, 2])
+def test_masks_have_the_images_own_sizes(num_iterations: int, segmentation_weights: str) -> None:
     batch = rows(_encoded(), [[1], [], [2, 3]])
     before = copy.deepcopy(batch)
-    out = _stage(segmentation_weights)(batch)
+    out = _masked(_stage(segmentation_weights)(batch), num_iterations)
     assert batch == before
     masks = [decode_mask(mask) for mask in out["mask"]]
     assert [mask.shape for mask in masks] == SIZES
@@ -36,48 +48,69 @@ def test_masks_have_the_images_own_sizes(segmentation_weights: str) -> None:
     assert max(int(mask.max()) for mask in masks) <= 3
     np.testing.assert_allclose(out["areas"][2], [(masks[2] == class_id).mean() for class_id in (0, 2, 3)], rtol=1e-5)
     assert all(0 <= confidence <= 1 for confidence in out["confidence"])
-    assert not {"encoded", "class_ids"} & out.keys()
+    assert not {"encoded", "class_ids", "found_ids", "refined_cam"} & out.keys()
+
+
+def test_probabilities_are_the_mean_over_scales_and_mirror_images(segmentation_weights: str) -> None:
+    network, _ = load_network(segmentation_weights, "segmentation")
+    assert isinstance(network, SegmentationNetwork)
+    image, parts = picture(60, 90), []
+    for size in ((64, 96), (32, 48)):
+        for mirrored in (False, True):
+            seen = resized(image, size)[:, ::-1] if mirrored else resized(image, size)
+            with torch.inference_mode():
+                logits = network.maps(as_tensor([np.ascontiguousarray(seen)], "cpu"))
+            logits = functional.interpolate(logits, size=(16, 24), mode="bilinear", align_corners=False)
+            scores = logits[0, [0, 1, 3]].softmax(dim=0)
+            parts.append(scores.flip(-1) if mirrored else scores)
+    found = _stage(segmentation_weights).probabilities(image, [1, 3])
+    assert found.shape == (3, 16, 24)
+    np.testing.assert_allclose(found, torch.stack(parts).mean(dim=0).numpy(), atol=1e-4)
+    np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-5)
 
 
 def test_with_tags_only_their_classes_appear(segmentation_weights: str) -> None:
     tags = [[1], [], [3, 2]]
-    out = _stage(segmentation_weights, use_tags=True)(rows(_encoded(), tags))
+    out = _masked(_stage(segmentation_weights, use_tags=True)(rows(_encoded(), tags)))
     for mask, ids in zip(out["mask"], tags, strict=True):
         assert set(np.unique(decode_mask(mask)).tolist()) <= {0, *ids}
     assert out["areas"][1] == [1]
     assert out["confidence"][1] == 1
 
 
-def test_confidence_is_the_iou_to_expect_by_the_classes_that_win_or_are_tagged(segmentation_weights: str) -> None:
-    config = InferenceConfig(long_side_px=96)
-    image = picture(60, 90)
-    for tags, allowed in ([], [1, 2, 3]), ([2, 3], [2, 3]):
-        stage = _stage(segmentation_weights, use_tags=bool(tags), config=config)
-        maps = stage.probabilities(image, allowed)
-        won = sorted({allowed[channel - 1] for channel in np.unique(maps.argmax(axis=0)).tolist() if channel})
-        classes = tags or won or [allowed[int(maps[1:].max(axis=(1, 2)).argmax())]]
-        kept = maps[[0, *(1 + allowed.index(class_id) for class_id in classes)]]
-        kept = kept / kept.sum(axis=0)
-        out = stage(rows([png(image)], [tags]))
-        assert out["confidence"][0] == pytest.approx(
-            expected_iou(quality_features(kept, kept), scale=SEGMENTATION_LEVEL[0], offset=SEGMENTATION_LEVEL[1])
-        )
+def test_maps_are_of_the_classes_that_win_and_give_the_mask_of_all_classes(segmentation_weights: str) -> None:
+    stage = _stage(segmentation_weights)
+    out = stage(rows(_encoded(), [[1], [], [2, 3]]))
+    masks = _masked(out)["mask"]
+    for number, size in enumerate(SIZES):
+        everything = stage.probabilities(picture(*size, number), [1, 2, 3])
+        winners = set(np.unique(everything.argmax(axis=0)).tolist()) - {0}
+        assert set(out["found_ids"][number]) == winners or (not winners and len(out["found_ids"][number]) == 1)
+        kept = decode_map(out["refined_cam"][number])
+        assert kept.shape[0] == len(out["found_ids"][number]) + 1
+        np.testing.assert_allclose(kept.sum(axis=0), 1, atol=2e-3)
+        if winners:
+            whole = to_probabilities(upsample(torch.from_numpy(everything), size)).numpy().argmax(axis=0)
+            assert (decode_mask(masks[number]) == whole).mean() > 0.98
+
+
+def test_image_in_which_no_class_wins_is_judged_by_the_nearest(segmentation_weights: str) -> None:
+    stage = _stage(segmentation_weights)
+    maps = np.zeros((4, 2, 2), dtype=np.float32)
+    maps[0], maps[2], maps[3] = 0.7, 0.2, 0.1
+    found, kept = stage._winners(maps)
+    assert found == [2]
+    np.testing.assert_allclose(kept[:, 0, 0], [0.7 / 0.9, 0.2 / 0.9], rtol=1e-6)
 
 
 def test_without_tags_the_network_decides_alone(segmentation_weights: str) -> None:
     stage = _stage(segmentation_weights)
-    one, other = (stage(rows(_encoded(), [tags] * 3))["mask"] for tags in ([], [1, 2]))
+    one, other = (_masked(stage(rows(_encoded(), [tags] * 3)))["mask"] for tags in ([], [1, 2]))
     assert one == other
 
 
-def test_probabilities_sum_to_one(segmentation_weights: str) -> None:
-    probabilities = _stage(segmentation_weights).probabilities(picture(61, 83), [1, 3])
-    assert probabilities.shape == (3, 61, 83)
-    np.testing.assert_allclose(probabilities.sum(axis=0), 1, atol=1e-5)
-
-
 def test_mirrored_image_has_the_mirrored_probabilities(segmentation_weights: str) -> None:
-    stage, image = _stage(segmentation_weights), picture(60, 90)
+    stage, image = _stage(segmentation_weights), picture(64, 96)
     mirrored = stage.probabilities(np.ascontiguousarray(image[:, ::-1]), [1, 2, 3])
     np.testing.assert_allclose(mirrored[:, :, ::-1], stage.probabilities(image, [1, 2, 3]), atol=1e-3)
 
@@ -86,8 +119,8 @@ def test_mirrored_image_has_the_mirrored_probabilities(segmentation_weights: str
 def test_bad_images_become_error_rows_and_cost_no_other(use_tags: bool, segmentation_weights: str) -> None:
     encoded = _encoded()
     stage = _stage(segmentation_weights, use_tags=use_tags)
-    clean = stage(rows(encoded, [[1], [2], [3]]))
-    out = stage(rows([encoded[0], b"no picture", None], [[1], [2], [3]], error=[None, None, "fetch: gone"]))
+    clean = _masked(stage(rows(encoded, [[1], [2], [3]])))
+    out = _masked(stage(rows([encoded[0], b"no picture", None], [[1], [2], [3]], error=[None, None, "fetch: gone"])))
     assert out["error"][0] is None
     assert out["error"][1].startswith("decode: ")
     assert out["error"][2] == "fetch: gone"
