@@ -10,7 +10,7 @@ import tyro
 
 from engine.cluster import Cluster
 from engine.config import ConfidenceConfig, CrfConfig, InferenceConfig, ShardConfig
-from engine.ops.confidence import SEGMENTATION_LEVEL
+from engine.ops.confidence import LEVELS
 from engine.pipeline import Pool, Step
 from engine.plain_settings import to_dict
 from engine.records import mask_schema
@@ -69,7 +69,7 @@ def run(config: SegmentImages) -> dict[str, Any]:
             "num_classes": len(class_names),
             "max_pixels": config.max_pixels,
             "keep_stages": False,
-            "confidence": config.confidence.after(SEGMENTATION_LEVEL),
+            "confidence": config.confidence.after(LEVELS["segmentation"]),
         }
         networks = [Step(name="segment", stage=Segment, arguments=arguments)]
         return mask_pools(networks, config.crf, mask, config.resources, cluster)

@@ -20,10 +20,8 @@ WEIGHTS = (0.3482, 1.519, -0.7923, -1.319, 25.17)
 """Of the features."""
 INTERCEPT = -0.2582
 LEVELS = {"cam": (1.0, 0.0), "segmentation": (0.92, -0.44)}
-"""Scale and offset of the logit for masks that were walked from the maps of such a network; a segmentation network is
-surer of itself than a classifier. Fitted to 437 photographs."""
-SEGMENTATION_LEVEL = (0.85, -0.6)
-"""The same for the segmentation network's own masks; fitted to 133 photographs."""
+"""Scale and offset of the logit for masks that were made of the maps of such a network, walked or, for its own masks,
+not; a segmentation network is surer of itself than a classifier. Fitted to 437 photographs."""
 
 _SIDE = 96
 """Points a side that are looked at: enough for an average, and a fraction of the pixels of a photograph."""
