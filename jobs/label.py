@@ -24,7 +24,7 @@ from engine.pipeline import Pool, Step
 from engine.plain_settings import to_dict
 from engine.records import mask_schema
 from engine.stages.cam import ComputeCam
-from engine.stages.networks import MAP_KINDS, WALK_OF_KIND, read_architecture
+from engine.stages.networks import MAP_KINDS, WALK_OF_KIND, check_map_network, read_architecture
 from engine.stages.pamr import AdaptMaps
 from engine.stages.walk import AddBackground, RefineCam
 from engine.storage.weights import weights_hash
@@ -66,6 +66,7 @@ class Label(ShardOptions):
 def run(config: Label) -> dict[str, Any]:
     """Write a mask, or an error, for every image of the manifest as Parquet shards under ``--out``."""
     kind = read_architecture(config.cam, MAP_KINDS).kind
+    check_map_network(config.cam, config.cam_inference)
     walk_name = WALK_OF_KIND[kind]
     walk: WalkConfig = getattr(config, walk_name)
     walks = walk.num_steps > 0

@@ -14,7 +14,7 @@ from engine.pipeline import Pool, Step, crf_pool, network_pool
 from engine.plain_settings import to_dict
 from engine.records import seed_schema
 from engine.stages.cam import ComputeCam
-from engine.stages.networks import MAP_KINDS
+from engine.stages.networks import MAP_KINDS, check_map_network
 from engine.stages.seed import MakeSeed
 from engine.storage.weights import weights_hash
 from jobs.command import main
@@ -38,6 +38,7 @@ class MakeSeeds(ShardOptions):
 
 def run(config: MakeSeeds) -> dict[str, Any]:
     """Write a seed for every image as Parquet shards under ``--out``."""
+    check_map_network(config.cam, config.cam_inference)
     settings = {
         "cam": {"inference": to_dict(config.cam_inference)},
         "seed": to_dict(config.seed),

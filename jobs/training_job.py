@@ -11,10 +11,11 @@ from engine.config import AffinityConfig, CamConfig, SegmentationConfig
 from engine.errors import ConfigError
 from engine.fitting.curves import draw_curves
 from engine.fitting.events import TrainingEvent, TrainingStarted, TrainingValidated
+from engine.fitting.learner import freeze_levels
 from engine.objectives import Objective
 from engine.plain_settings import to_dict
 from engine.progress import Meter
-from engine.stages.networks import NetworkConfig, save_network
+from engine.stages.networks import NetworkConfig, check_attention, save_network
 from engine.stages.sample_order import num_steps
 from engine.stages.samples import SampleSource, kept_rows
 from engine.storage.event_log import EventLog
@@ -73,7 +74,10 @@ def train(options: DataOptions, claimed: Claimed, config: NetworkConfig, source:
     if summary is not None and exists(join(out, WEIGHTS_NAME)):
         return summary
     objective = Objective.of(config, claimed.manifest.class_names)
-    objective.build()  # a mistake in backbone or weights shows here, in one line, before anything starts
+    network = objective.build()  # a mistake in backbone or weights shows here, in one line, before anything starts
+    freeze_levels(network, training)
+    if isinstance(config, CamConfig):
+        check_attention(network, objective.architecture, config.inference)
     source = split(source, claimed.manifest, training.val_fraction)
     start = time.monotonic()
     trained = _fitted(options, claimed, objective, config, source)

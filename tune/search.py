@@ -14,7 +14,7 @@ from engine.cluster import Cluster, connected
 from engine.config import AffinityInferenceConfig, CamInferenceConfig, CrfConfig, SeedConfig, WalkConfig
 from engine.errors import ConfigError, OutputError
 from engine.plain_settings import to_dict
-from engine.stages.networks import MAP_KINDS, WALK_OF_KIND, read_architecture
+from engine.stages.networks import MAP_KINDS, WALK_OF_KIND, check_map_network, read_architecture
 from engine.storage.filesystem import absolute, join, write_bytes
 from engine.storage.run_record import WORK_FOLDER, claim_output, commit, versions, write_json
 from engine.storage.weights import weights_hash
@@ -158,6 +158,7 @@ def run(config: Search) -> dict[str, Any]:
     if config.search == "optuna":
         check_optuna()
     walk_name = WALK_OF_KIND[read_architecture(config.cam, MAP_KINDS).kind]
+    check_map_network(config.cam, config.cam_inference)
     config = replace(config, walk=getattr(config, walk_name))
     if config.walks and not config.affinity:
         raise ConfigError(

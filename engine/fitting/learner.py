@@ -40,13 +40,9 @@ class Learner:
         self._rank, self._num_workers = rank, num_workers
         torch.manual_seed(config.rng_seed)
         self._network = objective.build().to(device).to(memory_format=torch.channels_last)
-        backbone = cast(Backbone, self._network.backbone)
-        if config.frozen_levels > 0:
-            try:
-                backbone.freeze_levels(config.frozen_levels)
-            except ValueError as error:
-                raise ConfigError(f"training.{error}") from error
+        freeze_levels(self._network, config)
         if config.freeze_batch_norm:
+            backbone = cast(Backbone, self._network.backbone)
             backbone.freeze_batch_norm()
             if not config.compile:  # torch.compile does the like
                 fold_frozen_batch_norms(backbone)
@@ -155,6 +151,19 @@ class Learner:
         if self._num_workers > 1:
             torch.distributed.all_reduce(value)
         return value
+
+
+def freeze_levels(network: nn.Module, config: TrainingConfig) -> None:
+    """Hold the first levels of the network's backbone as they are, as many as the settings say.
+
+    Raises:
+        ConfigError: it has not so many.
+    """
+    if config.frozen_levels > 0:
+        try:
+            cast(Backbone, network.backbone).freeze_levels(config.frozen_levels)
+        except ValueError as error:
+            raise ConfigError(f"training.{error}") from error
 
 
 def kept_weights(state: dict[str, Any]) -> dict[str, Tensor]:

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.config import CamInferenceConfig
-from engine.errors import ConfigError, ImageError
+from engine.errors import ImageError
 from engine.models.cam_net import CamNetwork
 from engine.models.segmentation_net import SegmentationNetwork
 from engine.ops.cam import merge_cams, normalize_cam
 from engine.records import Batch, encode_map
 from engine.stages.memory import DECODED_PIXELS
-from engine.stages.networks import MAP_KINDS, load_for_inference
+from engine.stages.networks import MAP_KINDS, check_attention, load_for_inference
 from engine.stages.scaling import as_tensor, equal_groups, resized, scaled_size
 from engine.storage.images import decode_image
 
@@ -42,11 +42,7 @@ class ComputeCam:
         """
         network, architecture = load_for_inference(weights, MAP_KINDS, device)
         assert isinstance(network, CamNetwork | SegmentationNetwork)
-        if isinstance(network, CamNetwork) and config.attention_steps > 0 and not network.backbone.has_attention:
-            raise ConfigError(
-                f"cam.inference.attention_steps is {config.attention_steps}; allowed: 0 for the backbone "
-                f"'{architecture.backbone}', which has no attention"
-            )
+        check_attention(network, architecture, config)
         self._network = network
         self._spread: dict[str, int] = {}
         if isinstance(network, CamNetwork):

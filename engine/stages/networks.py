@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine.config import AffinityConfig, CamConfig, SegmentationConfig
+from engine.config import AffinityConfig, CamConfig, CamInferenceConfig, SegmentationConfig
 from engine.errors import ConfigError, WeightsError
 from engine.models.affinity_net import AffinityNetwork
 from engine.models.backbone import Backbone
@@ -153,6 +153,26 @@ def load_for_inference(location: str, kind: str | tuple[str, ...], device: str) 
     """:func:`load_network` for use alone: batch norms folded into convolutions, channels last, on the device."""
     network, architecture = load_network(location, kind)
     return fold_batch_norms(network).to(device).to(memory_format=torch.channels_last), architecture
+
+
+def check_attention(network: nn.Module, architecture: Architecture, inference: CamInferenceConfig) -> None:
+    """Refuse to spread a classifier's maps along an attention that its backbone does not have.
+
+    Raises:
+        ConfigError: so it is.
+    """
+    if isinstance(network, CamNetwork) and inference.attention_steps > 0 and not network.backbone.has_attention:
+        raise ConfigError(
+            f"cam.inference.attention_steps is {inference.attention_steps}; allowed: 0 for the backbone "
+            f"'{architecture.backbone}', which has no attention"
+        )
+
+
+def check_map_network(location: str, inference: CamInferenceConfig) -> None:
+    """:func:`check_attention` for a trained network, of whose file only the head is read."""
+    if inference.attention_steps > 0:
+        architecture = read_architecture(location, MAP_KINDS)
+        check_attention(build(architecture, mean=(0, 0, 0), std=(1, 1, 1)), architecture, inference)
 
 
 def read_architecture(location: str, kind: str | tuple[str, ...]) -> Architecture:

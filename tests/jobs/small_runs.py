@@ -54,7 +54,7 @@ def small_settings(*, num_epochs: int = 1, batch_size: int = 4) -> Settings:
         segmentation=replace(
             tiny.segmentation,
             training=replace(short(tiny.segmentation.training), ema_decay=0.5),
-            inference=sight,
+            inference=replace(tiny.segmentation.inference, long_side_px=96),
             head_channels=16,
             confidence_power=1.0,
             **NETWORK,

@@ -259,6 +259,7 @@ def test_network_learns_from_the_masks_and_segments_with_and_without_tags(folder
         segmentation=segmentation,
         use_tags=True,
         segmentation_inference=CHAIN_SETTINGS.segmentation.inference,
+        crf=CHAIN_SETTINGS.crf,
         shards=CHAIN_SETTINGS.shards,
     )
     segment.run(config)

@@ -8,10 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 
+from engine.config import CamInferenceConfig
 from engine.errors import ConfigError, WeightsError
-from engine.stages.networks import Architecture, build, build_pretrained, load_network, read_architecture, save_network
+from engine.stages.networks import (
+    Architecture,
+    build,
+    build_pretrained,
+    check_map_network,
+    load_network,
+    read_architecture,
+    save_network,
+)
 from engine.storage.weights import save_weights
-from tests.engine.stages.examples import CLASS_NAMES, network_config
+from tests.engine.stages.examples import CLASS_NAMES, network_config, write_network
 
 
 @pytest.mark.parametrize("kind", ["cam", "affinity", "segmentation"])
@@ -54,3 +63,12 @@ def test_backbone_that_cannot_serve_is_the_users_mistake(backbone: str) -> None:
     architecture = Architecture.of(replace(network_config("cam"), backbone=backbone), CLASS_NAMES)
     with pytest.raises(ConfigError, match=f"^cam: backbone .*{backbone}"):
         build_pretrained(architecture, "random")
+
+
+def test_attention_is_asked_of_a_trained_network_before_anything_starts(cam_weights: str, tmp_path: Path) -> None:
+    spread = CamInferenceConfig(attention_steps=1)
+    check_map_network(cam_weights, CamInferenceConfig())
+    with pytest.raises(ConfigError, match="attention_steps is 1; allowed: 0 for the backbone 'mobilenetv3_small_050'"):
+        check_map_network(cam_weights, spread)
+    check_map_network(write_network(tmp_path / "vit", "cam", backbone="vit_tiny_patch16_224"), spread)
+    check_map_network(write_network(tmp_path / "segmentation", "segmentation"), spread)  # it has no maps to spread
