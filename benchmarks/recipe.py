@@ -2,13 +2,13 @@
 
     python -m benchmarks recipe --out runs/recipe [--data MANIFEST] [--truth FOLDER] [--rng-seed 0] [--pairs authors]
 
-Preset ``paper`` (their schedule in epochs, crops, scales, exponents and dCRF) with the backbone of preset ``small``, its
-weights and stride, and its optimizer: at the authors' rates (SGD, .1 and 1) EfficientNet-Lite0's loss is 4e9 after seven
-steps. ``--pairs authors`` leaves out the pairs whose first cell lies at the grid's margin,
-as their code does, in the loss and in the walk; ``--pairs all`` takes them. Their alphas suit another network's CAM, so
-those of the seeds and of the masks are searched, on part ``dev`` of the images (see ``benchmarks.quality``); what is
-printed is the mIoU of both parts, with the alphas of the authors and with those found. The same command goes on after
-a kill. Two cores take more than an hour.
+Preset ``paper`` (their schedule in epochs, crops, scales, exponents and dCRF) with the backbone of preset ``small``,
+its weights and stride, and its optimizer: at the authors' rates (SGD, .1 and 1) EfficientNet-Lite0's loss is 4e9 after
+seven steps. ``--pairs authors`` leaves out the pairs whose first cell lies at the grid's margin, as their code does, in
+the loss and in the walk; ``--pairs all`` takes them. Their alphas suit another network's CAM, so those of the seeds and
+of the masks are searched, on part ``dev`` of the images (see ``benchmarks.quality``); what is printed is the mIoU of
+both parts, with the alphas of the authors and with those found. The same command goes on after a kill. Two cores take
+an hour and a half.
 """
 
 from __future__ import annotations
@@ -181,8 +181,8 @@ def measure(settings: Settings, *, data: str, truth: str, out: str, pairs: str) 
             )
         )
         dev = pq.read_table(join(out, "search-dev", search.RESULTS)).to_pylist()
-        chosen = {with_crf: best_alpha(dev, steps[1], with_crf=with_crf) for with_crf in (False, True)}
-        chosen_cam = best_alpha(dev, 0, with_crf=False)
+        chosen = {with_crf: best_row(dev, num_steps=steps[1], crf=with_crf)["alpha"] for with_crf in (False, True)}
+        chosen_cam = best_row(dev, num_steps=0, crf=False)["alpha"]
         alphas = tuple(sorted({*chosen.values(), chosen_cam}))
         search.run(
             search.Search(
@@ -206,7 +206,7 @@ def measure(settings: Settings, *, data: str, truth: str, out: str, pairs: str) 
             "alpha": alpha,
             "seed_alphas": f"{seeds['alpha_low']:g}, {seeds['alpha_high']:g}",
             **{
-                part: 100 * miou_of(rows, alpha, num_steps, with_crf=with_crf)
+                part: 100 * row_of(rows, {"alpha": alpha, "num_steps": num_steps, "crf": with_crf})["miou"]
                 for part, rows in (("dev", dev), ("held", held))
             },
         }
@@ -214,20 +214,19 @@ def measure(settings: Settings, *, data: str, truth: str, out: str, pairs: str) 
     ]
 
 
-def best_alpha(rows: list[dict[str, Any]], num_steps: int, *, with_crf: bool) -> float:
-    """The alpha of the best row of results.parquet with this number of steps."""
-    best = max((row for row in rows if _is(row, num_steps, with_crf)), key=lambda row: float(row["miou"]))
-    return float(best["alpha"])
+def best_row(rows: list[Line], **columns: Any) -> Line:
+    """The row of results.parquet with the greatest mIoU of those that have these values."""
+    return max((row for row in rows if _has(row, columns)), key=lambda row: float(row["miou"]))
 
 
-def miou_of(rows: list[dict[str, Any]], alpha: float, num_steps: int, *, with_crf: bool) -> float:
-    """The mIoU of one configuration."""
-    (miou,) = {float(row["miou"]) for row in rows if _is(row, num_steps, with_crf) and row["alpha"] == alpha}
-    return miou
+def row_of(rows: list[Line], columns: dict[str, Any]) -> Line:
+    """The one row that has these values."""
+    (found,) = (row for row in rows if _has(row, columns))
+    return found
 
 
-def _is(row: dict[str, Any], num_steps: int, with_crf: bool) -> bool:
-    return row["num_steps"] == num_steps and row["crf"] == with_crf
+def _has(row: Line, columns: dict[str, Any]) -> bool:
+    return all(row[name] == value for name, value in columns.items())
 
 
 def main() -> int:

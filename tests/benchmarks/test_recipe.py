@@ -56,7 +56,8 @@ def test_settings_are_the_papers_on_the_small_backbone() -> None:
     settings = recipe.settings_of(preset("paper"), preset("small"), rng_seed=3)
     assert settings.cam.backbone == settings.affinity.backbone == preset("small").cam.backbone
     assert settings.cam.training.num_epochs == 15
-    assert settings.cam.training.optimizer == "sgd"
+    assert settings.cam.training.optimizer == preset("small").cam.training.optimizer == "adamw"
+    assert settings.affinity.training.learning_rate == preset("small").affinity.training.learning_rate
     assert settings.cam.training.rng_seed == settings.affinity.training.rng_seed == 3
     assert (settings.walk.alpha, settings.walk.beta, settings.walk.num_steps) == (16, 8, 256)
     assert settings.crf.bilateral_weight == 10
@@ -69,6 +70,6 @@ def test_alpha_is_chosen_by_the_rows_of_its_own_kind() -> None:
         {"alpha": 2.0, "num_steps": 256, "crf": True, "miou": 0.7},
         {"alpha": 4.0, "num_steps": 0, "crf": False, "miou": 0.9},
     ]
-    assert recipe.best_alpha(rows, 256, with_crf=False) == 1.0
-    assert recipe.best_alpha(rows, 256, with_crf=True) == 2.0
-    assert recipe.miou_of(rows, 2.0, 256, with_crf=False) == 0.5
+    assert recipe.best_row(rows, num_steps=256, crf=False)["alpha"] == 1.0
+    assert recipe.best_row(rows, num_steps=256, crf=True)["alpha"] == 2.0
+    assert recipe.row_of(rows, {"alpha": 2.0, "num_steps": 256, "crf": False})["miou"] == 0.5
