@@ -1,6 +1,6 @@
 """What each choice of the defaults is worth: one variant a choice, everything else as in a finished run.
 
-    python -m benchmarks ablation RUN --out runs/ablation [--variants default radius-8 ...] [--json FILE]
+    python -m benchmarks ablation RUN --out runs/ablation [--variants affinity radius-8 ...] [--json FILE]
 
 RUN is a finished ``jobs.run`` of two rounds. A variant of the classifier is trained and its maps are walked with RUN's
 AffinityNet; a variant of AffinityNet is trained and walks the maps of RUN's classifier and of its first segmentation
@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import pyarrow.parquet as pq
 from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.quality import masks_of, scored
-from benchmarks.recipe import PARTS, best_row, pairs_of_the_authors, row_of, write_parts
+from benchmarks.recipe import PARTS, best_row, pairs_of_the_authors, results_of, row_of, write_parts
 from benchmarks.runner import PHOTOGRAPHS, Line, parser, report
 from engine.cluster import connected
 from engine.config import SeedConfig, Settings
@@ -140,7 +139,8 @@ class Place:
     @classmethod
     def of(cls, run: str, out: str, truth: str) -> Place:
         """From the record of the run."""
-        options = (record := read_json(str(Path(run, "run.json"))) or {})["options"]
+        record = read_json(str(Path(run, "run.json"))) or {}
+        options = record["options"]
         parts = write_parts(options["data"], truth, Path(out, "truth"))
         return cls(
             run=Path(absolute(run)),
@@ -173,19 +173,18 @@ class Place:
             **more,
         }
         search.run(search.Search(truth=self.truth[part], out=str(out / part), **options))
-        rows: list[Line] = pq.read_table(str(out / part / search.RESULTS)).to_pylist()
-        return rows
+        return results_of(str(out / part))
 
-    def chosen(self, name: str, out: Path, *, kind: str, steps: tuple[int, ...], **more: Any) -> Line:
+    def chosen(self, name: str, out: Path, *, kind: str, radius: int, steps: tuple[int, ...], **more: Any) -> Line:
         """The best walk on part dev, of maps of a kind, and its mIoU on both parts."""
-        start = {part: replace(getattr(self.settings, part), num_steps=steps[0]) for part in ("walk", "rewalk")}
-        if "radius" in more:
-            radius = more.pop("radius")
-            start = {part: replace(walk, radius=radius) for part, walk in start.items()}
+        start = {
+            part: replace(getattr(self.settings, part), radius=radius, num_steps=steps[0])
+            for part in ("walk", "rewalk")
+        }
         grid: dict[str, Any] = {"alphas": ALPHAS[kind], "betas": BETAS, "steps": steps}
         best = best_row(self.search("dev", out, **start, **grid, **more))
         where = {column: best[column] for column in ("alpha", "beta", "num_steps")}
-        grid = {"alphas": (best["alpha"],), "betas": (best["beta"] or BETAS[0],), "steps": (best["num_steps"],)}
+        grid = {"alphas": (best["alpha"],), "betas": (best["beta"],), "steps": (best["num_steps"],)}
         held = row_of(self.search("held", out, **start, **grid, **more), where)
         found = dict(zip(PARTS, (100 * best["miou"], 100 * held["miou"]), strict=True))
         return {"masks": name, **where, **found}
@@ -198,7 +197,8 @@ def cam_lines(place: Place, variant: Variant, folder: Path) -> list[Line]:
     if network.training != place.settings.cam.training:
         cam = str(folder / "cam")
         train_cam.run(train_cam.TrainCam(**place.shared, out=cam, cam_network=network))
-    looks: dict[str, Any] = {"kind": FIRST, "cam": cam, "cam_inference": network.inference}
+    radius = place.settings.affinity.radius
+    looks: dict[str, Any] = {"kind": FIRST, "radius": radius, "cam": cam, "cam_inference": network.inference}
     affinity = str(place.run / "affinity")
     return [
         place.chosen("CAM", folder / "search-cam", steps=(0,), **looks),

@@ -180,7 +180,7 @@ def measure(settings: Settings, *, data: str, truth: str, out: str, pairs: str) 
                 top_k_crf=TOP_K_CRF,
             )
         )
-        dev = pq.read_table(join(out, "search-dev", search.RESULTS)).to_pylist()
+        dev = results_of(join(out, "search-dev"))
         chosen = {with_crf: best_row(dev, num_steps=steps[1], crf=with_crf)["alpha"] for with_crf in (False, True)}
         chosen_cam = best_row(dev, num_steps=0, crf=False)["alpha"]
         alphas = tuple(sorted({*chosen.values(), chosen_cam}))
@@ -194,7 +194,7 @@ def measure(settings: Settings, *, data: str, truth: str, out: str, pairs: str) 
                 top_k_crf=len(alphas) * len(steps),  # all of them
             )
         )
-    held = pq.read_table(join(out, "search-held", search.RESULTS)).to_pylist()
+    held = results_of(join(out, "search-held"))
     own = settings.walk.alpha
     wanted = [("CAM", chosen_cam, 0, False), ("walk, authors' alpha", own, steps[1], False)]
     wanted += [("walk", chosen[False], steps[1], False), ("walk + dCRF, authors' alpha", own, steps[1], True)]
@@ -212,6 +212,12 @@ def measure(settings: Settings, *, data: str, truth: str, out: str, pairs: str) 
         }
         for stage, alpha, num_steps, with_crf in wanted
     ]
+
+
+def results_of(out: str) -> list[Line]:
+    """The rows of the results of a search."""
+    rows: list[Line] = pq.read_table(join(out, search.RESULTS)).to_pylist()
+    return rows
 
 
 def best_row(rows: list[Line], **columns: Any) -> Line:
