@@ -164,6 +164,7 @@ class Place:
             "rewalk": settings.rewalk,
             "seed": settings.seed,
             "cam_inference": settings.cam.inference,
+            "recam": settings.recam,
             "affinity_inference": settings.affinity.inference,
             "crf": settings.crf,
             "cache": str(self.out / "cache"),
@@ -239,6 +240,7 @@ def seeds_of(place: Place, maps: str, grid_stride: int) -> str:
             out=str(out),
             cam=str(place.run / maps),
             cam_inference=place.settings.cam.inference,
+            recam=place.settings.recam,
             seed=seed,
             shards=place.settings.shards,
         )

@@ -134,6 +134,7 @@ def measure(settings: Settings, *, data: str, truth: str, out: str, pairs: str) 
         "folds": 0,
         "bootstrap": 0,
         "cam_inference": settings.cam.inference,
+        "recam": settings.recam,
         "affinity_inference": settings.affinity.inference,
         "rewalk": settings.rewalk,
         "crf": settings.crf,
@@ -159,6 +160,7 @@ def measure(settings: Settings, *, data: str, truth: str, out: str, pairs: str) 
                 out=join(out, "seeds"),
                 cam=cam,
                 cam_inference=settings.cam.inference,
+                recam=settings.recam,
                 seed=merged(settings, {"seed": found["settings"]["seed"]}, where="best.json").seed,
                 shards=settings.shards,
             )

@@ -373,6 +373,7 @@ class Settings:
     seed: SeedConfig = field(default_factory=SeedConfig)
     affinity: AffinityConfig
     walk: WalkConfig = field(default_factory=WalkConfig)
+    recam: InferenceConfig = field(default_factory=InferenceConfig)
     rewalk: WalkConfig = REWALK
     pamr: PamrConfig = field(default_factory=PamrConfig)
     crf: CrfConfig = field(default_factory=CrfConfig)
@@ -380,3 +381,8 @@ class Settings:
     segmentation: SegmentationConfig
     shards: ShardConfig = field(default_factory=ShardConfig)
     resources: ResourceConfig = field(default_factory=ResourceConfig)
+
+    @property
+    def cam_inference(self) -> CamInferenceConfig:
+        """How the classifier's maps are taken, under the name that it has among the options of jobs."""
+        return self.cam.inference

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.config import Settings, WalkConfig
+from engine.config import InferenceConfig, Settings, WalkConfig
 from engine.errors import ConfigError, ImageError
 from engine.ops.confidence import LEVELS
 from engine.presets import preset
@@ -18,7 +18,7 @@ from engine.records import Batch, decode_mask, encode_picture
 from engine.stages.cam import ComputeCam
 from engine.stages.guard import guarded
 from engine.stages.mask import MakeMask
-from engine.stages.networks import MAP_KINDS, WALK_OF_KIND, read_architecture
+from engine.stages.networks import INFERENCE_OF_KIND, MAP_KINDS, WALK_OF_KIND, read_architecture
 from engine.stages.pamr import AdaptMaps
 from engine.stages.walk import AddBackground, RefineCam
 from engine.storage.filesystem import read_bytes
@@ -56,8 +56,8 @@ def label_images(
     Args:
         images: paths or URIs, Pillow images, or (H, W, 3) uint8 arrays.
         tags: for each image the names of what it shows.
-        cam: folder or URI of ``jobs.train_cam``, or of ``jobs.train_segmentation``, whose maps ``settings.rewalk``
-            spreads.
+        cam: folder or URI of ``jobs.train_cam``, or of ``jobs.train_segmentation``, whose maps ``settings.recam``
+            takes and ``settings.rewalk`` spreads.
         affinity: folder or URI of ``jobs.train_affinity``; not needed when the walk has 0 steps.
         settings: preset ``small`` by default; its ``resources`` choose the device.
         max_pixels: a larger image is an error.
@@ -74,6 +74,7 @@ def label_images(
     chosen = settings or preset("small")
     architecture = read_architecture(cam, MAP_KINDS)
     class_names = architecture.class_names
+    inference: InferenceConfig = getattr(chosen, INFERENCE_OF_KIND[architecture.kind])
     walk: WalkConfig = getattr(chosen, WALK_OF_KIND[architecture.kind])
     walks = walk.num_steps > 0
     if walks and not affinity:
@@ -84,7 +85,7 @@ def label_images(
         "max_pixels": max_pixels,
     }
     stages: list[tuple[str, Any]] = [
-        ("cam", ComputeCam(cam, chosen.cam.inference, **shared)),
+        ("cam", ComputeCam(cam, inference, **shared)),
         (
             "walk",
             RefineCam(affinity, chosen.affinity.inference, walk, **shared, keep_cam=False)

@@ -31,8 +31,11 @@ def _small() -> Settings:
         num_epochs=6, batch_size=16, crop_px=256, long_side_px=(256, 420), learning_rate=2e-4, head_learning_rate=2e-3
     )
     return Settings(
-        cam=CamConfig(training=crops, inference=CamInferenceConfig()),
-        walk=WalkConfig(num_steps=64),
+        cam=CamConfig(
+            training=replace(crops, crop_px=384, long_side_px=(320, 560)),
+            inference=CamInferenceConfig(long_side_px=512, scales=(0.5, 1.0, 1.5)),
+        ),
+        walk=WalkConfig(alpha=3.0, num_steps=32),
         crf=MILD_CRF,
         affinity=AffinityConfig(
             training=replace(crops, num_epochs=3, batch_size=8, learning_rate=1e-4, head_learning_rate=1e-3),
@@ -55,9 +58,9 @@ def _tiny() -> Settings:
 
     return replace(
         small,
-        cam=replace(
-            small.cam, training=shrunk(small.cam.training), inference=replace(small.cam.inference, long_side_px=240)
-        ),
+        cam=replace(small.cam, training=shrunk(small.cam.training), inference=CamInferenceConfig(long_side_px=240)),
+        walk=WalkConfig(num_steps=64),
+        recam=InferenceConfig(long_side_px=240),
         seed=replace(small.seed, long_side_px=240),
         affinity=replace(
             small.affinity,
@@ -88,6 +91,7 @@ def _default() -> Settings:
     return Settings(
         cam=CamConfig(training=crops, inference=CamInferenceConfig(scales=(0.5, 1.0, 1.5), **sight), **resnet),
         seed=SeedConfig(long_side_px=0),
+        recam=InferenceConfig(scales=(0.5, 1.0, 1.5), **sight),
         crf=MILD_CRF,
         affinity=AffinityConfig(
             training=replace(crops, num_epochs=4, batch_size=16),
@@ -132,6 +136,7 @@ def _paper() -> Settings:
             **resnet,
         ),
         walk=WalkConfig(alpha=16.0, beta=8.0, num_steps=256),
+        recam=InferenceConfig(**sight),
         crf=CrfConfig(),
         segmentation=SegmentationConfig(
             training=crops, inference=InferenceConfig(**sight), head_channels=256, **resnet

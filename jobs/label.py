@@ -14,6 +14,7 @@ from engine.config import (
     CamInferenceConfig,
     ConfidenceConfig,
     CrfConfig,
+    InferenceConfig,
     PamrConfig,
     ShardConfig,
     WalkConfig,
@@ -24,7 +25,14 @@ from engine.pipeline import Pool, Step
 from engine.plain_settings import to_dict
 from engine.records import mask_schema
 from engine.stages.cam import ComputeCam
-from engine.stages.networks import MAP_KINDS, WALK_OF_KIND, check_map_network, read_architecture
+from engine.stages.networks import (
+    INFERENCE_OF_KIND,
+    MAP_KINDS,
+    WALK_OF_KIND,
+    check_map_network,
+    inference_record,
+    read_architecture,
+)
 from engine.stages.pamr import AdaptMaps
 from engine.stages.walk import AddBackground, RefineCam
 from engine.storage.weights import weights_hash
@@ -38,7 +46,8 @@ class Label(ShardOptions):
     """Make a mask for every image from its tags."""
 
     cam: str
-    """Folder that jobs.train_cam wrote; or jobs.train_segmentation, for the maps of a second round (--rewalk)."""
+    """Folder that jobs.train_cam wrote; or jobs.train_segmentation, for the maps of a second round (--recam and
+    --rewalk)."""
     affinity: OptionalText = ""
     """Folder that jobs.train_affinity wrote; not needed with --walk.num-steps 0."""
     keep_stages: bool = False
@@ -47,6 +56,8 @@ class Label(ShardOptions):
     """Print where the time went, stage by stage, and write it into summary.json."""
     cam_inference: Annotated[CamInferenceConfig, tyro.conf.arg(name="cam.inference")]
     """How the activation maps are taken."""
+    recam: InferenceConfig
+    """The same in the place of --cam.inference, where --cam is a segmentation network."""
     affinity_inference: Annotated[AffinityInferenceConfig, tyro.conf.arg(name="affinity.inference")]
     """How the affinities are taken."""
     walk: WalkConfig
@@ -66,7 +77,8 @@ class Label(ShardOptions):
 def run(config: Label) -> dict[str, Any]:
     """Write a mask, or an error, for every image of the manifest as Parquet shards under ``--out``."""
     kind = read_architecture(config.cam, MAP_KINDS).kind
-    check_map_network(config.cam, config.cam_inference)
+    inference: InferenceConfig = getattr(config, INFERENCE_OF_KIND[kind])
+    check_map_network(config.cam, inference)
     walk_name = WALK_OF_KIND[kind]
     walk: WalkConfig = getattr(config, walk_name)
     walks = walk.num_steps > 0
@@ -75,7 +87,7 @@ def run(config: Label) -> dict[str, Any]:
             f"--affinity is missing; give the folder of jobs.train_affinity, or --{walk_name}.num-steps 0"
         )
     settings = {
-        "cam": {"inference": to_dict(config.cam_inference)},
+        **inference_record(kind, inference),
         "affinity": {"inference": to_dict(config.affinity_inference)},
         walk_name: to_dict(walk),
         "crf": to_dict(config.crf),
@@ -99,7 +111,7 @@ def run(config: Label) -> dict[str, Any]:
             "images_per_pass": config.resources.images_per_pass,
             "max_pixels": config.max_pixels,
         }
-        cam = {"weights": config.cam, "config": config.cam_inference, **network}
+        cam = {"weights": config.cam, "config": inference, **network}
         keep_cam = config.keep_stages
         if walks:
             along = {"weights": config.affinity, "affinity": config.affinity_inference, "walk": walk, **network}

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import tyro
 
 from engine.cluster import Cluster
-from engine.config import CamInferenceConfig, SeedConfig, ShardConfig
+from engine.config import CamInferenceConfig, InferenceConfig, SeedConfig, ShardConfig
 from engine.pipeline import Pool, Step, crf_pool, network_pool
 from engine.plain_settings import to_dict
 from engine.records import seed_schema
 from engine.stages.cam import ComputeCam
-from engine.stages.networks import MAP_KINDS, check_map_network
+from engine.stages.networks import INFERENCE_OF_KIND, MAP_KINDS, check_map_network, inference_record, read_architecture
 from engine.stages.seed import MakeSeed
 from engine.storage.weights import weights_hash
 from jobs.command import main
@@ -30,6 +30,8 @@ class MakeSeeds(ShardOptions):
     """Folder that jobs.train_cam wrote, or jobs.train_segmentation."""
     cam_inference: Annotated[CamInferenceConfig, tyro.conf.arg(name="cam.inference")]
     """How the activation maps are taken."""
+    recam: InferenceConfig
+    """The same in the place of --cam.inference, where --cam is a segmentation network."""
     seed: SeedConfig
     """How sure a cell must be."""
     shards: ShardConfig
@@ -38,9 +40,11 @@ class MakeSeeds(ShardOptions):
 
 def run(config: MakeSeeds) -> dict[str, Any]:
     """Write a seed for every image as Parquet shards under ``--out``."""
-    check_map_network(config.cam, config.cam_inference)
+    kind = read_architecture(config.cam, MAP_KINDS).kind
+    inference: InferenceConfig = getattr(config, INFERENCE_OF_KIND[kind])
+    check_map_network(config.cam, inference)
     settings = {
-        "cam": {"inference": to_dict(config.cam_inference)},
+        **inference_record(kind, inference),
         "seed": to_dict(config.seed),
         "shards": to_dict(config.shards),
     }
@@ -56,7 +60,7 @@ def run(config: MakeSeeds) -> dict[str, Any]:
     def pools(cluster: Cluster) -> list[Pool]:
         cam = {
             "weights": config.cam,
-            "config": config.cam_inference,
+            "config": inference,
             "device": config.resources.device,
             "images_per_pass": config.resources.images_per_pass,
             "max_pixels": config.max_pixels,

@@ -22,7 +22,7 @@ from engine.report import ReportData, ReportImage, render_report
 from engine.report.sample import Row, Sample
 from engine.stages.cam import ComputeCam
 from engine.stages.guard import guarded
-from engine.stages.networks import MAP_KINDS, WALK_OF_KIND, read_architecture
+from engine.stages.networks import INFERENCE_OF_KIND, MAP_KINDS, WALK_OF_KIND, read_architecture
 from engine.stages.walk import RefineCam
 from engine.storage.filesystem import exists, join, parent, resolve, write_bytes
 from engine.storage.images import decode_image, resize_long_side
@@ -273,9 +273,10 @@ def _maps(
         "images_per_pass": settings.resources.images_per_pass,
         "max_pixels": config.max_pixels,
     }
-    batch = guarded("cam", ComputeCam(cam, settings.cam.inference, **network), batch)
+    kind = read_architecture(cam, MAP_KINDS).kind
+    batch = guarded("cam", ComputeCam(cam, getattr(settings, INFERENCE_OF_KIND[kind]), **network), batch)
     batch["refined_cam"] = empty
-    walk: WalkConfig = getattr(settings, WALK_OF_KIND[read_architecture(cam, MAP_KINDS).kind])
+    walk: WalkConfig = getattr(settings, WALK_OF_KIND[kind])
     if affinity and walk.num_steps:
         refine = RefineCam(affinity, settings.affinity.inference, walk, **network, keep_cam=True)
         batch = guarded("walk", refine, batch)

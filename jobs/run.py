@@ -18,9 +18,11 @@ from engine.config import (
     CamConfig,
     ConfidenceConfig,
     CrfConfig,
+    InferenceConfig,
     PamrConfig,
     SeedConfig,
     SegmentationConfig,
+    Settings,
     ShardConfig,
     WalkConfig,
 )
@@ -65,6 +67,8 @@ class Run(ShardOptions):
     """AffinityNet."""
     walk: WalkConfig
     """Background and random walk of the classifier's maps."""
+    recam: InferenceConfig
+    """How the maps of the segmentation network are taken, from the second round on."""
     rewalk: WalkConfig
     """Background and random walk of the segmentation network's maps, from the second round on."""
     pamr: PamrConfig
@@ -110,6 +114,7 @@ def run(config: Run) -> dict[str, Any]:
                 out=seeds,
                 cam=cam,
                 cam_inference=config.cam.inference,
+                recam=config.recam,
                 seed=config.seed,
                 shards=config.shards,
             ),
@@ -133,6 +138,7 @@ def run(config: Run) -> dict[str, Any]:
                     affinity=affinity,
                     keep_stages=bool(config.truth),
                     cam_inference=config.cam.inference,
+                    recam=config.recam,
                     affinity_inference=config.affinity.inference,
                     walk=config.walk,
                     rewalk=config.rewalk,
@@ -242,7 +248,7 @@ def _scores(config: Run, *, masks: str, segmented: str) -> dict[str, Any]:
 
 
 def _record(config: Run) -> dict[str, Any]:
-    parts = ("cam", "seed", "affinity", "walk", "rewalk", "pamr", "crf", "confidence", "segmentation", "shards")
+    parts = [item.name for item in dataclasses.fields(Settings) if item.name != "resources"]
     return {
         "job": "run",
         "settings": {name: to_dict(getattr(config, name)) for name in parts},

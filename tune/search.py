@@ -11,10 +11,24 @@ from typing import Annotated, Any
 import tyro
 
 from engine.cluster import Cluster, connected
-from engine.config import AffinityInferenceConfig, CamInferenceConfig, CrfConfig, SeedConfig, WalkConfig
+from engine.config import (
+    AffinityInferenceConfig,
+    CamInferenceConfig,
+    CrfConfig,
+    InferenceConfig,
+    SeedConfig,
+    WalkConfig,
+)
 from engine.errors import ConfigError, OutputError
 from engine.plain_settings import to_dict
-from engine.stages.networks import MAP_KINDS, WALK_OF_KIND, check_map_network, read_architecture
+from engine.stages.networks import (
+    INFERENCE_OF_KIND,
+    MAP_KINDS,
+    WALK_OF_KIND,
+    check_map_network,
+    inference_record,
+    read_architecture,
+)
 from engine.storage.filesystem import absolute, join, write_bytes
 from engine.storage.run_record import WORK_FOLDER, claim_output, commit, versions, write_json
 from engine.storage.weights import weights_hash
@@ -47,7 +61,8 @@ class Search(DataOptions):
     truth: str
     """True masks, of all images or of some: a folder of PNGs named by image stem, or a folder of mask shards."""
     cam: str
-    """Folder that jobs.train_cam wrote; or jobs.train_segmentation, for the maps of a second round (--rewalk)."""
+    """Folder that jobs.train_cam wrote; or jobs.train_segmentation, for the maps of a second round (--recam and
+    --rewalk)."""
     affinity: str = ""
     """Folder that jobs.train_affinity wrote; not needed with --steps 0 --walk.num-steps 0."""
     cache: str = ""
@@ -63,8 +78,8 @@ class Search(DataOptions):
     steps: tuple[int, ...] = (0, 4, 8, 16, 32, 64, 128, 192, 256, 512, 1024)
     """Numbers of steps; 0 leaves out the walk."""
     cam_scales: tuple[str, ...] = ()
-    """Sets of scales to try beside --cam.inference.scales, each joined by commas: 1 0.5,1,1.5,2. The classifier looks
-    at the images once for each set."""
+    """Sets of scales to try beside --cam.inference.scales (or --recam.scales), each joined by commas: 1 0.5,1,1.5,2.
+    The network looks at the images once for each set."""
     num_betas: int = 10
     """Betas that random and optuna try."""
     early_stopping: bool = False
@@ -91,6 +106,8 @@ class Search(DataOptions):
     """Seed of the order of the images, of random configurations and of the bootstrap."""
     cam_inference: Annotated[CamInferenceConfig, tyro.conf.arg(name="cam.inference")]
     """How the activation maps are taken."""
+    recam: InferenceConfig
+    """The same in the place of --cam.inference, where --cam is a segmentation network."""
     affinity_inference: Annotated[AffinityInferenceConfig, tyro.conf.arg(name="affinity.inference")]
     """How the affinities are taken."""
     walk: WalkConfig
@@ -157,13 +174,14 @@ def run(config: Search) -> dict[str, Any]:
         raise ConfigError("--crf.num-iterations is 0 with --top-k-crf; allowed: 1 or more")
     if config.search == "optuna":
         check_optuna()
-    walk_name = WALK_OF_KIND[read_architecture(config.cam, MAP_KINDS).kind]
+    kind = read_architecture(config.cam, MAP_KINDS).kind
+    config = replace(
+        config, cam_inference=getattr(config, INFERENCE_OF_KIND[kind]), walk=getattr(config, WALK_OF_KIND[kind])
+    )
     check_map_network(config.cam, config.cam_inference)
-    config = replace(config, walk=getattr(config, walk_name))
     if config.walks and not config.affinity:
-        raise ConfigError(
-            f"--affinity is missing; give the folder of jobs.train_affinity, or --steps 0 --{walk_name}.num-steps 0"
-        )
+        without = f"--steps 0 --{WALK_OF_KIND[kind]}.num-steps 0"
+        raise ConfigError(f"--affinity is missing; give the folder of jobs.train_affinity, or {without}")
     crfs = crfs_of(config.crf, config.crf_values, num_draws=config.num_crfs, rng_seed=config.rng_seed)
     looks = _looks(config)
     class_names = network_classes(config.cam, MAP_KINDS, config)
@@ -176,7 +194,7 @@ def run(config: Search) -> dict[str, Any]:
         rng_seed=config.rng_seed,
         allow_outside=config.allow_outside,
     )
-    _claim(config, walk_name, true_masks, class_names)
+    _claim(config, kind, true_masks, class_names)
     cache = config.cache or join(config.out, "cache")
     places = []
     for look in looks:
@@ -217,7 +235,7 @@ def run(config: Search) -> dict[str, Any]:
     )
     cpu_s = sum(read_state(context, part).cpu_s for part in (*slices, *with_crf))
     print(f"counted in {cpu_s:.0f} s of CPU time")
-    return _report(config, walk_name, plain, collect(context, with_crf), few[1:], seeds, manifest.num_rows)
+    return _report(config, kind, plain, collect(context, with_crf), few[1:], seeds, manifest.num_rows)
 
 
 def _looks(config: Search) -> list[Look]:
@@ -247,11 +265,11 @@ def _crf_slices(config: Search, few: Sequence[Sequence[Scored]], crfs: Sequence[
     return list({part.name: part for part in (first, *others)}.values())
 
 
-def _claim(config: Search, walk_name: str, true_masks: TrueMasks, class_names: tuple[str, ...]) -> None:
+def _claim(config: Search, kind: str, true_masks: TrueMasks, class_names: tuple[str, ...]) -> None:
     settings = {
-        "cam": {"inference": to_dict(config.cam_inference)},
+        **inference_record(kind, config.cam_inference),
         "affinity": {"inference": to_dict(config.affinity_inference)},
-        walk_name: to_dict(config.walk),
+        WALK_OF_KIND[kind]: to_dict(config.walk),
         "crf": to_dict(config.crf),
         "search": {
             name: getattr(config, name)
@@ -314,7 +332,7 @@ def _sweep(config: Search, context: Context, cluster: Cluster) -> list[Slice]:
 
 def _report(
     config: Search,
-    walk_name: str,
+    kind: str,
     plain: list[Scored],
     with_crf: list[Scored],
     few: Sequence[Sequence[Scored]],
@@ -331,7 +349,7 @@ def _report(
     start, start_crf = (next((one for one in some if default.is_(one)), None) for some in (plain, with_crf))
     own_seeds = [one for one in seeds if one.scales == best.scales and one.enough]
     summary = {
-        "settings": _settings(config, walk_name, best, own_seeds[0] if own_seeds else None),
+        "settings": _settings(config, kind, best, own_seeds[0] if own_seeds else None),
         "miou": best.miou,
         "miou_interval": None if best.low is None else [best.low, best.high],
         "miou_cross_validated": cross,
@@ -365,7 +383,7 @@ def _report(
     return summary
 
 
-def _settings(config: Search, walk_name: str, best: Scored, seed: ScoredSeed | None) -> dict[str, Any]:
+def _settings(config: Search, kind: str, best: Scored, seed: ScoredSeed | None) -> dict[str, Any]:
     """What ``best.json`` changes; a part that was not searched is left out."""
     walk = replace(
         config.walk,
@@ -374,9 +392,9 @@ def _settings(config: Search, walk_name: str, best: Scored, seed: ScoredSeed | N
         num_steps=best.num_steps,
     )
     settings: dict[str, Any] = {
-        "cam": {"inference": to_dict(replace(config.cam_inference, scales=best.scales))},
+        **inference_record(kind, replace(config.cam_inference, scales=best.scales)),
         "affinity": {"inference": to_dict(config.affinity_inference)},
-        walk_name: to_dict(walk),
+        WALK_OF_KIND[kind]: to_dict(walk),
     }
     if best.with_crf:
         settings["crf"] = to_dict(best.crf)

@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.config import CamInferenceConfig
+from engine.config import InferenceConfig
 from engine.errors import ImageError
 from engine.models.cam_net import CamNetwork
 from engine.models.segmentation_net import SegmentationNetwork
 from engine.ops.cam import merge_cams, normalize_cam
 from engine.records import Batch, encode_map
 from engine.stages.memory import DECODED_PIXELS
-from engine.stages.networks import MAP_KINDS, check_attention, load_for_inference
+from engine.stages.networks import MAP_KINDS, attention_of, check_attention, load_for_inference
 from engine.stages.scaling import as_tensor, equal_groups, resized, scaled_size
 from engine.storage.images import decode_image
 
@@ -30,10 +30,11 @@ class ComputeCam:
     """Reads ``encoded``, ``class_ids``; adds ``cam`` (K, h, w); sets ``height``, ``width``; fills ``error``."""
 
     def __init__(
-        self, weights: str, config: CamInferenceConfig, *, device: str, images_per_pass: int, max_pixels: int
+        self, weights: str, config: InferenceConfig, *, device: str, images_per_pass: int, max_pixels: int
     ) -> None:
         """Args:
         weights: what ``jobs.train_cam`` or ``jobs.train_segmentation`` wrote.
+        config: how the images are seen; a ``CamInferenceConfig`` may ask for a classifier's attention.
         images_per_pass: images of one size that the network takes at once.
 
         Raises:
@@ -44,9 +45,7 @@ class ComputeCam:
         assert isinstance(network, CamNetwork | SegmentationNetwork)
         check_attention(network, architecture, config)
         self._network = network
-        self._spread: dict[str, int] = {}
-        if isinstance(network, CamNetwork):
-            self._spread = {"attention_steps": config.attention_steps, "attention_blocks": config.attention_blocks}
+        self._spread = attention_of(config) if isinstance(network, CamNetwork) else {}
         self._config = config
         self._device = device
         self._images_per_pass = images_per_pass

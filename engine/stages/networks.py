@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine.config import AffinityConfig, CamConfig, CamInferenceConfig, SegmentationConfig
+from engine.config import AffinityConfig, CamConfig, CamInferenceConfig, InferenceConfig, SegmentationConfig
 from engine.errors import ConfigError, WeightsError
 from engine.models.affinity_net import AffinityNetwork
 from engine.models.backbone import Backbone
 from engine.models.cam_net import CamNetwork
 from engine.models.folding import fold_batch_norms
 from engine.models.segmentation_net import SegmentationNetwork
+from engine.plain_settings import to_dict
 from engine.storage.weights import (
     WEIGHTS_NAME,
     input_stats,
@@ -28,6 +29,8 @@ from engine.storage.weights import (
 NetworkConfig = CamConfig | AffinityConfig | SegmentationConfig
 WALK_OF_KIND = {"cam": "walk", "segmentation": "rewalk"}
 """Kind of a network that gives maps of the classes, to the part of the settings by which they are spread."""
+INFERENCE_OF_KIND = {"cam": "cam_inference", "segmentation": "recam"}
+"""The same, to the part by which they are taken."""
 MAP_KINDS = tuple(WALK_OF_KIND)
 
 
@@ -155,22 +158,37 @@ def load_for_inference(location: str, kind: str | tuple[str, ...], device: str) 
     return fold_batch_norms(network).to(device).to(memory_format=torch.channels_last), architecture
 
 
-def check_attention(network: nn.Module, architecture: Architecture, inference: CamInferenceConfig) -> None:
+def inference_record(kind: str, inference: InferenceConfig) -> dict[str, Any]:
+    """How the maps of a kind of network were taken, as the part of the settings that it is (``run.json``)."""
+    return (
+        {"cam": {"inference": to_dict(inference)}} if kind == "cam" else {INFERENCE_OF_KIND[kind]: to_dict(inference)}
+    )
+
+
+def attention_of(inference: InferenceConfig) -> dict[str, int]:
+    """The arguments of :meth:`CamNetwork.maps` that spread the maps along the backbone's attention."""
+    if not isinstance(inference, CamInferenceConfig):
+        return {}
+    return {"attention_steps": inference.attention_steps, "attention_blocks": inference.attention_blocks}
+
+
+def check_attention(network: nn.Module, architecture: Architecture, inference: InferenceConfig) -> None:
     """Refuse to spread a classifier's maps along an attention that its backbone does not have.
 
     Raises:
         ConfigError: so it is.
     """
-    if isinstance(network, CamNetwork) and inference.attention_steps > 0 and not network.backbone.has_attention:
+    steps = attention_of(inference).get("attention_steps", 0)
+    if isinstance(network, CamNetwork) and steps > 0 and not network.backbone.has_attention:
         raise ConfigError(
-            f"cam.inference.attention_steps is {inference.attention_steps}; allowed: 0 for the backbone "
+            f"cam.inference.attention_steps is {steps}; allowed: 0 for the backbone "
             f"'{architecture.backbone}', which has no attention"
         )
 
 
-def check_map_network(location: str, inference: CamInferenceConfig) -> None:
+def check_map_network(location: str, inference: InferenceConfig) -> None:
     """:func:`check_attention` for a trained network, of whose file only the head is read."""
-    if inference.attention_steps > 0:
+    if attention_of(inference).get("attention_steps", 0) > 0:
         architecture = read_architecture(location, MAP_KINDS)
         check_attention(build(architecture, mean=(0, 0, 0), std=(1, 1, 1)), architecture, inference)
 

@@ -61,17 +61,25 @@ def test_local_refinement_in_the_place_of_the_dcrf_gives_other_probabilities(wei
     assert after.confidence != before.confidence
 
 
-def test_segmentation_network_in_the_place_of_the_classifier_takes_the_walk_of_a_second_round(
+def test_segmentation_network_in_the_place_of_the_classifier_takes_the_settings_of_a_second_round(
     weights: dict[str, str], tmp_path: Path
 ) -> None:
     segmentation = write_network(tmp_path, "segmentation")
-    settings = replace(_settings(), rewalk=replace(_settings().rewalk, num_steps=0))
+    settings = replace(_settings(), rewalk=replace(_settings().rewalk, alpha=1.0, num_steps=0))
     (result,) = engine.label_images([picture(60, 80)], [["cat"]], cam=segmentation, settings=settings)
     assert result.error is None
     assert result.mask is not None
     assert set(np.unique(result.mask)) <= {0, 1}
     with pytest.raises(ConfigError, match="affinity is missing"):
         engine.label_images([picture(60, 80)], [["cat"]], cam=segmentation, settings=_settings(num_steps=0))
+    looked = [
+        engine.label_images([picture(60, 80)], [["cat"]], cam=segmentation, settings=other)[0].confidence
+        for other in (
+            replace(settings, cam=replace(settings.cam, inference=replace(settings.cam.inference, scales=(3.0,)))),
+            replace(settings, recam=replace(settings.recam, scales=(3.0,))),
+        )
+    ]
+    assert looked[0] == result.confidence != looked[1]
 
 
 def test_image_that_cannot_be_labeled_costs_no_other(weights: dict[str, str], tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ def _label(root: Path, cam: str, affinity: str, **changes: Any) -> label.Label:
         "affinity": affinity,
         "keep_stages": True,
         "cam_inference": CHAIN_SETTINGS.cam.inference,
+        "recam": CHAIN_SETTINGS.recam,
         "affinity_inference": CHAIN_SETTINGS.affinity.inference,
         "walk": CHAIN_SETTINGS.walk,
         "rewalk": CHAIN_SETTINGS.rewalk,
@@ -224,6 +225,10 @@ def test_labeling_again_does_nothing_and_other_settings_are_refused(folder: Path
     assert (summary["images"], summary["labeled"], summary["errors"]) == (NUM_SCENES, NUM_SCENES, {})
     with pytest.raises(OutputError, match=r"rewalk\.alpha"):
         label.run(replace(config, rewalk=replace(config.rewalk, alpha=3.0)))
+    with pytest.raises(OutputError, match=r"recam\.flip"):
+        label.run(replace(config, recam=replace(config.recam, flip=False)))
+    first_round = replace(config.cam_inference, flip=False), replace(config.walk, alpha=3.0)  # have no part in it
+    assert label.run(replace(config, cam_inference=first_round[0], walk=first_round[1])) == summary
     with pytest.raises(OutputError, match="keep_stages"):
         label.run(replace(config, keep_stages=False))
     assert files == {

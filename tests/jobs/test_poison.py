@@ -200,6 +200,7 @@ def test_labeling_gives_the_same_rows_among_all_kinds_of_bad_images(
         cam=weights["cam"],
         affinity=weights["affinity"],
         cam_inference=SETTINGS.cam.inference,
+        recam=SETTINGS.recam,
         affinity_inference=SETTINGS.affinity.inference,
         walk=SETTINGS.walk,
         rewalk=SETTINGS.rewalk,

@@ -78,6 +78,7 @@ def masks(bucket: str, cam: str) -> str:
         max_error_fraction=0.25,
         cam=cam,
         cam_inference=SETTINGS.cam.inference,
+        recam=SETTINGS.recam,
         affinity_inference=SETTINGS.affinity.inference,
         walk=replace(SETTINGS.walk, num_steps=0),
         rewalk=SETTINGS.rewalk,
@@ -99,6 +100,7 @@ def test_networks_learn_from_seeds_on_s3(bucket: str, cam: str) -> None:
         **_shared(bucket, "manifest.csv", "seeds"),
         cam=cam,
         cam_inference=SETTINGS.cam.inference,
+        recam=SETTINGS.recam,
         seed=SETTINGS.seed,
         shards=SETTINGS.shards,
     )

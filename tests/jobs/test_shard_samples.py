@@ -132,6 +132,7 @@ def _parts(job: type) -> dict[str, object]:
     tiny = preset("tiny")
     parts: dict[str, object] = {
         "cam_inference": tiny.cam.inference,
+        "recam": tiny.recam,
         "affinity_inference": tiny.affinity.inference,
         "seed": tiny.seed,
         "walk": tiny.walk,

@@ -16,6 +16,7 @@ from jobs import make_scenes
 
 NUM_SCENES, NUM_TRUE = 14, 11
 SIGHT = ("--cam.inference.long-side-px", "96", "--cam.inference.scales", "1.0")
+SIGHT += ("--recam.long-side-px", "64", "--recam.scales", "1.0", "--affinity.inference.long-side-px", "96")
 SPACE = ("--alphas", "0.7", "1.3", "4", "--betas", "1.5", "9", "--steps", "0", "5", "90")
 
 
@@ -41,4 +42,4 @@ def arguments(root: Path, out: str, *more: str) -> list[str]:
     """What is typed after ``tune.search``; a later option wins."""
     shared = ["--preset", "tiny", "--data", str(root / "scenes" / "manifest.csv"), "--truth", str(root / "truth")]
     networks = ["--cam", str(root / "cam"), "--affinity", str(root / "affinity"), "--cache", str(root / "cache")]
-    return [*shared, *networks, "--out", str(root / out), *SIGHT, "--affinity.inference.long-side-px", "96", *more]
+    return [*shared, *networks, "--out", str(root / out), *SIGHT, *more]

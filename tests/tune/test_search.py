@@ -66,8 +66,7 @@ def test_figure_is_that_of_label_and_evaluate(folder: Path, found: dict[str, Any
         if row["num_steps"] == num_steps and row["alpha"] == 1.3 and row["beta"] == (9 if num_steps == 90 else 1.5)
     )
     walk = ("--walk.alpha", "1.3", "--walk.beta", str(row["beta"]), "--walk.num-steps", str(num_steps))
-    sight = (*SIGHT, "--affinity.inference.long-side-px", "96")
-    assert row["miou"] == pytest.approx(_labeled_miou(folder, f"masks-{num_steps}", *walk, *sight), abs=1e-3)
+    assert row["miou"] == pytest.approx(_labeled_miou(folder, f"masks-{num_steps}", *walk, *SIGHT), abs=1e-3)
 
 
 @pytest.mark.slow
@@ -164,7 +163,8 @@ def test_walk_of_a_second_round_is_searched_on_the_segmentation_networks_maps(
 ) -> None:
     second = ("--cam", str(folder / "segmentation"))
     summary = _search(folder, "second", *SPACE, *second)
-    assert "walk" not in summary["settings"]
+    assert {"cam", "walk"}.isdisjoint(summary["settings"])
+    assert summary["settings"]["recam"]["long_side_px"] == 64
     best = _rows(folder, "second")[0]
     assert (best["miou"], best["alpha"]) == (summary["miou"], summary["settings"]["rewalk"]["alpha"])
     labeled = _labeled_miou(folder, "masks-second", *second, "--config", str(folder / "second" / "best.json"))
