@@ -9,7 +9,7 @@ The settings of preset ``small`` were chosen by the images of part ``dev``, a th
 are the others, and the default. mIoU is VOC's, one confusion matrix over all pixels. With several runs every figure is
 the mean over them, and the spread from the least to the greatest stands beside the mIoU. ``objects`` is the mean IoU of
 single classes in single images, by the part of the image that the class covers, and in images of several classes.
-The CAM stands at its own best alpha, found on the same images, which flatters it.
+The CAM, alone and through the dCRF, stands at its own best alpha, found on the same images, which flatters it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from benchmarks.runner import PHOTOGRAPHS, Line, parser, report
 from engine.ops.cam import with_background
-from engine.ops.mask import pseudo_mask, upsample
+from engine.ops.crf import DenseCrf
+from engine.ops.mask import pseudo_mask, to_probabilities, upsample
 from engine.ops.metrics import confusion_matrix, mean_iou
 from engine.plain_settings import merged
 from engine.presets import preset
@@ -48,6 +49,8 @@ MAX_PIXELS = 10**8
 
 Masks = Iterator[tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]]]
 """Truth and mask of each image."""
+Figures = tuple[Line, list[float]]
+"""mIoU and IoU of single objects, and the IoU of each class, all in percent."""
 
 
 def in_part(image_id: str, part: str) -> bool:
@@ -77,16 +80,49 @@ def masks_of(folder: str, column: str, truth: str, part: str) -> Masks:
                 yield true_mask, decode_mask(row[column]["bytes"])
 
 
-def cam_masks(run: str, truth: str, part: str) -> dict[float, Masks]:
-    """The masks of the CAM alone at every alpha, from the networks of a run."""
+class Score:
+    """What is counted over the images of one stage."""
+
+    def __init__(self, num_classes: int) -> None:
+        self._total = np.zeros((num_classes + 1, num_classes + 1), dtype=np.int64)
+        self._objects: dict[str, list[float]] = defaultdict(list)
+
+    def add(self, true_mask: NDArray[np.integer[Any]], mask: NDArray[np.integer[Any]]) -> None:
+        """Count one image."""
+        confusion = confusion_matrix(true_mask, mask, len(self._total) - 1)
+        self._total += confusion
+        shown = [index for index in range(1, len(confusion)) if confusion[index].sum()]
+        for index in shown:
+            union = confusion[index].sum() + confusion[:, index].sum() - confusion[index, index]
+            area = confusion[index].sum() / confusion.sum()
+            kinds = [name for name, (low, high) in SIZES.items() if low <= area < high]
+            for name in kinds + (["several classes"] if len(shown) > 1 else []):
+                self._objects[name].append(100 * confusion[index, index] / union)
+
+    def figures(self) -> Figures:
+        """The mean over what was counted."""
+        ious, miou = mean_iou(self._total)
+        objects = {name: float(np.mean(self._objects[name] or [np.nan])) for name in kinds_of_objects()}
+        return {"mIoU": 100 * miou, **objects}, (100 * ious).tolist()
+
+
+def scored(masks: Masks, num_classes: int) -> Figures:
+    """The figures of one stage."""
+    score = Score(num_classes)
+    for true_mask, mask in masks:
+        score.add(true_mask, mask)
+    return score.figures()
+
+
+def cam_figures(run: str, truth: str, part: str, names: list[str]) -> dict[str, Figures]:
+    """The CAM of a run's classifier, alone and through the dCRF, each at its best alpha."""
     record = read_json(str(Path(run, "run.json"))) or {}
     settings = merged(preset(record["options"]["preset"]), record["settings"], where=f"{run}/run.json")
     stage = ComputeCam(
         str(Path(run, "cam")), settings.cam.inference, device="cpu", images_per_pass=1, max_pixels=MAX_PIXELS
     )
-    names: list[str] = list((read_json(str(Path(run, "masks", "run.json"))) or {})["class_names"])
     true_masks, home = open_truth(truth), parent(record["options"]["data"])
-    found: dict[float, list[Any]] = {alpha: [] for alpha in CAM_ALPHAS}
+    scores = {name: [Score(len(names)) for _ in CAM_ALPHAS] for name in ("CAM", "CAM + dCRF")}
     for table in read_shards(str(Path(run, "masks")), ("image_id", "image", "tags", "error")):
         for row in table.to_pylist():
             if row["error"] is not None or not in_part(row["image_id"], part):
@@ -97,29 +133,19 @@ def cam_masks(run: str, truth: str, part: str) -> dict[float, Masks]:
             ids = [names.index(tag) + 1 for tag in row["tags"]]
             image = decode_image(read_picture(resolve(row["image"], home)), max_pixels=MAX_PIXELS)
             cam = stage.maps({0: image}, [ids])[0]
-            for alpha in CAM_ALPHAS:
-                scores = upsample(with_background(cam, alpha), (true_mask.shape[0], true_mask.shape[1]))
-                found[alpha].append((true_mask, pseudo_mask(scores.numpy(), ids)))
-    return {alpha: iter(masks) for alpha, masks in found.items()}
-
-
-def scored(masks: Masks, num_classes: int) -> tuple[Line, list[float]]:
-    """mIoU, IoU of single objects by size and company, in percent; and the IoU of each class."""
-    total = np.zeros((num_classes + 1, num_classes + 1), dtype=np.int64)
-    objects: dict[str, list[float]] = defaultdict(list)
-    for true_mask, mask in masks:
-        confusion = confusion_matrix(true_mask, mask, num_classes)
-        total += confusion
-        shown = [index for index in range(1, num_classes + 1) if confusion[index].sum()]
-        for index in shown:
-            union = confusion[index].sum() + confusion[:, index].sum() - confusion[index, index]
-            area = confusion[index].sum() / confusion.sum()
-            kinds = [name for name, (low, high) in SIZES.items() if low <= area < high]
-            for name in kinds + (["several classes"] if len(shown) > 1 else []):
-                objects[name].append(100 * confusion[index, index] / union)
-    ious, miou = mean_iou(total)
-    line = {"mIoU": 100 * miou, **{name: float(np.mean(objects[name] or [np.nan])) for name in kinds_of_objects()}}
-    return line, (100 * ious).tolist()
+            size = (true_mask.shape[0], true_mask.shape[1])
+            alone = [to_probabilities(upsample(with_background(cam, alpha), size)).numpy() for alpha in CAM_ALPHAS]
+            lattice = DenseCrf(image, len(ids) + 1, **settings.crf.pairwise)
+            sharpened = lattice.infer_many(alone, settings.crf.num_iterations)
+            for name, maps in {"CAM": alone, "CAM + dCRF": sharpened}.items():
+                for score, probabilities in zip(scores[name], maps, strict=True):
+                    score.add(true_mask, pseudo_mask(probabilities, ids))
+    found = {}
+    for name, of_alphas in scores.items():
+        by_alpha = dict(zip(CAM_ALPHAS, (score.figures() for score in of_alphas), strict=True))
+        best = max(by_alpha, key=lambda alpha: by_alpha[alpha][0]["mIoU"])
+        found[f"{name} (alpha {best:g})"] = by_alpha[best]
+    return found
 
 
 def kinds_of_objects() -> list[str]:
@@ -127,19 +153,16 @@ def kinds_of_objects() -> list[str]:
     return [*SIZES, "several classes"]
 
 
-def measure(run: str, truth: str, part: str) -> dict[str, tuple[Line, list[float]]]:
+def measure(run: str, truth: str, part: str) -> dict[str, Figures]:
     """The scores of every stage of one run."""
     record = read_json(str(Path(run, "masks", "run.json"))) or {}
-    num_classes = len(record["class_names"])
-    by_alpha = {alpha: scored(masks, num_classes) for alpha, masks in cam_masks(run, truth, part).items()}
-    best = max(by_alpha, key=lambda alpha: by_alpha[alpha][0]["mIoU"])
-    found = {f"CAM (alpha {best:g})": by_alpha[best]}
+    found = cam_figures(run, truth, part, list(record["class_names"]))
     for stage, (folder, column) in stage_columns(run).items():
-        found[stage] = scored(masks_of(folder, column, truth, part), num_classes)
+        found[stage] = scored(masks_of(folder, column, truth, part), len(record["class_names"]))
     return found
 
 
-def lines_of(runs: list[dict[str, tuple[Line, list[float]]]], class_names: list[str]) -> list[Line]:
+def lines_of(runs: list[dict[str, Figures]], class_names: list[str]) -> list[Line]:
     """A line a stage: means over the runs."""
     lines = []
     for stages in zip(*(one.items() for one in runs), strict=True):
@@ -148,7 +171,7 @@ def lines_of(runs: list[dict[str, tuple[Line, list[float]]]], class_names: list[
         ious = np.mean([classes for _, (_, classes) in stages], axis=0)
         lines.append(
             {
-                "stage": stages[0][0],
+                "stage": " / ".join(dict.fromkeys(stage for stage, _ in stages)),
                 "mIoU": float(np.mean(values)),
                 "spread": float(max(values) - min(values)),
                 **{name: float(np.nanmean([line[name] for line in scores])) for name in kinds_of_objects()},

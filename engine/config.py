@@ -5,8 +5,8 @@ A leaf: it imports nothing of the project but the errors. tyro prints the text u
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from engine.errors import ConfigError
 
@@ -168,6 +168,11 @@ class CrfConfig:
         _require(self.num_iterations >= 0, "num_iterations", self.num_iterations, "0 or more")
         for name in ("spatial_sigma_px", "bilateral_sigma_px", "bilateral_sigma_rgb"):
             _require(getattr(self, name) >= 0.5, name, getattr(self, name), "0.5 or more")
+
+    @property
+    def pairwise(self) -> dict[str, Any]:
+        """All but the iterations: the arguments of :class:`engine.ops.crf.DenseCrf` that are settings."""
+        return {name: value for name, value in asdict(self).items() if name != "num_iterations"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -107,11 +107,6 @@ class MakeMask:
             resized(image, (probabilities.shape[1], probabilities.shape[2])),
             probabilities,
             num_iterations=crf.num_iterations,
-            spatial_sigma_px=crf.spatial_sigma_px,
-            spatial_weight=crf.spatial_weight,
-            bilateral_sigma_px=crf.bilateral_sigma_px,
-            bilateral_sigma_rgb=crf.bilateral_sigma_rgb,
-            bilateral_weight=crf.bilateral_weight,
-            backend=crf.backend,
+            **crf.pairwise,
             device=self._device,
         )

@@ -84,14 +84,4 @@ class MakeSeed:
         crf = self._seed.crf
         if crf.num_iterations == 0:
             return starts
-        lattice = DenseCrf(
-            image,
-            len(starts[0]),
-            spatial_sigma_px=crf.spatial_sigma_px,
-            spatial_weight=crf.spatial_weight,
-            bilateral_sigma_px=crf.bilateral_sigma_px,
-            bilateral_sigma_rgb=crf.bilateral_sigma_rgb,
-            bilateral_weight=crf.bilateral_weight,
-            backend=crf.backend,
-        )
-        return lattice.infer_many(starts, crf.num_iterations)
+        return DenseCrf(image, len(starts[0]), **crf.pairwise).infer_many(starts, crf.num_iterations)
