@@ -42,7 +42,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     class_names = read_architecture(options.cam, "cam").class_names
     true_masks = read_true_masks(options.data, options.truth, num_classes=len(class_names), rng_seed=0)
     rows = true_masks.rows[: options.num_images]
-    shared: dict[str, Any] = {"device": "cpu", "images_per_pass": 8, "max_pixels": 10**8}
+    shared: dict[str, Any] = {"device": "cpu", "images_per_pass": 1, "max_pixels": 10**8}
     walk, crf = settings.walk, replace(settings.crf, num_iterations=0)
     affinity = settings.affinity.inference
     cam = ComputeCam(options.cam, settings.cam.inference, **shared)
