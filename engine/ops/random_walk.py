@@ -191,41 +191,6 @@ def _expanded(maps: Tensor, transition: Tensor, coefficients: NDArray[np.float64
     return walked.t()
 
 
-def chebyshev_basis(cam: Tensor, transition: Tensor, *, degree: int) -> Tensor:
-    """``T_k(T) M`` for k = 0..n, from which :func:`walk_from_basis` gives a walk of any length.
-
-    Args:
-        cam: (K, h, w) float.
-        transition: (N, N) sparse CSR of the same dtype, rows that sum to 1.
-        degree: n; take :func:`chebyshev_degree` of the longest walk wanted.
-
-    Returns:
-        (n+1, K, h, w) float.
-    """
-    vectors = _chebyshev_vectors(_columns(cam), transition, degree)
-    return torch.stack([vector.t().reshape(cam.shape) for vector in vectors])
-
-
-def walk_from_basis(basis: Tensor, num_steps: int) -> Tensor:
-    """``T^t M`` from the Chebyshev vectors of M; linear in them.
-
-    Args:
-        basis: (n+1, K, h, w) float of :func:`chebyshev_basis`.
-        num_steps: t; the error is that of :func:`chebyshev_degree` for n and t, none when t <= n.
-
-    Returns:
-        (K, h, w) float in the range of each map.
-    """
-    coefficients = chebyshev_coefficients(num_steps)
-    used = min(len(basis), len(coefficients))
-    low, high = _range(basis[0])
-    # What the expansion leaves out would still carry a constant map, whole.
-    left_out = float(coefficients[used:].sum()) * (low + high) / 2
-    weights = basis.new_tensor(coefficients[:used])
-    walked: Tensor = torch.tensordot(weights, basis[:used], dims=1) + left_out
-    return walked.clamp(low, high)
-
-
 @torch.no_grad()
 def refine(
     cam: Tensor,

@@ -15,7 +15,6 @@ from torch import Tensor
 from engine.ops import affinity
 from engine.ops.affinity import affinity_planes, half_plane_offsets
 from engine.ops.random_walk import (
-    chebyshev_basis,
     chebyshev_coefficients,
     chebyshev_degree,
     chebyshev_walk,
@@ -23,7 +22,6 @@ from engine.ops.random_walk import (
     refine,
     refine_many,
     transition_matrix,
-    walk_from_basis,
     walk_together,
 )
 
@@ -189,18 +187,6 @@ def test_coefficients_of_a_very_long_walk_are_finite_and_sum_to_one() -> None:
         # Of a binomial spread, half of it folded over: the standard deviation is sqrt(t).
         assert math.fsum(coefficients * np.arange(num_steps + 1) ** 2) == pytest.approx(num_steps, rel=1e-9)
         assert chebyshev_degree(num_steps, 2e-4, num_entries=10**6) < 7 * math.sqrt(num_steps)
-
-
-@pytest.mark.parametrize("num_steps", [0, 1, 8, 31, 64, 256])
-def test_one_basis_serves_every_length(num_steps: int) -> None:
-    cam, features = scene(8, 8)
-    transition = sparse_transition(features)
-    degree = chebyshev_degree(256, 2e-4, num_entries=transition.values().numel())
-    basis = chebyshev_basis(cam, transition, degree=degree)
-    assert basis.shape == (degree + 1, 3, 8, 8)
-    walked = walk_from_basis(basis, num_steps)
-    exact = dense_walk(cam, dense_transition(features, 5, 8.0), num_steps)
-    assert float((walked - exact).abs().max()) <= 1e-4
 
 
 def test_zero_steps_return_the_maps_unchanged() -> None:
