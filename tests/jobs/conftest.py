@@ -39,6 +39,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory, ray_session: None, quick_rep
         data=str(root / "scenes" / "manifest.csv"),
         truth=str(root / "scenes" / "truth"),
         out=str(root),
+        rounds=2,
         val_fraction=HELD_OUT_FRACTION,
         **parts,
     )

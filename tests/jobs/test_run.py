@@ -60,7 +60,9 @@ def test_second_round_labels_from_the_network_of_the_first(config: run.Run, summ
 def test_number_of_rounds_is_checked(config: run.Run) -> None:
     with pytest.raises(ConfigError, match="--rounds is 10; allowed: 1 to 9"):
         replace(config, rounds=10)
-    assert replace(config, preset="paper").num_rounds == 1
+    assert config.num_rounds == 2
+    by_preset = {name: replace(config, rounds=0, preset=name).num_rounds for name in ("tiny", "small", "paper")}
+    assert by_preset == {"tiny": 2, "small": 3, "paper": 1}
 
 
 def test_report_shows_scores_and_pictures_and_needs_no_network(config: run.Run, summary: dict[str, Any]) -> None:
