@@ -1,10 +1,11 @@
 """The whole evaluation of the masks: several seeds with their spread, and the authors' recipe beside them.
 
-    python -m benchmarks evaluation --out runs/evaluation [--seeds 0 1 2] [--extra MANIFEST] [--no-recipe] [--json FILE]
+    python -m benchmarks evaluation --out runs/evaluation [--seeds 0 1 2] [--rounds N] [--extra MANIFEST] [--no-recipe]
+        [--json FILE]
 
 Runs ``jobs.run`` once a seed and ``benchmarks.recipe``, one after the other, each into its own folder of ``--out``,
 then scores them (``benchmarks.quality``: which images, which figures). What is complete there is not done again, so the
-same command goes on after a kill; two cores take half an hour a seed, and hours for the recipe. ``--extra`` adds images
+same command goes on after a kill; two cores take 50 minutes a seed, and 90 for the recipe. ``--extra`` adds images
 that have tags and no truth to what is learned from and labeled.
 """
 
@@ -42,9 +43,9 @@ def write_joined(manifests: Sequence[str], location: Path) -> None:
                     rows.writerow((image_id, resolve(image, parent(manifest)), ";".join(tags)))
 
 
-def run_options(data: str, truth: str, out: Path, rng_seed: int, *, joined: bool) -> list[str]:
+def run_options(data: str, truth: str, out: Path, rng_seed: int, *, joined: bool, rounds: int = 0) -> list[str]:
     """The command line of ``jobs.run`` for one seed."""
-    options = ["--data", data, "--truth", truth, "--out", str(out), "--preset", "small"]
+    options = ["--data", data, "--truth", truth, "--out", str(out), "--preset", "small", "--rounds", str(rounds)]
     if joined:
         options.append("--allow-outside")
     return options + [word for name in NETWORKS for word in (f"--{name}.training.rng-seed", str(rng_seed))]
@@ -74,6 +75,7 @@ def main() -> int:
     options.add_argument("--truth", default=str(PHOTOGRAPHS / "truth"), help="true masks")
     options.add_argument("--extra", default="", help="a manifest of images without truth, to learn from too")
     options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    options.add_argument("--rounds", type=int, default=0, help="of labeling; 0 is the default of jobs.run")
     options.add_argument("--no-recipe", action="store_true", help="leave out the authors' recipe")
     options.add_argument("--part", default="held", choices=("held", "dev"), help="see benchmarks.quality")
     chosen = options.parse_args()
@@ -85,7 +87,9 @@ def main() -> int:
         data = str(joined)
     runs = [str(out / f"seed-{rng_seed}") for rng_seed in chosen.seeds]
     for run, rng_seed in zip(runs, chosen.seeds, strict=True):
-        _command("jobs.run", *run_options(data, truth, Path(run), rng_seed, joined=bool(chosen.extra)))
+        _command(
+            "jobs.run", *run_options(data, truth, Path(run), rng_seed, joined=bool(chosen.extra), rounds=chosen.rounds)
+        )
     names = (read_json(str(Path(runs[0], "masks", "run.json"))) or {})["class_names"]
     lines = quality.lines_of([quality.measure(run, truth, chosen.part) for run in runs], names)
     if not chosen.no_recipe:
