@@ -29,7 +29,7 @@ from engine.presets import preset
 from engine.records import Batch, decode_map
 from engine.stages.cam import ComputeCam
 from engine.stages.mask import MakeMask
-from engine.stages.networks import INFERENCE_OF_KIND, MAP_KINDS, WALK_OF_KIND, read_architecture
+from engine.stages.networks import MAP_KINDS, map_settings, read_architecture
 from engine.stages.walk import RefineCam
 from engine.storage.filesystem import parent, read_bytes, resolve
 from engine.storage.manifest import iter_manifest
@@ -43,11 +43,11 @@ MAX_PIXELS = 10**8
 def seen_images(data: str, truth: str, cam: str, affinity: str, num_images: int | None) -> Iterator[dict[str, Any]]:
     """Label images that have tags and truth; what the fit needs of each."""
     settings, architecture = preset("small"), read_architecture(cam, MAP_KINDS)
-    names, kind = architecture.class_names, architecture.kind
-    walk = getattr(settings, WALK_OF_KIND[kind])
+    names = architecture.class_names
+    inference, walk = map_settings(architecture.kind, settings)
     shared = dict(device="cpu", images_per_pass=1, max_pixels=MAX_PIXELS)
     stages = [
-        ComputeCam(cam, getattr(settings, INFERENCE_OF_KIND[kind]), **shared),
+        ComputeCam(cam, inference, **shared),
         RefineCam(affinity, settings.affinity.inference, walk, **shared, keep_cam=False),
     ]
     make_mask = MakeMask(settings.crf, walk, num_classes=len(names), max_pixels=MAX_PIXELS, keep_stages=False)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.config import InferenceConfig, Settings, WalkConfig
+from engine.config import Settings
 from engine.errors import ConfigError, ImageError
 from engine.ops.confidence import LEVELS
 from engine.presets import preset
@@ -18,7 +18,7 @@ from engine.records import Batch, decode_mask, encode_picture
 from engine.stages.cam import ComputeCam
 from engine.stages.guard import guarded
 from engine.stages.mask import MakeMask
-from engine.stages.networks import INFERENCE_OF_KIND, MAP_KINDS, WALK_OF_KIND, read_architecture
+from engine.stages.networks import MAP_KINDS, map_settings, read_architecture
 from engine.stages.pamr import AdaptMaps
 from engine.stages.walk import AddBackground, RefineCam
 from engine.storage.filesystem import read_bytes
@@ -74,8 +74,7 @@ def label_images(
     chosen = settings or preset("small")
     architecture = read_architecture(cam, MAP_KINDS)
     class_names = architecture.class_names
-    inference: InferenceConfig = getattr(chosen, INFERENCE_OF_KIND[architecture.kind])
-    walk: WalkConfig = getattr(chosen, WALK_OF_KIND[architecture.kind])
+    inference, walk = map_settings(architecture.kind, chosen)
     walks = walk.num_steps > 0
     if walks and not affinity:
         raise ConfigError("affinity is missing; give the folder of jobs.train_affinity, or settings without a walk")

@@ -26,11 +26,11 @@ from engine.plain_settings import to_dict
 from engine.records import mask_schema
 from engine.stages.cam import ComputeCam
 from engine.stages.networks import (
-    INFERENCE_OF_KIND,
     MAP_KINDS,
     WALK_OF_KIND,
     check_map_network,
     inference_record,
+    map_settings,
     read_architecture,
 )
 from engine.stages.pamr import AdaptMaps
@@ -77,10 +77,9 @@ class Label(ShardOptions):
 def run(config: Label) -> dict[str, Any]:
     """Write a mask, or an error, for every image of the manifest as Parquet shards under ``--out``."""
     kind = read_architecture(config.cam, MAP_KINDS).kind
-    inference: InferenceConfig = getattr(config, INFERENCE_OF_KIND[kind])
+    inference, walk = map_settings(kind, config)
     check_map_network(config.cam, inference)
     walk_name = WALK_OF_KIND[kind]
-    walk: WalkConfig = getattr(config, walk_name)
     walks = walk.num_steps > 0
     if walks and not config.affinity:
         raise ConfigError(

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.config import WalkConfig
 from engine.errors import ConfigError, ImageError, UserError
 from engine.ops.metrics import confusion_matrix, image_iou
 from engine.plain_settings import merged
@@ -22,7 +21,7 @@ from engine.report import ReportData, ReportImage, render_report
 from engine.report.sample import Row, Sample
 from engine.stages.cam import ComputeCam
 from engine.stages.guard import guarded
-from engine.stages.networks import INFERENCE_OF_KIND, MAP_KINDS, WALK_OF_KIND, read_architecture
+from engine.stages.networks import MAP_KINDS, map_settings, read_architecture
 from engine.stages.walk import RefineCam
 from engine.storage.filesystem import exists, join, parent, resolve, write_bytes
 from engine.storage.images import decode_image, resize_long_side
@@ -273,10 +272,9 @@ def _maps(
         "images_per_pass": settings.resources.images_per_pass,
         "max_pixels": config.max_pixels,
     }
-    kind = read_architecture(cam, MAP_KINDS).kind
-    batch = guarded("cam", ComputeCam(cam, getattr(settings, INFERENCE_OF_KIND[kind]), **network), batch)
+    inference, walk = map_settings(read_architecture(cam, MAP_KINDS).kind, settings)
+    batch = guarded("cam", ComputeCam(cam, inference, **network), batch)
     batch["refined_cam"] = empty
-    walk: WalkConfig = getattr(settings, WALK_OF_KIND[kind])
     if affinity and walk.num_steps:
         refine = RefineCam(affinity, settings.affinity.inference, walk, **network, keep_cam=True)
         batch = guarded("walk", refine, batch)

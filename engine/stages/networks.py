@@ -9,7 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine.config import AffinityConfig, CamConfig, CamInferenceConfig, InferenceConfig, SegmentationConfig
+from engine.config import (
+    AffinityConfig,
+    CamConfig,
+    CamInferenceConfig,
+    InferenceConfig,
+    SegmentationConfig,
+    WalkConfig,
+)
 from engine.errors import ConfigError, WeightsError
 from engine.models.affinity_net import AffinityNetwork
 from engine.models.backbone import Backbone
@@ -156,6 +163,11 @@ def load_for_inference(location: str, kind: str | tuple[str, ...], device: str) 
     """:func:`load_network` for use alone: batch norms folded into convolutions, channels last, on the device."""
     network, architecture = load_network(location, kind)
     return fold_batch_norms(network).to(device).to(memory_format=torch.channels_last), architecture
+
+
+def map_settings(kind: str, settings: Any) -> tuple[InferenceConfig, WalkConfig]:
+    """How the maps of a kind of network are taken and spread, of all settings or of a job's options."""
+    return getattr(settings, INFERENCE_OF_KIND[kind]), getattr(settings, WALK_OF_KIND[kind])
 
 
 def inference_record(kind: str, inference: InferenceConfig) -> dict[str, Any]:
