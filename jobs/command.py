@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import inspect
 import io
+import os
 import re
 import sys
 import textwrap
@@ -60,7 +61,7 @@ def parse(config_class: type[Config], arguments: Sequence[str]) -> Config:
 
     Raises:
         ConfigError: an option does not exist, is missing, or has a value that is not allowed.
-        SystemExit: status 0, after ``--help``.
+        SystemExit: status 0, after ``--help``, also where its reader left before the end (``--help | head``).
     """
     defaults = _defaults(config_class, arguments)
     complaint = io.StringIO()
@@ -73,6 +74,9 @@ def parse(config_class: type[Config], arguments: Sequence[str]) -> Config:
                 prog=_program(config_class),
                 description=_description(config_class),
             )
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again as it ends
+        raise SystemExit(DONE) from None
     except SystemExit as stop:
         if not stop.code:
             raise

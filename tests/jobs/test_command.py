@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,17 @@ def test_help_ends_well_and_names_the_main_options(
     _, *entries = re.split(r"\n[│ ] (?=-)", shown)  # with a box, or without one where the screen has no such letters
     needed = {entry.split()[0] for entry in entries if "(required)" in entry}
     assert set(re.findall(r"--[\w-]+", shown.partition("Needed: ")[2].partition(".\n")[0])) == needed
+
+
+def test_help_may_lose_its_reader() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "jobs.check_tags", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 0
 
 
 def test_single_settings_beat_the_config_file_and_that_beats_the_preset(tmp_path: Path) -> None:
