@@ -29,6 +29,10 @@ class OutputError(UserError):
     """The output folder holds something that this run must not touch."""
 
 
+class OtherRunError(OutputError):
+    """The output folder holds what another run, or somebody else, wrote; ``--overwrite`` is what takes it."""
+
+
 class ImageError(Exception):
     """One image cannot be labeled; its row carries ``stage: reason`` and the run goes on."""
 

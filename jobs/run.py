@@ -26,7 +26,7 @@ from engine.config import (
     ShardConfig,
     WalkConfig,
 )
-from engine.errors import ConfigError, OutputError
+from engine.errors import ConfigError, OtherRunError
 from engine.plain_settings import to_dict
 from engine.storage.filesystem import check_writable, join
 from engine.storage.run_record import RECORD_NAME, commit, versions, write_json
@@ -220,7 +220,7 @@ class _Steps:
         options = dataclasses.replace(options, overwrite=False)
         try:
             summary = job(options)
-        except OutputError:
+        except OtherRunError:
             if not self._overwrite:
                 raise
             summary = job(dataclasses.replace(options, overwrite=True))

@@ -32,6 +32,7 @@ from engine.storage.run_record import (
     claim_output,
     commit,
     fingerprint,
+    read_json,
     versions,
     write_json,
 )
@@ -163,8 +164,8 @@ def label_shards(
         with_profile: also print where the time went, and put it into the summary.
 
     Returns:
-        The summary: ``images``, ``errors`` by stage; of this run ``seconds`` (``seconds_to_first_shard`` among them),
-        ``images_per_s``, and what :func:`jobs.timings.timing_summary` says.
+        The summary: ``images``, ``errors`` by stage; of the last run that did any ``seconds``
+        (``seconds_to_first_shard`` among them), ``images_per_s``, and what :func:`jobs.timings.timing_summary` says.
 
     Raises:
         TooManyErrors: more images than ``--max-error-fraction`` ended in an error, or shards could not be done.
@@ -175,7 +176,11 @@ def label_shards(
     if with_profile:
         summary["profile"] = profile(summary, num_images)
         print_profile(summary["profile"])
-    if num_images or summary["missing_shards"]:
+    before = None if num_images else read_json(join(options.out, SUMMARY))
+    same = ("images", "errors", "missing_shards")
+    if before is not None and all(before.get(name) == summary[name] for name in same):
+        summary = {**summary, **before}  # nothing was left to do: the times are those of the run that did it
+    else:
         write_json(join(options.out, SUMMARY), summary)
     check_errors(summary, options)
     return summary

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import subprocess
 from importlib import metadata
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import engine
-from engine.errors import OutputError
+from engine.errors import OtherRunError, OutputError
 from engine.plain_settings import differences
 from engine.storage import filesystem, shards
 
@@ -109,8 +110,9 @@ def claim_output(folder: str, record: dict[str, Any], *, overwrite: bool) -> Non
         overwrite: delete what an earlier run wrote here, and nothing else, and start afresh.
 
     Raises:
-        OutputError: the folder belongs to a run with other settings or inputs, holds foreign files, or cannot be
-            written.
+        OtherRunError: the folder belongs to a run with other settings or inputs, or holds foreign files or a damaged
+            record.
+        OutputError: it cannot be written, or another run has just begun there.
     """
     location = filesystem.join(folder, RECORD_NAME)
     try:
@@ -118,19 +120,48 @@ def claim_output(folder: str, record: dict[str, Any], *, overwrite: bool) -> Non
         if overwrite:
             _delete_own(folder, entries)
         else:
-            earlier = read_json(location) if RECORD_NAME in entries else None
+            earlier = _earlier(location) if RECORD_NAME in entries else None
             if earlier is None:
                 _check_empty(folder, entries)
+                _delete_own(folder, entries)  # somebody deleted all that is not hidden: what is, speaks of other images
             elif not (changes := _changes(earlier, record)):
                 return
             elif _has_results(folder, entries):
                 raise _other_run(folder, changes)
             else:  # a run that ended on a mistake before it made anything; it has no claim
+                _check_ended(folder, earlier)
                 _delete_own(folder, entries)
     except OSError as error:
         raise OutputError(f"--out '{folder}' cannot be used: {error}") from error
     filesystem.check_writable(folder)
-    write_json(location, record)
+    write_json(location, {**record, "process": {"host": platform.node(), "id": os.getpid()}})
+
+
+def _earlier(location: str) -> dict[str, Any] | None:
+    try:
+        return read_json(location)
+    except OutputError as error:
+        if isinstance(error.__cause__, OSError):
+            raise
+        raise OtherRunError(str(error)) from error  # damaged
+
+
+def _check_ended(folder: str, earlier: dict[str, Any]) -> None:
+    """Leave alone what a process of this machine is still at, before its first shard; others cannot be asked."""
+    process = earlier.get("process") or {}
+    number = process.get("id")
+    if process.get("host") != platform.node() or number == os.getpid() or not isinstance(number, int):
+        return
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return
+    except PermissionError:
+        pass  # of another user, so it lives
+    raise OutputError(
+        f"--out '{folder}' was taken by another run that has other settings and goes on (process {number}); "
+        "give another --out, or end it first"
+    )
 
 
 def _changes(earlier: dict[str, Any], record: dict[str, Any]) -> list[str]:
@@ -156,9 +187,9 @@ def _written(folder: str, entries: dict[str, bool]) -> list[str]:
     return [name for name in (earlier or {}).get("writes", ()) if name in entries]
 
 
-def _other_run(folder: str, lines: list[str]) -> OutputError:
+def _other_run(folder: str, lines: list[str]) -> OtherRunError:
     shown = "; ".join(lines[:_NUM_SHOWN]) + (f"; and {len(lines) - _NUM_SHOWN} more" if len(lines) > _NUM_SHOWN else "")
-    return OutputError(
+    return OtherRunError(
         f"--out '{folder}' holds the output of another run ({shown}); "
         "give another --out, or --overwrite to start afresh"
     )
@@ -168,7 +199,7 @@ def _check_empty(folder: str, entries: dict[str, bool]) -> None:
     foreign = sorted(name for name in entries if name != WORK_FOLDER and not _is_temporary(name))
     if foreign:
         shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
-        raise OutputError(
+        raise OtherRunError(
             f"--out '{folder}' holds files but no {RECORD_NAME} of an earlier run ({shown}); "
             "allowed: a new or empty folder, or --overwrite, which deletes only what this engine wrote"
         )

@@ -234,6 +234,9 @@ def test_labeling_again_does_nothing_and_other_settings_are_refused(folder: Path
     assert files == {
         path: (path.stat().st_mtime_ns, path.read_bytes()) for path in Path(masks).iterdir() if path.is_file()
     }
+    Path(masks, "summary.json").unlink()  # as after a kill at the very end
+    assert label.run(config)["seconds"] < summary["seconds"]
+    assert _json(masks, "summary.json")["images"] == NUM_SCENES
 
 
 def test_shard_that_is_gone_is_made_again_with_the_same_bytes_and_no_other(folder: Path) -> None:

@@ -57,6 +57,30 @@ def test_run_that_made_nothing_has_no_claim(out: str) -> None:
     assert not filesystem.exists(filesystem.join(out, ".tag2mask", "manifest"))
 
 
+def test_folder_that_lost_all_but_what_is_hidden_starts_afresh(out: str) -> None:
+    claim_output(out, record(), overwrite=False)
+    write_shard(out, 0, pa.table({"image_id": ["a"]}))
+    filesystem.write_bytes(filesystem.join(out, ".tag2mask", "manifest"), b"of the old images")
+    for name in ("run.json", "shard-000000.parquet"):  # rm -r out/*
+        filesystem.delete_file(filesystem.join(out, name))
+    claim_output(out, record(data="xyz"), overwrite=False)
+    assert list(filesystem.list_entries(out)) == ["run.json"]
+
+
+def test_folder_of_a_living_process_is_not_taken_before_its_first_shard(tmp_path: Path) -> None:
+    out = str(tmp_path)
+    claim_output(out, record(), overwrite=False)
+    with subprocess.Popen(["sleep", "60"]) as other:
+        written = {**json.loads((tmp_path / "run.json").read_text())}
+        written["process"]["id"] = other.pid
+        write_json(str(tmp_path / "run.json"), written)
+        with pytest.raises(OutputError, match=rf"goes on \(process {other.pid}\)"):
+            claim_output(out, record(beta=4.0), overwrite=False)
+        claim_output(out, record(), overwrite=False)
+        other.kill()
+    claim_output(out, record(beta=4.0), overwrite=False)
+
+
 def test_other_settings_are_refused_with_what_differs(out: str) -> None:
     claim_output(out, record(), overwrite=False)
     write_shard(out, 0, pa.table({"image_id": ["a"]}))
