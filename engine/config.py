@@ -5,6 +5,7 @@ A leaf: it imports nothing of the project but the errors. tyro prints the text u
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -71,6 +72,12 @@ class TrainingConfig:
         _require(32 <= low <= high, "long_side_px", self.long_side_px, "two lengths, 32 <= first <= second")
         _require(self.learning_rate >= 0, "learning_rate", self.learning_rate, "0 or more")
         _require(self.head_learning_rate >= 0, "head_learning_rate", self.head_learning_rate, "0 or more")
+        _require(self.rng_seed >= 0, "rng_seed", self.rng_seed, "0 or more")
+        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        _require(self.poly_power >= 0, "poly_power", self.poly_power, "0 (a constant rate) or more")
+        jitter = self.color_jitter
+        fits = all(0 <= value <= 1 for value in jitter) and jitter[3] <= 0.5
+        _require(fits, "color_jitter", jitter, "three fractions from 0 to 1, and the hue's from 0 to 0.5")
         _require(self.frozen_levels >= 0, "frozen_levels", self.frozen_levels, "0 (none) or more")
         _require(self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0")
         _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "0 (off) or more, below 1")
@@ -258,8 +265,8 @@ class WalkConfig:
     """Greatest error of a map's values against the exact walk; 0 walks step by step."""
 
     def __post_init__(self) -> None:
-        _require(self.alpha > 0, "alpha", self.alpha, "above 0")
-        _require(self.beta > 0, "beta", self.beta, "above 0")
+        _require(0 < self.alpha < math.inf, "alpha", self.alpha, "a number above 0")
+        _require(0 < self.beta < math.inf, "beta", self.beta, "a number above 0")
         _require(self.num_steps >= 0, "num_steps", self.num_steps, "0 or more")
         _require(2 <= self.radius <= 32, "radius", self.radius, "2 to 32 cells")
         _require(self.tolerance >= 0, "tolerance", self.tolerance, "0 or more")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,9 @@ from engine.stages.networks import MAP_KINDS, map_settings, read_architecture
 from engine.stages.pamr import AdaptMaps
 from engine.stages.walk import AddBackground, RefineCam
 from engine.storage.filesystem import read_bytes
+from engine.storage.images import upright_rgb
 
-Picture = str | NDArray[np.uint8] | Image.Image
+Picture = str | Path | NDArray[np.uint8] | Image.Image
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,6 +102,7 @@ def label_images(
                 num_classes=len(class_names),
                 max_pixels=max_pixels,
                 keep_stages=False,
+                device=chosen.resources.device if chosen.crf.backend == "torch" else "cpu",
                 confidence=chosen.confidence.after(LEVELS[architecture.kind]),
             ),
         ),
@@ -130,9 +133,9 @@ def _batch(images: Sequence[Picture], tags: Sequence[Sequence[str]], class_names
 
 def _encoded(image: Picture) -> tuple[bytes | None, str | None]:
     try:
-        if isinstance(image, str):
-            return read_bytes(image), None
-        pixels = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
+        if isinstance(image, str | Path):
+            return read_bytes(str(image)), None
+        pixels = upright_rgb(image) if isinstance(image, Image.Image) else np.asarray(image)
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or pixels.size == 0:
             raise ImageError("decode", f"an array of {pixels.shape} {pixels.dtype}; allowed: (H, W, 3) uint8")
         return encode_picture(pixels), None

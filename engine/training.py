@@ -26,10 +26,12 @@ from torch import Tensor
 
 from engine.cluster import Cluster
 from engine.config import ResourceConfig, TrainingConfig
+from engine.errors import ConfigError
 from engine.fitting.events import (
     REPORT_EVERY_S,
     Clock,
     MeanLoss,
+    TrainingDiverged,
     TrainingEvent,
     TrainingStarted,
     TrainingValidated,
@@ -38,10 +40,12 @@ from engine.fitting.learner import Learner, Samples, kept_weights
 from engine.objectives import Objective
 from engine.stages.sample_order import ends_epoch, num_steps, schedule
 from engine.stages.samples import LoadSamples, SampleSource
+from engine.storage.filesystem import open_filesystem
 from engine.unhurried import unhurried_context
 
 STEPS_PER_BLOCK = 4
 CHECKPOINT_FILE = "state.pt"
+_Said = TrainingEvent | TrainingDiverged
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,6 +112,7 @@ def fit(
         on_event: called in this process when something is to be said.
 
     Raises:
+        ConfigError: the loss is no number any more; the message names the rates.
         ray.train.TrainingFailedError: a worker failed again and again.
     """
     logging.getLogger("ray.train").setLevel(logging.ERROR)
@@ -118,6 +123,7 @@ def fit(
     workers: Any = resources.num_workers  # Ray's own hint leaves out the pair
     if 0 < resources.min_workers < resources.num_workers:
         workers = (resources.min_workers, resources.num_workers)
+    filesystem, path = open_filesystem(folder)  # Ray's own reading of a URI gives '#', '%' and blanks another meaning
     trainer = ray.train.torch.TorchTrainer(
         _train,
         train_loop_config={"job": job, "threads": threads},
@@ -128,13 +134,28 @@ def fit(
         ),
         run_config=RunConfig(
             name=name,
-            storage_path=folder,
+            storage_path=path,
+            storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=resources.max_worker_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
-    with _forwarded(mailbox, on_event):
+    diverged: list[TrainingDiverged] = []
+
+    def hand_on(event: _Said) -> None:
+        if isinstance(event, TrainingDiverged):
+            diverged.append(event)
+        else:
+            on_event(event)
+
+    with _forwarded(mailbox, hand_on):
         result = trainer.fit()
+    if diverged:
+        raise ConfigError(
+            f"training.learning-rate is {config.learning_rate:g} and training.head-learning-rate "
+            f"{config.head_learning_rate:g}, with which the loss is no number any more at step {diverged[0].step}; "
+            "allowed: smaller ones"
+        )
     assert result.checkpoint is not None
     state = _read_state(result.checkpoint)
     journal = _Journal(**state["journal"])
@@ -150,12 +171,12 @@ class _Mailbox:
     """The words of rank 0, for the driver to fetch."""
 
     def __init__(self) -> None:
-        self._events: list[TrainingEvent] = []
+        self._events: list[_Said] = []
 
-    def put(self, event: TrainingEvent) -> None:
+    def put(self, event: _Said) -> None:
         self._events.append(event)
 
-    def take(self) -> list[TrainingEvent]:
+    def take(self) -> list[_Said]:
         events, self._events = self._events, []
         return events
 
@@ -163,7 +184,7 @@ class _Mailbox:
 class _forwarded:
     """While the block runs, a thread hands on what arrives in the mailbox."""
 
-    def __init__(self, mailbox: Any, on_event: Callable[[TrainingEvent], None]) -> None:
+    def __init__(self, mailbox: Any, on_event: Callable[[_Said], None]) -> None:
         self._mailbox = mailbox
         self._on_event = on_event
         self._stop = threading.Event()
@@ -205,7 +226,7 @@ def _train(sent: dict[str, Any]) -> None:
     steps = num_steps(sum(source.rows_of_shards), num_epochs=config.num_epochs, batch_size=config.batch_size)
     steps_per_epoch = max(1, -(-steps // config.num_epochs))
     held_out_steps = -(-sum(source.held_out_of_shards) // config.batch_size)
-    say: Callable[[TrainingEvent], object] = job.mailbox.put.remote if rank == 0 else lambda event: None
+    say: Callable[[_Said], object] = job.mailbox.put.remote if rank == 0 else lambda event: None
     say(TrainingStarted(step=journal.step, num_steps=steps, num_workers=world))
     order = schedule(journal.step, steps, steps_per_epoch=steps_per_epoch, held_out_steps=held_out_steps)
     batches = _batches(job, list(order), rank, world)
@@ -213,16 +234,21 @@ def _train(sent: dict[str, Any]) -> None:
     for step in range(journal.step, steps):
         with clock.waiting():
             batch = next(batches)
-        losses.add(learner.step(step, steps, batch))
+        loss = learner.step(step, steps, batch)
+        losses.add(loss)
         journal.step = done = step + 1
+        epoch_ends = ends_epoch(done, steps, steps_per_epoch)
+        is_kept = epoch_ends or done % job.resources.checkpoint_every_steps == 0
+        if is_kept and not loss.isfinite():  # the same on all workers, so none waits for another
+            say(TrainingDiverged(step=done))
+            return
         if clock.is_due() or done == steps:
             progress = clock.progress(done, steps, losses.take(), learner.learning_rate)
             say(progress)
             journal.curve.append(asdict(progress))
-        epoch_ends = ends_epoch(done, steps, steps_per_epoch)
         if epoch_ends and held_out_steps:
             say(_validated(learner, islice(batches, held_out_steps), journal))
-        if epoch_ends or done % job.resources.checkpoint_every_steps == 0:
+        if is_kept:
             _report(rank, learner, journal)
             clock.reset()
 

@@ -141,6 +141,9 @@ def _settings(default_preset: str, arguments: Sequence[str]) -> Settings:
     changes = record.get("settings")
     if not isinstance(changes, dict):
         raise ConfigError(f"--config: '{known.config}' has no settings; allowed: a run.json or best.json")
+    if "job" in record:  # beside its settings a job of ours keeps there what only its own options know
+        names = {item.name for item in dataclasses.fields(Settings)}
+        changes = {name: values for name, values in changes.items() if name in names}
     return merged(settings, changes, where=f"--config {known.config}")
 
 

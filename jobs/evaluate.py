@@ -206,7 +206,8 @@ def _image_confusions(
 
 def _calibration(masks: str, scores: Scores) -> dict[str, Any]:
     """Settings that bring the confidence of these masks to the IoU of their images."""
-    known = np.isfinite(scores.confidences) & np.isfinite(scores.ious)
+    judged = scores.confidences < 1  # exactly 1 is that of an image without tags, which no setting moves; NaN is not
+    known = judged & np.isfinite(scores.ious)
     if known.sum() < LEAST_CALIBRATED:
         raise ConfigError(
             f"--calibrate has {known.sum()} images with a mask and truth; allowed: {LEAST_CALIBRATED} or more"

@@ -35,6 +35,7 @@ from engine.stages.scaling import resized, scaled_size
 from engine.stages.seed import MakeSeed
 from engine.storage.filesystem import exists, join, read_bytes, write_bytes
 from engine.storage.images import decode_image
+from engine.storage.pictures import read_picture
 from engine.storage.run_record import fingerprint
 from tune.cache import group_of, read_maps
 from tune.figures import MAX_GROUPS, bootstrap, intervals, miou, tied_with
@@ -179,7 +180,7 @@ def count_seeds(context: Context, part: SeedPart) -> None:
             if row["error"] is not None:
                 continue  # it teaches nothing
             try:
-                image = decode_image(read_bytes(row["image"]), max_pixels=context.max_pixels)
+                image = decode_image(read_picture(row["image"]), max_pixels=context.max_pixels)
             except OSError as error:
                 raise StorageError(str(error)) from error
             seeds = make.seeds(torch.from_numpy(decode_map(row["cam"])), image, row["class_ids"], part.pairs)

@@ -24,6 +24,7 @@ from engine.stages.guard import guarded
 from engine.stages.mask import MakeMask
 from engine.storage.filesystem import join, read_bytes, write_bytes
 from engine.storage.manifest import Manifest
+from engine.storage.pictures import read_picture
 from tune.cache import group_of, read_maps
 from tune.figures import MAX_GROUPS, miou
 from tune.space import Scales, Slice
@@ -214,7 +215,7 @@ def _with_crf(context: Context, part: Slice) -> RowCounter:
             tolerance=context.walk.tolerance,
         )
         try:
-            encoded = read_bytes(row["image"])
+            encoded = read_picture(row["image"])
         except OSError as error:
             raise StorageError(str(error)) from error
         batch = {name: [row[name]] for name in ("class_ids", "height", "width", "error")}

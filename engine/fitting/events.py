@@ -44,6 +44,13 @@ class TrainingValidated:
     is_best: bool
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingDiverged:
+    """The loss is no number any more, so all workers stopped; nothing of it was kept."""
+
+    step: int
+
+
 TrainingEvent = TrainingStarted | TrainingProgress | TrainingValidated
 
 

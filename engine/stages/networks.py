@@ -24,7 +24,9 @@ from engine.models.cam_net import CamNetwork
 from engine.models.folding import fold_batch_norms
 from engine.models.segmentation_net import SegmentationNetwork
 from engine.plain_settings import to_dict
+from engine.storage.filesystem import name_of
 from engine.storage.weights import (
+    BEST_WEIGHTS_NAME,
     WEIGHTS_NAME,
     input_stats,
     load_imagenet_weights,
@@ -99,7 +101,7 @@ def build_pretrained(architecture: Architecture, source: str) -> nn.Module:
         ConfigError: the backbone cannot do what is asked for.
         WeightsError: the weights cannot be had, or belong to another backbone.
     """
-    if source.endswith(WEIGHTS_NAME):
+    if name_of(source) in (WEIGHTS_NAME, BEST_WEIGHTS_NAME):
         return _build_from_own(architecture, source)
     mean, std = input_stats(architecture.backbone, source)
     network = build(architecture, mean=mean, std=std)

@@ -19,7 +19,7 @@ from torchvision.transforms import functional as color
 from engine.config import TrainingConfig
 from engine.errors import ImageError
 from engine.records import IGNORE, IGNORE_16, Batch, decode_mask
-from engine.stages.sample_order import held_out_of_step, is_held_out, samples_of_step
+from engine.stages.sample_order import WINDOW_ROWS, held_out_of_step, is_held_out, samples_of_step
 from engine.storage.filesystem import check_store
 from engine.storage.images import decode_image
 from engine.storage.manifest import open_manifest
@@ -91,7 +91,8 @@ class LoadSamples:
         self._rank = rank
         self._num_workers = num_workers
         self._ignore = IGNORE if source.num_classes < IGNORE else IGNORE_16
-        self._read = lru_cache(maxsize=256)(self._read_shard)
+        shards = WINDOW_ROWS // max(1, *source.rows_of_shards) + 2  # whose rows are shuffled together
+        self._read = lru_cache(maxsize=shards)(self._read_shard)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, NDArray[Any]]:
         samples = [
@@ -207,9 +208,11 @@ class LoadSamples:
             raise ImageError(stage, reason)
         if self._source.target != "tags" and rows["png"][row] is None:
             raise ImageError("training", f"the row has no {self._source.target}")
-        return decode_image(
-            read_picture(rows["uri"][row]), max_pixels=self._source.max_pixels, draft_px=self._config.long_side_px[1]
-        )
+        try:
+            encoded = read_picture(rows["uri"][row])
+        except ValueError as error:  # no path at all: a zero byte in it
+            raise ImageError("fetch", str(error)) from error
+        return decode_image(encoded, max_pixels=self._source.max_pixels, draft_px=self._config.long_side_px[1])
 
     def _random_view(self, image: NDArray[np.uint8], rng: np.random.Generator) -> _View:
         low, high = self._config.long_side_px

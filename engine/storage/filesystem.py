@@ -372,10 +372,15 @@ def bucket_of(location: str) -> str:
 def check_store(location: str) -> None:
     """Ask the store of a file that could not be read whether the fault is its own; a local disk is not asked.
 
+    Nor is a store that the engine knows no way to (``https://``).
+
     Raises:
         StoreUnavailableError: it does not answer, or refuses the account; no file of it can be read.
     """
-    filesystem, path = open_filesystem(location)
+    try:
+        filesystem, path = open_filesystem(location)
+    except StorageError:
+        return
     if isinstance(filesystem, pafs.LocalFileSystem):
         return
     bucket = path.partition("/")[0]

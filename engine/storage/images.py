@@ -104,16 +104,24 @@ def decode_image(encoded: bytes, *, max_pixels: int, draft_px: int = 0) -> NDArr
                 image.draft(None, (-(-image.width * draft_px // long_side), -(-image.height * draft_px // long_side)))
             image.load()
             _check_pixels(image, max_pixels)
-            # a TIFF is turned by load(), and then says so
-            orientation = _orientation(image)
-            upright = image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
-            pixels = _to_rgb(upright, _bits(image))
+            return upright_rgb(image)
     except ImageError:
         raise
     except Exception as error:
         # Pillow's decoders raise anything, MemoryError and struct.error included
         raise ImageError("decode", _reason(error)) from error
-    return np.array(pixels, dtype=np.uint8, order="C")
+
+
+def upright_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """A picture of any of Pillow's modes as it is to be seen: turned as its EXIF orientation says, on white.
+
+    Returns:
+        (H, W, 3) uint8, contiguous and writable.
+    """
+    image.load()
+    orientation = _orientation(image)  # a TIFF is turned by load(), and then says so
+    upright = image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
+    return np.array(_to_rgb(upright, _bits(image)), dtype=np.uint8, order="C")
 
 
 def resize_long_side(image: NDArray[np.uint8], long_side_px: int) -> NDArray[np.uint8]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 import engine
 from engine.config import Settings
@@ -32,8 +32,8 @@ def test_arrays_paths_and_pillow_images_give_the_same_mask(weights: dict[str, st
     image = picture(60, 80)
     Image.fromarray(image).save(tmp_path / "image.png")
     results = engine.label_images(
-        [image, str(tmp_path / "image.png"), Image.fromarray(image)],
-        [["cat", "bird"]] * 3,
+        [image, str(tmp_path / "image.png"), tmp_path / "image.png", Image.fromarray(image)],
+        [["cat", "bird"]] * 4,
         **weights,
         settings=_settings(),
     )
@@ -46,6 +46,25 @@ def test_arrays_paths_and_pillow_images_give_the_same_mask(weights: dict[str, st
         assert list(result.areas) == ["background", "cat", "bird"]
         assert sum(result.areas.values()) == pytest.approx(1, abs=1e-5)
     assert results[0].class_names == CLASS_NAMES
+
+
+def test_opened_picture_is_seen_as_its_file_is(weights: dict[str, str], tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(picture(60, 80)).save(tmp_path / "turned.png", exif=exif)
+    see_through = np.dstack([picture(60, 80), picture(60, 80, 1)[:, :, 0]])
+    Image.fromarray(see_through).save(tmp_path / "see-through.png")
+    Image.fromarray((picture(60, 80)[:, :, 0].astype(np.uint16) * 257)).save(tmp_path / "deep.png")
+    for name in ("turned.png", "see-through.png", "deep.png"):
+        location = tmp_path / name
+        opened, read = engine.label_images(
+            [Image.open(location), location], [["cat", "bird"]] * 2, **weights, settings=_settings()
+        )
+        assert opened.mask is not None
+        assert read.mask is not None
+        assert opened.mask.shape == ((80, 60) if name == "turned.png" else (60, 80))
+        assert np.array_equal(opened.mask, read.mask)
+        assert opened.confidence == read.confidence
 
 
 def test_local_refinement_in_the_place_of_the_dcrf_gives_other_probabilities(weights: dict[str, str]) -> None:

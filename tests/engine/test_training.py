@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from engine.cluster import connected
-from engine.config import AffinityConfig, ResourceConfig
+from engine.config import AffinityConfig, ResourceConfig, TrainingConfig
+from engine.errors import ConfigError
 from engine.fitting.events import TrainingEvent, TrainingProgress, TrainingStarted, TrainingValidated
 from engine.objectives import Objective
 from engine.ops.affinity import label_planes
@@ -68,7 +69,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> SampleSource:
 def fitted(source: SampleSource, tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Callable[..., Fitted]:
     folder = str(tmp_path_factory.mktemp("training"))
 
-    def run(name: str, *, num_workers: int = 1) -> Fitted:
+    def run(name: str, *, num_workers: int = 1, config: TrainingConfig = CONFIG) -> Fitted:
         resources = ResourceConfig(
             num_workers=num_workers, min_workers=1, training_threads=1, max_loader_actors=1, checkpoint_every_steps=1
         )
@@ -78,7 +79,7 @@ def fitted(source: SampleSource, tmp_path_factory: pytest.TempPathFactory, ray_s
             trained = fit(
                 Objective.of(OBJECTIVE, CLASS_NAMES),
                 source,
-                CONFIG,
+                config,
                 resources,
                 cluster,
                 folder=folder,
@@ -163,3 +164,11 @@ def test_two_workers_end_with_the_weights_of_one_though_one_of_them_has_no_negat
 
 def _step(step: int) -> dict[str, np.ndarray]:
     return {"step": np.array([step]), "held_out": np.array([False])}
+
+
+def test_training_whose_loss_is_no_number_any_more_ends_with_its_rates_and_keeps_nothing(
+    fitted: Callable[..., Fitted],
+) -> None:
+    wild = replace(CONFIG, learning_rate=1e30, head_learning_rate=1e30, clip_norm=1e30)
+    with pytest.raises(ConfigError, match=r"head-learning-rate 1e\+30, with which the loss is no number any more"):
+        fitted("wild", num_workers=2, config=wild)

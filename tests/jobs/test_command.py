@@ -140,6 +140,15 @@ def test_mistake_in_a_network_is_one_line_that_names_the_option(arguments: list[
     assert len(str(refused.value).splitlines()) == 1
 
 
+def test_record_of_any_job_is_a_config_file_though_it_knows_options_of_its_own(tmp_path: Path) -> None:
+    settings = {"walk": {"beta": 3.0}, "min_confidence": 0.5, "format": "voc", "search": {"alphas": [1.0]}}
+    (tmp_path / "run.json").write_text(json.dumps({"job": "search", "settings": settings}))
+    assert parse(Label, [*LABEL, "--config", str(tmp_path / "run.json")]).walk.beta == 3.0
+    (tmp_path / "own.json").write_text(json.dumps({"settings": settings}))
+    with pytest.raises(ConfigError, match="there is no setting 'min_confidence'"):
+        parse(Label, [*LABEL, "--config", str(tmp_path / "own.json")])
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

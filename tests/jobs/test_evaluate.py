@@ -50,7 +50,7 @@ def _shards(
 
 
 def _pngs(folder: Path, masks: dict[str, NDArray[Any]]) -> str:
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     for name, mask in masks.items():
         (folder / f"{name}.png").write_bytes(encode_mask(mask))
     return str(folder)
@@ -141,6 +141,15 @@ def test_calibration_is_a_config_that_jobs_take(tmp_path: Path) -> None:
     confidence = parse(Label, options).confidence
     assert confidence.scale > 1
     assert confidence.offset > 0
+    plain = [f"plain-{number}" for number in range(30)]  # without tags, so sure and right
+    nothing = {name: np.zeros_like(TRUTH) for name in plain}
+    more = _shards(tmp_path / "more", masks | nothing, confidences | dict.fromkeys(plain, 1.0))  # type: ignore[arg-type]
+    _pngs(tmp_path / "truth", nothing)
+    run(Evaluate(masks=more, truth=truth, calibrate=True))
+    fitted = json.loads((tmp_path / "more" / "calibration.json").read_text())
+    assert fitted == json.loads(written.read_text())
+    for name in plain:
+        (tmp_path / "truth" / f"{name}.png").unlink()
     (tmp_path / "truth" / "00.png").unlink()
     for name in ids[1:6]:
         (tmp_path / "truth" / f"{name}.png").unlink()

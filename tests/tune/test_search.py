@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from engine.errors import ConfigError, OutputError, StorageError
 from jobs import evaluate, label, make_seeds
 from jobs.command import main, parse
+from tests.engine.storage.sources.examples import tar_bytes
 from tests.tune.conftest import NUM_TRUE, SIGHT, SPACE, arguments
 from tune import search
 
@@ -155,6 +158,23 @@ def test_alphas_of_the_seeds_are_searched_before_there_is_an_affinity_network(
     taken = ["--preset", "tiny", "--data", str(folder / "scenes" / "manifest.csv"), "--cam", str(folder / "cam")]
     taken += ["--config", str(folder / "seeds-first" / "best.json"), "--out", str(folder / "seeds")]
     make_seeds.run(parse(make_seeds.MakeSeeds, taken))
+
+
+@pytest.mark.slow
+def test_images_in_a_tar_are_searched_with_dcrf_and_seeds(folder: Path, found: dict[str, Any]) -> None:
+    table = csv.DictReader((folder / "scenes" / "manifest.csv").open())
+    rows = [(row["image"], row["tags"].split(";")) for row in table]
+    some = [(Path(name).stem + ".png", (folder / "scenes" / name).read_bytes(), tags) for name, tags in rows]
+    members = [(name, data) for name, data, _ in some]
+    members += [(f"{Path(name).stem}.json", json.dumps({"tags": tags}).encode()) for name, _, tags in some]
+    (folder / "tar").mkdir()
+    (folder / "tar" / "scenes.tar").write_bytes(tar_bytes(sorted(members)))
+    data = ("--data", str(folder / "tar" / "scenes.tar"), "--classes", str(folder / "scenes" / "classes.txt"))
+    seeds = ("--seed-alphas-low", "0.4", "--seed-alphas-high", "9", "--seed-coverage", "0")
+    small = ("--seed.long-side-px", "96", "--seed.crf.num-iterations", "2", "--crf.num-iterations", "2")
+    summary = _search(folder, "of-a-tar", *SPACE, "--steps", "5", "--top-k-crf", "1", *data, *seeds, *small)
+    files = _search(folder, "of-files", *SPACE, "--steps", "5", "--top-k-crf", "1", *seeds, *small)
+    assert (summary["miou"], summary["settings"]) == (files["miou"], files["settings"])
 
 
 @pytest.mark.slow

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from engine.config import CamInferenceConfig
 from engine.errors import ConfigError, WeightsError
+from engine.models.backbone import Backbone
 from engine.stages.networks import (
     Architecture,
     build,
@@ -63,6 +65,19 @@ def test_backbone_that_cannot_serve_is_the_users_mistake(backbone: str) -> None:
     architecture = Architecture.of(replace(network_config("cam"), backbone=backbone), CLASS_NAMES)
     with pytest.raises(ConfigError, match=f"^cam: backbone .*{backbone}"):
         build_pretrained(architecture, "random")
+
+
+def test_file_of_imagenet_weights_may_end_like_those_of_the_engine(tmp_path: Path) -> None:
+    architecture = Architecture.of(network_config("cam"), CLASS_NAMES)
+    network = build_pretrained(architecture, "random")
+    backbone = network.backbone
+    assert isinstance(backbone, Backbone)
+    location = str(tmp_path / "imagenet-weights.safetensors")
+    save_file(backbone.timm_model.state_dict(), location)
+    again = build_pretrained(architecture, location).state_dict()
+    for name, value in network.state_dict().items():
+        if name.startswith("backbone.timm_model."):
+            assert torch.equal(again[name], value)
 
 
 def test_attention_is_asked_of_a_trained_network_before_anything_starts(cam_weights: str, tmp_path: Path) -> None:

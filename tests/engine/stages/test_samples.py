@@ -135,6 +135,16 @@ def test_unreadable_image_gives_its_place_to_another(trouble: str, tmp_path: Pat
     assert target.tolist() == [1, 0, 1]
 
 
+@pytest.mark.parametrize("location", ["https://example.com/1.png", "gs://bucket/1.png", "1\0.png"])
+def test_image_on_a_store_that_nobody_can_read_gives_its_place_to_another(location: str, tmp_path: Path) -> None:
+    source = write_samples(tmp_path, [png(np.full((64, 64, 3), 10 * number, dtype=np.uint8)) for number in range(4)])
+    loader = _loader(source)
+    shard = loader._read(0, held_out=False)
+    shard["uri"][1] = location  # the loader keeps what it has read
+    image, _, _ = loader.sample(0, 0, 1)
+    assert int(image[0, 0, 0]) in (0, 20, 30)
+
+
 def test_row_whose_target_is_an_error_gives_its_place_to_another(tmp_path: Path) -> None:
     pictures = [png(np.full((64, 64, 3), 60 * number, dtype=np.uint8)) for number in range(4)]
     masks = [None if number == 2 else encode_mask(np.full((64, 64), number, dtype=np.uint8)) for number in range(4)]
