@@ -29,7 +29,7 @@ ifeq ($(DATA),)
 	$(BIN)/python -m jobs.run --data $(OUT)/scenes/manifest.csv --truth $(OUT)/scenes/truth --out $(OUT) \
 	  --preset $(PRESET) --overwrite
 else
-	$(BIN)/python -m jobs.run --data $(DATA) $(if $(TRUTH),--truth $(TRUTH)) --out $(OUT) --preset $(PRESET) --overwrite
+	$(BIN)/python -m jobs.run --data "$(DATA)" $(if $(TRUTH),--truth "$(TRUTH)") --out $(OUT) --preset $(PRESET) --overwrite
 endif
 
 test: lint types imports unit

@@ -23,7 +23,7 @@ from engine.stages.cam import ComputeCam
 from engine.stages.guard import guarded
 from engine.stages.networks import MAP_KINDS, map_settings, read_architecture
 from engine.stages.walk import RefineCam
-from engine.storage.filesystem import exists, join, parent, resolve, write_bytes
+from engine.storage.filesystem import exists, join, resolve, write_bytes
 from engine.storage.images import decode_image, resize_long_side
 from engine.storage.manifest import Manifest, open_manifest
 from engine.storage.pictures import read_picture
@@ -223,20 +223,20 @@ def _picture(
 def _all_encoded(config: Report, rows: Sequence[Row]) -> list[bytes | None]:
     """The images' files, None where one cannot be had: the report says so in its place."""
     try:
-        embedded = embeds_pictures(find_source(config.data))
-        frozen = open_manifest(join(config.masks, WORK_FOLDER)) if embedded else None
+        source = find_source(config.data)
+        frozen = open_manifest(join(config.masks, WORK_FOLDER)) if embeds_pictures(source) else None
     except (OSError, UserError):
         return [None] * len(rows)
-    return [_encoded(config, row, frozen) for row in rows]
+    return [_encoded(config, row, source.folder, frozen) for row in rows]
 
 
-def _encoded(config: Report, row: Row, frozen: Manifest | None) -> bytes | None:
+def _encoded(config: Report, row: Row, folder: str, frozen: Manifest | None) -> bytes | None:
     """One image's file.
 
     Args:
+        folder: of the manifest, which the image's path starts from.
         frozen: the manifest of the masks, where the source holds the images itself.
     """
-    folder = parent(config.data)
     try:
         if frozen is not None:
             return read_picture(frozen.read_shard(row["shard"])["uri"][row["row"]])

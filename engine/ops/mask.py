@@ -1,4 +1,4 @@
-"""From refined maps to the mask (paper, section 3.4, last paragraph).
+"""From refined maps to the mask (paper, section 3.3, last paragraph).
 
 Letters: K classes present, (H, W) pixels, (h, w) grid cells.
 """

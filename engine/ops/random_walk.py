@@ -1,4 +1,4 @@
-"""Semantic propagation by random walk (paper, section 3.4, equations 8 and 9).
+"""Semantic propagation by random walk (paper, section 3.3, equations 8 and 9).
 
 ``T = D^-1 W^(beta)`` and ``vec(M*) = T^t vec(M)``: W holds the affinities of cells closer than gamma and ones on its
 diagonal, W^(beta) is the elementwise power, and D its row sums, so every row of T sums to 1.

@@ -1,7 +1,8 @@
 """How good a network is on images that it never learns from, as tables of counts that add up over workers.
 
-Source: average precision of PASCAL VOC's classification task (area under the curve, as since 2010); pairs as in
-section 3.2 of the paper. Letters: B batch, C classes, (H, W) pixels, (h, w) grid cells, D features.
+Source: average precision as in information retrieval, the mean of the precision at each image that has the tag (PASCAL
+VOC's takes the greatest precision from there on, so it is the same or higher); pairs as in section 3.2 of the paper.
+Letters: B batch, C classes, (H, W) pixels, (h, w) grid cells, D features.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The compiled loops of affinities and random walk on a processor (numba, no GIL).
 
-Source: sections 3.2 and 3.4 of the paper. In the flattened grid a neighbour is a constant shift away, so W is O bands
+Source: sections 3.2 and 3.3 of the paper. In the flattened grid a neighbour is a constant shift away, so W is O bands
 and a product with it is O shifted products, without index arrays and with W's symmetry used: each band serves both
 cells of its pairs.
 

@@ -21,7 +21,7 @@ from engine.stages.scaling import as_tensor, resized, scaled_size
 from engine.storage.images import decode_image
 
 GRID_STRIDE = 4
-"""Pixels of the image at scale 1 for a cell of the maps: that of the network's fine level."""
+"""Pixels of the image at scale 1 for a cell of the maps: that of the fine level of convolutional networks."""
 
 
 class Segment:

@@ -1,8 +1,14 @@
-"""True masks: a folder of PNGs named by image stem, or the shards of a labeling job."""
+"""True masks: a folder of PNGs, or the shards of a labeling job.
+
+A PNG is named by the image's stem, or by its whole id as ``jobs.export`` does, without the picture's ending and with
+``%2F`` for ``/``, where images in several folders have the same stem.
+"""
 
 from __future__ import annotations
 
+import posixpath
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +26,7 @@ class Truth:
         self._folder = folder
         self._png_names = png_names
         self._shard_of = shard_of
+        self._image_of: dict[str, str] = {}
 
     def __len__(self) -> int:
         return len(self._png_names) + len(self._shard_of)
@@ -28,22 +35,29 @@ class Truth:
         """The true mask of an image.
 
         Args:
-            image_id: finds the row of shards.
+            image_id: finds the row of shards, or the PNG.
             image: its path; the stem finds the PNG.
 
         Returns:
             (H, W) uint8 or uint16, or None when there is no truth for the image.
 
         Raises:
-            StorageError: the file cannot be read.
+            StorageError: the file cannot be read, or two images have the same.
         """
         if image_id in self._shard_of:
             shard, row = self._shard_of[image_id]
             picture = read_shard(self._folder, shard, ("mask",)).column("mask")[row].as_py()
             return None if picture is None else decode_mask(picture["bytes"])
-        name = self._png_names.get(stem(image)) or self._png_names.get(image_id)
+        whole = quote(posixpath.splitext(image_id)[0], safe="")
+        found = (self._png_names.get(one) for one in (image_id, whole, stem(image)))
+        name = next((one for one in found if one is not None), None)
         if name is None:
             return None
+        if self._image_of.setdefault(name, image) != image:
+            raise StorageError(
+                f"images '{self._image_of[name]}' and '{image}' have the same true mask '{name}'; allowed: PNGs that "
+                f"are named by the whole id, '{whole}.png'"
+            )
         location = join(self._folder, name)
         try:
             return decode_mask(read_bytes(location))

@@ -54,7 +54,7 @@ def test_opened_picture_is_seen_as_its_file_is(weights: dict[str, str], tmp_path
     Image.fromarray(picture(60, 80)).save(tmp_path / "turned.png", exif=exif)
     see_through = np.dstack([picture(60, 80), picture(60, 80, 1)[:, :, 0]])
     Image.fromarray(see_through).save(tmp_path / "see-through.png")
-    Image.fromarray((picture(60, 80)[:, :, 0].astype(np.uint16) * 257)).save(tmp_path / "deep.png")
+    Image.fromarray(picture(60, 80)[:, :, 0].astype(np.uint16) * 257).save(tmp_path / "deep.png")
     for name in ("turned.png", "see-through.png", "deep.png"):
         location = tmp_path / name
         opened, read = engine.label_images(
