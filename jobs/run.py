@@ -43,6 +43,9 @@ SEGMENTED = "segmented"
 ROUNDS_OF_PRESET = {"tiny": 2, "paper": 1}
 """Of the others it is three: a fourth would cost as much as the third, which gains a point (docs/ablations.md)."""
 
+LAST_FACTOR = 1.5
+"""Epochs of the last network for each of an earlier round's; no further round mends what it has not learned."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run(ShardOptions):
@@ -53,6 +56,9 @@ class Run(ShardOptions):
     rounds: int = 0
     """Times that the images are labeled: first from the classifier's maps, as the paper, then from those of the
     segmentation network that learned from the round before; 0 is 3, with preset tiny 2, with paper 1."""
+    last_num_epochs: int = 0
+    """Epochs of the last round's segmentation network, which is the one that is kept; 0 is half as many again as
+    --segmentation.training.num-epochs where there are several rounds, else as many."""
     segmentation_from_cam: bool = True
     """Start the segmentation network from the classifier's backbone, which knows the classes, where both have the same
     one; else from ImageNet's weights, as the paper."""
@@ -88,12 +94,24 @@ class Run(ShardOptions):
         ShardOptions.__post_init__(self)
         if isinstance(self.rounds, int) and not 0 <= self.rounds <= MOST_ROUNDS:
             raise ConfigError(f"--rounds is {self.rounds}; allowed: 1 to {MOST_ROUNDS}, or 0 (the preset's)")
+        if isinstance(self.last_num_epochs, int) and self.last_num_epochs < 0:
+            raise ConfigError(f"--last-num-epochs is {self.last_num_epochs}; allowed: 1 or more, or 0 (by the rounds)")
         check_fraction("min_confidence", self.min_confidence)
 
     @property
     def num_rounds(self) -> int:
         """How many it will be."""
         return self.rounds or ROUNDS_OF_PRESET.get(self.preset, 3)
+
+    def segmentation_of(self, number: int) -> SegmentationConfig:
+        """The segmentation network of a round, counted from 1."""
+        training = self.segmentation.training
+        if number < self.num_rounds:
+            return self.segmentation
+        longer = round(LAST_FACTOR * training.num_epochs) if self.num_rounds > 1 else training.num_epochs
+        return dataclasses.replace(
+            self.segmentation, training=dataclasses.replace(training, num_epochs=self.last_num_epochs or longer)
+        )
 
 
 def run(config: Run) -> dict[str, Any]:
@@ -159,7 +177,7 @@ def run(config: Run) -> dict[str, Any]:
                     masks=masks,
                     start=start,
                     min_confidence=config.min_confidence,
-                    segmentation_network=config.segmentation,
+                    segmentation_network=config.segmentation_of(number),
                 ),
             )
             source = start = segmentation
@@ -254,7 +272,9 @@ def _record(config: Run) -> dict[str, Any]:
     return {
         "job": "run",
         "settings": {name: to_dict(getattr(config, name)) for name in parts},
-        "options": {name: getattr(config, name) for name in ("data", "truth", "classes", "preset", "rounds")},
+        "options": {
+            name: getattr(config, name) for name in ("data", "truth", "classes", "preset", "rounds", "last_num_epochs")
+        },
         "versions": versions(),
         "commit": commit(),
     }

@@ -40,6 +40,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory, ray_session: None, quick_rep
         truth=str(root / "scenes" / "truth"),
         out=str(root),
         rounds=2,
+        last_num_epochs=1,
         val_fraction=HELD_OUT_FRACTION,
         **parts,
     )

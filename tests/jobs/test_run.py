@@ -72,6 +72,21 @@ def test_number_of_rounds_is_checked(config: run.Run) -> None:
     assert by_preset == {"tiny": 2, "small": 3, "paper": 1}
 
 
+def test_last_network_of_several_learns_longer(config: run.Run) -> None:
+    training = replace(config.segmentation.training, num_epochs=8)
+    config = replace(config, segmentation=replace(config.segmentation, training=training), last_num_epochs=0)
+
+    def epochs(**changes: int) -> list[int]:
+        changed = replace(config, **changes)  # type: ignore[arg-type]
+        return [changed.segmentation_of(number).training.num_epochs for number in range(1, changed.num_rounds + 1)]
+
+    assert epochs(rounds=3) == [8, 8, 12]
+    assert epochs(rounds=1) == [8]
+    assert epochs(rounds=2, last_num_epochs=5) == [8, 5]
+    with pytest.raises(ConfigError, match="--last-num-epochs is -1"):
+        replace(config, last_num_epochs=-1)
+
+
 def test_report_shows_scores_and_pictures_and_needs_no_network(config: run.Run, summary: dict[str, Any]) -> None:
     page = (Path(config.out) / "report.html").read_text()
     assert page.count("data:image/") >= NUM_SCENES

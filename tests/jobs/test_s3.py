@@ -67,8 +67,9 @@ def _shared(bucket: str, data: str, out: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def cam(bucket: str, ray_session: None, quick_reports: None) -> str:
-    train_cam.run(train_cam.TrainCam(**_shared(bucket, "manifest.csv", "cam"), cam_network=SETTINGS.cam))
-    return f"{bucket}/cam"
+    odd = "cam é#1 %20"  # a key is taken literally, by Ray's checkpoints too
+    train_cam.run(train_cam.TrainCam(**_shared(bucket, "manifest.csv", odd), cam_network=SETTINGS.cam))
+    return f"{bucket}/{odd}"
 
 
 @pytest.fixture(scope="module")
