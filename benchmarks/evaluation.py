@@ -5,7 +5,7 @@
 
 Runs ``jobs.run`` once a seed and ``benchmarks.recipe``, one after the other, each into its own folder of ``--out``,
 then scores them (``benchmarks.quality``: which images, which figures). What is complete there is not done again, so the
-same command goes on after a kill; two cores take 50 minutes a seed, and 90 for the recipe. ``--extra`` adds images
+same command goes on after a kill; two cores take 55 minutes a seed, and 90 for the recipe. ``--extra`` adds images
 that have tags and no truth to what is learned from and labeled.
 """
 
