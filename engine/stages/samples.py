@@ -208,11 +208,9 @@ class LoadSamples:
             raise ImageError(stage, reason)
         if self._source.target != "tags" and rows["png"][row] is None:
             raise ImageError("training", f"the row has no {self._source.target}")
-        try:
-            encoded = read_picture(rows["uri"][row])
-        except ValueError as error:  # no path at all: a zero byte in it
-            raise ImageError("fetch", str(error)) from error
-        return decode_image(encoded, max_pixels=self._source.max_pixels, draft_px=self._config.long_side_px[1])
+        return decode_image(
+            read_picture(rows["uri"][row]), max_pixels=self._source.max_pixels, draft_px=self._config.long_side_px[1]
+        )
 
     def _random_view(self, image: NDArray[np.uint8], rng: np.random.Generator) -> _View:
         low, high = self._config.long_side_px

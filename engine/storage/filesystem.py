@@ -149,7 +149,7 @@ def read_bytes(location: str, *, most_bytes: float = math.inf, patience_s: float
         patience_s: as for :func:`engine.storage.retries.retry`.
 
     Raises:
-        OSError: as :func:`engine.storage.retries.retry`; also for a scheme that is not supported.
+        OSError: as :func:`engine.storage.retries.retry`; also for a scheme that is not supported, or no path at all.
     """
     try:
         filesystem, path = open_filesystem(location)
@@ -177,7 +177,10 @@ def read_bytes(location: str, *, most_bytes: float = math.inf, patience_s: float
             return data
 
     local = isinstance(filesystem, pafs.LocalFileSystem)
-    return retry(read_local if local else read_remote, location, patience_s=patience_s)
+    try:
+        return retry(read_local if local else read_remote, location, patience_s=patience_s)
+    except ValueError as error:  # a zero byte in the path
+        raise OSError(str(error)) from error
 
 
 def check_size(num_bytes: int, most_bytes: float) -> None:

@@ -123,7 +123,10 @@ def claim_output(folder: str, record: dict[str, Any], *, overwrite: bool) -> Non
             earlier = _earlier(location) if RECORD_NAME in entries else None
             if earlier is None:
                 _check_empty(folder, entries)
-                _delete_own(folder, entries)  # somebody deleted all that is not hidden: what is, speaks of other images
+                if entries:
+                    _delete_own(
+                        folder, entries
+                    )  # somebody deleted all that is not hidden: what is, speaks of other images
             elif not (changes := _changes(earlier, record)):
                 return
             elif _has_results(folder, entries):

@@ -1,7 +1,7 @@
 """True masks: a folder of PNGs, or the shards of a labeling job.
 
-A PNG is named by the image's stem, or by its whole id as ``jobs.export`` does, without the picture's ending and with
-``%2F`` for ``/``, where images in several folders have the same stem.
+A PNG is named by the image's stem, or, where images in several folders have the same, by its whole id without the
+picture's ending and with ``%2F`` for ``/``. (``jobs.export`` leaves out the folder that all ids share.)
 """
 
 from __future__ import annotations
