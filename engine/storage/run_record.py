@@ -123,10 +123,8 @@ def claim_output(folder: str, record: dict[str, Any], *, overwrite: bool) -> Non
             earlier = _earlier(location) if RECORD_NAME in entries else None
             if earlier is None:
                 _check_empty(folder, entries)
-                if entries:
-                    _delete_own(
-                        folder, entries
-                    )  # somebody deleted all that is not hidden: what is, speaks of other images
+                if entries:  # hidden: somebody deleted the rest, and it speaks of other images
+                    _delete_own(folder, entries)
             elif not (changes := _changes(earlier, record)):
                 return
             elif _has_results(folder, entries):
