@@ -118,10 +118,11 @@ def retry(call: Callable[[], Result], location: str, *, patience_s: float | None
         except OSError as error:
             if patience_s is None:
                 patience_s = PATIENCE_S if _answered & {_EVERY_STORE, store} else FIRST_PATIENCE_S
-            if not is_transient(error) or time.monotonic() - start + pause_s > patience_s:
+            drawn_s = pause_s * random.uniform(0.5, 1.5)
+            if not is_transient(error) or time.monotonic() - start + drawn_s > patience_s:
                 raise plain(error, location) from error
         else:
             _answered.add(store)
             return result
-        time.sleep(pause_s * random.uniform(0.5, 1.5))
+        time.sleep(drawn_s)
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
