@@ -2,7 +2,7 @@
 
 One block is one shard from the manifest to its file, so a shard is the unit of commit: a crash costs the shards in
 flight, and a rerun does those that have no file. A shard that its workers do not survive is done again image by image,
-so that the guilty one alone becomes an error row. The only import of ray.data for labeling.
+so that the guilty one alone becomes an error row.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
-import ray.data
 from ray.data import ActorPoolStrategy
 from ray.data.context import AutoscalingConfig
 from ray.exceptions import RayError
 
+from engine.blocks import small_blocks
 from engine.cluster import Cluster
 from engine.config import ResourceConfig
 from engine.errors import StorageError, StoreUnavailableError, UserError
@@ -52,8 +52,6 @@ _WITNESS_SHARDS = 8
 
 NETWORK_SHARE = 0.75
 """Of a machine's cores, as many as labeling gives to its networks; fewer actors would leave cores idle."""
-SHARDS_PER_BLOCK = 1024
-"""Shards that enter the stream together; a block for each of them at once would take minutes at ten million images."""
 MIN_FAILED_SHARDS, MAX_FAILED_PART = 8, 0.01
 """Shards, as a number and as a part of all, that may fail again and again before one of them is looked into."""
 MAX_DEATHS_AT_BIRTH = 3
@@ -286,7 +284,7 @@ def _stream(
     if not shards:
         return
     _set_context(alone=alone, max_failed=max_failed)
-    dataset = _one_block_each(shards)
+    dataset = small_blocks([{"shard": shard} for shard in shards])
     for pool in fitted(line.chain(manifest, folder), line.cluster):
         # not map_batches, which has no whole blocks for actors with GPUs
         dataset = dataset.map_batches_internal(
@@ -320,23 +318,6 @@ def _stream(
 
 def _stopped(reason: object) -> StorageError:
     return StorageError(f"{reason}; what was written stays, and the same command goes on from there")
-
-
-def _one_block_each(shards: Sequence[int]) -> ray.data.Dataset:
-    """The numbers of the shards, a block each, made as the stream takes them."""
-    rows = [{"shard": shard} for shard in shards]
-    if len(rows) <= SHARDS_PER_BLOCK:
-        return ray.data.from_items(rows, override_num_blocks=len(rows))
-    # Ray joins the two steps to one that needs hardly a CPU; the second alone would wait for a whole one
-    return (
-        ray.data.from_items(rows, override_num_blocks=-(-len(rows) // SHARDS_PER_BLOCK))
-        .map_batches(_same, batch_size=SHARDS_PER_BLOCK, batch_format="pyarrow", num_cpus=0.01)
-        .repartition(target_num_rows_per_block=1)
-    )
-
-
-def _same(table: pa.Table) -> pa.Table:
-    return table
 
 
 def fitted(chain: Sequence[Pool], cluster: Cluster) -> list[Pool]:

@@ -16,7 +16,6 @@ from itertools import islice
 from typing import Any
 
 import ray
-import ray.data
 import ray.train
 import ray.train.torch
 import torch
@@ -24,6 +23,7 @@ from ray.data import ActorPoolStrategy
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from torch import Tensor
 
+from engine.blocks import small_blocks
 from engine.cluster import Cluster
 from engine.config import ResourceConfig, TrainingConfig
 from engine.errors import ConfigError
@@ -268,7 +268,7 @@ def _validated(learner: Learner, batches: Iterator[Samples], journal: _Journal) 
 def _batches(job: _Job, order: list[tuple[int, bool]], rank: int, world: int) -> Iterator[Samples]:
     unhurried_context().execution_options.preserve_order = True
     rows = [{"step": step, "held_out": held_out} for step, held_out in order]
-    dataset = ray.data.from_items(rows, override_num_blocks=max(1, -(-len(rows) // STEPS_PER_BLOCK))).map_batches(
+    dataset = small_blocks(rows, STEPS_PER_BLOCK).map_batches(
         LoadSamples,
         fn_constructor_kwargs={"source": job.source, "config": job.config, "rank": rank, "num_workers": world},
         batch_size=1,

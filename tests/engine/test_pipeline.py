@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import pipeline
+from engine import blocks, pipeline
 from engine.cluster import Cluster, connected
 from engine.config import ResourceConfig
 from engine.pipeline import Committed, Pool, Step, crf_pool, fitted, network_pool, run_shards
@@ -97,7 +97,7 @@ class Paint:
 def test_every_row_of_the_asked_shards_is_committed_once_as_mask_or_error(
     tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "SHARDS_PER_BLOCK", 2)  # so that the stream takes them in two parts
+    monkeypatch.setattr(blocks, "BLOCKS_AT_ONCE", 2)  # so that the stream takes them in two parts
     lines = ["image,tags"]
     for number in range(1, 12):
         (tmp_path / f"{number}.png").write_bytes(bytes([number]))
