@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from engine.config import ConfidenceConfig
+from engine.config import ConfidenceConfig, PresetName
 from engine.errors import ConfigError, StorageError
 from engine.ops.confidence import recalibrated
 from engine.ops.metrics import confusion_matrix, image_iou, mean_iou, rank_correlation
@@ -48,6 +48,10 @@ class Evaluate:
     """Column of the shards to score: mask, or mask_cam and mask_walk of jobs.label --keep-stages."""
     out: OptionalText = ""
     """Folder or URI for evaluation.json; beside the masks by default."""
+    preset: PresetName = "small"
+    """As of every job; no score depends on it."""
+    config: OptionalText = ""
+    """As of every job; no score depends on it."""
     calibrate: bool = False
     """Also write calibration.json: settings, for --config of jobs.label, whose confidence is right on these images."""
 

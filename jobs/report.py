@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.config import PresetName
 from engine.errors import ConfigError, ImageError, UserError
 from engine.ops.metrics import confusion_matrix, image_iou
 from engine.plain_settings import merged
@@ -63,6 +64,10 @@ class Report:
     """Folder that jobs.train_affinity wrote: also shows their maps after the walk."""
     out: OptionalText = ""
     """Folder or URI for report.html; beside the masks by default."""
+    preset: PresetName = "small"
+    """As of every job; no page depends on it."""
+    config: OptionalText = ""
+    """As of every job; no page depends on it."""
     num_images: int = 48
     """Images to show: the surest, the least sure, some of each class, some at random."""
     max_pixels: int = 100_000_000
