@@ -15,6 +15,7 @@ from engine.ops.losses import Terms, affinity_terms, mean_loss, segmentation_ter
 from engine.ops.scores import mask_scores, mask_table, pair_scores, pair_table, tag_scores, tag_table
 from engine.records import ignore_value
 from engine.stages.networks import Architecture, NetworkConfig, build_pretrained
+from engine.storage.weights import absolute_source
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +38,10 @@ class Objective:
     def of(cls, config: NetworkConfig, class_names: tuple[str, ...]) -> Objective:
         """The objective of a part of the settings."""
         ignore = ignore_value(len(class_names))
-        shared: dict[str, Any] = {"architecture": Architecture.of(config, class_names), "weights": config.weights}
+        shared: dict[str, Any] = {
+            "architecture": Architecture.of(config, class_names),
+            "weights": absolute_source(config.weights),
+        }
         if isinstance(config, AffinityConfig):
             radius = config.radius
             return cls(

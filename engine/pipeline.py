@@ -32,7 +32,7 @@ from engine.stages.fetch import FetchImages
 from engine.stages.guard import BrokenProcessError, guarded
 from engine.stages.load_shard import LoadShard
 from engine.stages.memory import give_back_memory
-from engine.storage.filesystem import delete_folder, join
+from engine.storage.filesystem import absolute, delete_folder, join
 from engine.storage.manifest import Manifest, SingleRows
 from engine.storage.retries import expect_stores
 from engine.storage.run_record import WORK_FOLDER
@@ -166,6 +166,7 @@ def run_shards(
     """
     if not shards:
         return
+    folder = absolute(folder)  # the workers of a Ray that was started elsewhere have another working directory
     done: set[int] = set()
 
     def commit(committed: Committed) -> None:

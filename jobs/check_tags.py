@@ -21,7 +21,7 @@ from engine.records import tag_schema
 from engine.stages.tag_scores import ScoreTags
 from engine.storage.filesystem import join, write_bytes
 from engine.storage.shards import read_shards
-from engine.storage.weights import weights_hash
+from engine.storage.weights import weights_file, weights_hash
 from jobs.command import main
 from jobs.options import ShardOptions, check_fraction
 from jobs.shard_job import claim, label_shards, network_classes, shard_metadata
@@ -79,7 +79,7 @@ def run(config: CheckTags) -> dict[str, Any]:
 
     def pools(cluster: Cluster) -> list[Pool]:
         arguments = {
-            "weights": config.cam,
+            "weights": weights_file(config.cam),
             "config": config.cam_inference,
             "device": config.resources.device,
             "max_pixels": config.max_pixels,

@@ -35,7 +35,7 @@ from engine.stages.networks import (
 )
 from engine.stages.pamr import AdaptMaps
 from engine.stages.walk import AddBackground, RefineCam
-from engine.storage.weights import weights_hash
+from engine.storage.weights import weights_file, weights_hash
 from jobs.command import main
 from jobs.options import OptionalText, ShardOptions
 from jobs.shard_job import claim, label_shards, mask_pools, network_classes, shard_metadata
@@ -110,10 +110,15 @@ def run(config: Label) -> dict[str, Any]:
             "images_per_pass": config.resources.images_per_pass,
             "max_pixels": config.max_pixels,
         }
-        cam = {"weights": config.cam, "config": inference, **network}
+        cam = {"weights": weights_file(config.cam), "config": inference, **network}
         keep_cam = config.keep_stages
         if walks:
-            along = {"weights": config.affinity, "affinity": config.affinity_inference, "walk": walk, **network}
+            along = {
+                "weights": weights_file(config.affinity),
+                "affinity": config.affinity_inference,
+                "walk": walk,
+                **network,
+            }
             refining = Step(name="walk", stage=RefineCam, arguments={**along, "keep_cam": keep_cam})
         else:
             refining = Step(name="walk", stage=AddBackground, arguments={"config": walk, "keep_cam": keep_cam})

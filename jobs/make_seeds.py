@@ -16,7 +16,7 @@ from engine.records import seed_schema
 from engine.stages.cam import ComputeCam
 from engine.stages.networks import INFERENCE_OF_KIND, MAP_KINDS, check_map_network, inference_record, read_architecture
 from engine.stages.seed import MakeSeed
-from engine.storage.weights import weights_hash
+from engine.storage.weights import weights_file, weights_hash
 from jobs.command import main
 from jobs.options import ShardOptions
 from jobs.shard_job import claim, label_shards, network_classes, shard_metadata
@@ -59,7 +59,7 @@ def run(config: MakeSeeds) -> dict[str, Any]:
 
     def pools(cluster: Cluster) -> list[Pool]:
         cam = {
-            "weights": config.cam,
+            "weights": weights_file(config.cam),
             "config": inference,
             "device": config.resources.device,
             "images_per_pass": config.resources.images_per_pass,

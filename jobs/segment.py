@@ -15,7 +15,7 @@ from engine.pipeline import Pool, Step
 from engine.plain_settings import to_dict
 from engine.records import mask_schema
 from engine.stages.segment import Segment
-from engine.storage.weights import weights_hash
+from engine.storage.weights import weights_file, weights_hash
 from jobs.command import main
 from jobs.options import ShardOptions
 from jobs.shard_job import claim, label_shards, mask_pools, network_classes, shard_metadata
@@ -59,7 +59,7 @@ def run(config: SegmentImages) -> dict[str, Any]:
 
     def pools(cluster: Cluster) -> list[Pool]:
         arguments = {
-            "weights": config.segmentation,
+            "weights": weights_file(config.segmentation),
             "config": config.segmentation_inference,
             "device": config.resources.device,
             "max_pixels": config.max_pixels,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.errors import StorageError
 from engine.stages.samples import SampleSource, Target
-from engine.storage.filesystem import join
+from engine.storage.filesystem import absolute, join
 from engine.storage.manifest import open_manifest
 from engine.storage.run_record import RECORD_NAME, WORK_FOLDER, read_json
 from engine.storage.shards import committed_shards
@@ -55,9 +55,9 @@ def shard_source(
 ) -> SampleSource:
     """The samples whose target is a column of an earlier job's shards."""
     return SampleSource(
-        manifest=join(options.out, WORK_FOLDER),
+        manifest=join(absolute(options.out), WORK_FOLDER),
         target=target,
-        shards=folder,
+        shards=absolute(folder),
         rows_of_shards=claimed.manifest.rows_of_shards,
         num_classes=len(claimed.manifest.class_names),
         grid_stride=grid_stride,

@@ -10,7 +10,7 @@ import tyro
 
 from engine.config import CamConfig
 from engine.stages.samples import SampleSource
-from engine.storage.filesystem import join
+from engine.storage.filesystem import absolute, join
 from engine.storage.run_record import WORK_FOLDER
 from jobs.command import main
 from jobs.options import TrainOptions
@@ -36,7 +36,7 @@ def run(config: TrainCam) -> dict[str, Any]:
     claimed = claim("train_cam", config, settings, {}, rows_per_shard=ROWS_PER_SHARD, writes=WRITES)
     manifest = claimed.manifest
     source = SampleSource(
-        manifest=join(config.out, WORK_FOLDER),
+        manifest=join(absolute(config.out), WORK_FOLDER),
         target="tags",
         rows_of_shards=manifest.rows_of_shards,
         num_classes=len(manifest.class_names),

@@ -39,7 +39,7 @@ from engine.storage.run_record import RECORD_NAME, WORK_FOLDER, fingerprint, ver
 from engine.storage.shards import committed_shards, read_shard
 from engine.storage.sources.find import find_source
 from engine.storage.truth import open_truth
-from engine.storage.weights import weights_hash
+from engine.storage.weights import weights_file, weights_hash
 from tune.sweep import pair_distances
 
 MAX_ROWS_PER_SHARD = 16
@@ -230,11 +230,13 @@ def fill_cache(
     shared = {"device": resources.device, "images_per_pass": resources.images_per_pass, "max_pixels": max_pixels}
     if look.network == "cam":
         step = Step(
-            name="cam", stage=ComputeCam, arguments={"weights": look.weights, "config": look.inference, **shared}
+            name="cam",
+            stage=ComputeCam,
+            arguments={"weights": weights_file(look.weights), "config": look.inference, **shared},
         )
     else:
         arguments = {
-            "weights": look.weights,
+            "weights": weights_file(look.weights),
             "affinity": look.inference,
             "walk": look.walk,
             "keep_cam": False,

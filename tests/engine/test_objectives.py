@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -32,6 +34,15 @@ def test_objective_of_each_network_gives_a_loss_that_reaches_all_its_layers(kind
     name, score = next(iter(objective.scores(objective.table(output.detach(), targets[kind])).items()))
     assert name == {"cam": "mean_ap", "affinity": "pair_accuracy", "segmentation": "miou"}[kind]
     assert 0 <= score <= 1
+
+
+def test_file_of_first_weights_means_the_same_in_another_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for source, sent in [("some/resnet.pth", str(tmp_path / "some/resnet.pth")), ("hub:resnet50.a1_in1k",) * 2]:
+        config = replace(network_config("cam"), weights=source)
+        assert Objective.of(config, CLASS_NAMES).weights == sent
 
 
 def test_many_classes_are_ignored_by_the_wider_value() -> None:
