@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,8 @@ from engine.config import (
 from engine.errors import ConfigError, OtherRunError
 from engine.plain_settings import to_dict
 from engine.storage.filesystem import check_writable, join
-from engine.storage.run_record import RECORD_NAME, commit, versions, write_json
+from engine.storage.run_record import RECORD_NAME, commit, read_json, versions, write_json
+from engine.storage.shards import read_schema
 from engine.storage.truth import open_truth
 from jobs import label, make_seeds, report, segment, train_affinity, train_cam, train_segmentation
 from jobs.command import main
@@ -156,7 +157,7 @@ def run(config: Run) -> dict[str, Any]:
                     out=masks,
                     cam=source,
                     affinity=affinity,
-                    keep_stages=bool(config.truth),
+                    keep_stages=_keeps_stages(masks, config),
                     cam_inference=config.cam.inference,
                     recam=config.recam,
                     affinity_inference=config.affinity.inference,
@@ -167,6 +168,7 @@ def run(config: Run) -> dict[str, Any]:
                     confidence=config.confidence,
                     shards=config.shards,
                 ),
+                afresh={"keep_stages": bool(config.truth)},
             )
             steps.do(
                 f"{prefix}segmentation",
@@ -231,8 +233,14 @@ class _Steps:
         self._overwrite = overwrite
         self.seconds: dict[str, float] = {}
 
-    def do(self, name: str, job: Callable[[Any], dict[str, Any]], options: Any) -> dict[str, Any]:
-        """Run one job; with ``--overwrite`` afresh only where its settings are other than before."""
+    def do(
+        self, name: str, job: Callable[[Any], dict[str, Any]], options: Any, afresh: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Run one job; with ``--overwrite`` afresh only where its settings are other than before.
+
+        Args:
+            afresh: options that are other then.
+        """
         start = time.monotonic()
         print(f"== {name}", file=sys.stderr, flush=True)
         options = dataclasses.replace(options, overwrite=False)
@@ -241,21 +249,35 @@ class _Steps:
         except OtherRunError:
             if not self._overwrite:
                 raise
-            summary = job(dataclasses.replace(options, overwrite=True))
+            summary = job(dataclasses.replace(options, overwrite=True, **(afresh or {})))
         self.seconds[name] = round(summary.get("seconds", time.monotonic() - start), 2)
         return summary
 
 
+def _keeps_stages(masks: str, config: Run) -> bool:
+    """As the masks that are there: truth that comes later scores what they hold and costs no second labeling."""
+    record = read_json(join(masks, RECORD_NAME))
+    if record is None or record.get("job") != "label":
+        return bool(config.truth)
+    return bool(record["inputs"].get("keep_stages") == str(True))
+
+
 def _scores(config: Run, *, masks: str, segmented: str) -> dict[str, Any]:
-    """``miou`` and ``iou`` of the CAM and of the last round's stages; ``rounds``: those of each round."""
-    rounds = [
-        {stage: score(folder, config.truth, column) for stage, column in STAGE_COLUMNS.items()}
-        for folder in (
-            *(join(config.out, EARLIER_ROUND.format(number), "masks") for number in range(1, config.num_rounds)),
-            masks,
-        )
-    ]
-    stages = {**rounds[-1], "cam": rounds[0]["cam"], "segmentation": score(segmented, config.truth)}
+    """``miou`` and ``iou`` of the CAM and of the last round's stages; ``rounds``: those of each round.
+
+    Of masks that were made without ``--truth`` only the last stage is there.
+    """
+    earlier = [join(config.out, EARLIER_ROUND.format(number), "masks") for number in range(1, config.num_rounds)]
+    rounds: list[dict[str, dict[str, Any]]] = []
+    for folder in (*earlier, masks):
+        names = read_schema(folder).names
+        kept = {stage: column for stage, column in STAGE_COLUMNS.items() if column in names}
+        rounds.append({stage: score(folder, config.truth, column) for stage, column in kept.items()})
+    first = {stage: result for stage, result in rounds[0].items() if stage == "cam"}
+    last = {stage: result for stage, result in rounds[-1].items() if stage != "cam"}
+    stages = {**first, **last, "segmentation": score(segmented, config.truth)}
+    if not first:
+        print("CAM and walk are not scored: the masks were made without --truth", file=sys.stderr)
     write_json(join(masks, RESULT), stages["crf"])
     write_json(join(segmented, RESULT), stages["segmentation"])
     return {

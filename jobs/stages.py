@@ -20,14 +20,16 @@ def stages_of(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
     Returns:
         ``miou`` and ``iou``, each by stage: ``cam``, ``walk``, ``crf`` of the first round; ``maps 2``, ``walk 2``,
-        ``dCRF 2`` of the second and so on; ``segmentation``.
+        ``dCRF 2`` of the second and so on; ``segmentation``. Without those that the masks of a round do not hold.
     """
     names = {"cam": "maps", "walk": "walk", "crf": "dCRF"}
     found: dict[str, dict[str, Any]] = {"miou": {}, "iou": {}}
     for number, one in enumerate(summary["rounds"], start=1):
         for kind, by_stage in found.items():
             by_stage |= {
-                stage if number == 1 else f"{name} {number}": one[kind][stage] for stage, name in names.items()
+                stage if number == 1 else f"{name} {number}": one[kind][stage]
+                for stage, name in names.items()
+                if stage in one[kind]
             }
     for kind, by_stage in found.items():
         by_stage["segmentation"] = summary[kind]["segmentation"]

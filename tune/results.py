@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from engine.config import CrfConfig, WalkConfig
+from engine.config import CrfConfig, InferenceConfig, WalkConfig
 from engine.storage.filesystem import write_bytes
 from tune.figures import best_without_folds, bootstrap, class_iou, cross_validated, intervals, miou, tied_with
 from tune.space import CRF_NUMBERS, NO_CRF, Scales, Slice
@@ -177,11 +177,17 @@ def _can_fold(complete: Sequence[Scored], num_folds: int) -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Default:
-    """The settings that the search starts from."""
+    """The settings that the search starts from, for the kind of network that --cam is."""
 
-    scales: Scales
+    kind: str
+    inference: InferenceConfig
     walk: WalkConfig
     crf: CrfConfig
+
+    @property
+    def scales(self) -> Scales:
+        """How large its maps are taken."""
+        return self.inference.scales
 
     def is_(self, one: Scored) -> bool:
         """Whether a configuration has these settings, with the dCRF or without."""

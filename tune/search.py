@@ -19,32 +19,30 @@ from engine.config import (
     SeedConfig,
     WalkConfig,
 )
-from engine.errors import ConfigError, OutputError
+from engine.errors import ConfigError
 from engine.plain_settings import to_dict
 from engine.stages.networks import (
-    INFERENCE_OF_KIND,
     MAP_KINDS,
     WALK_OF_KIND,
     check_map_network,
     inference_record,
+    map_settings,
     read_architecture,
 )
-from engine.storage.filesystem import absolute, join, write_bytes
-from engine.storage.run_record import WORK_FOLDER, claim_output, commit, versions, write_json
+from engine.storage.filesystem import absolute, join
+from engine.storage.run_record import WORK_FOLDER, claim_output, commit, versions
 from engine.storage.weights import weights_hash
 from jobs.command import main
 from jobs.options import DataOptions
 from jobs.shard_job import network_classes
 from tune.cache import Look, TrueMasks, fill_cache, missing_shards, open_cache, read_true_masks
-from tune.plots import class_bars, heat_maps
-from tune.results import Default, Scored, collect, judged, print_table, short_lists, validated, write_results
-from tune.seeds import ScoredSeed, pairs_of, print_seeds, score_seeds, seed_parts, write_seeds
+from tune.outcome import BEST, CLASSES, HEAT_MAPS, RESULTS, SEEDS, Found, write_outcome
+from tune.results import Default, Scored, collect, short_lists
+from tune.seeds import pairs_of, score_seeds, seed_parts
 from tune.space import Scales, SearchName, Slice, crfs_of, default_slice, grid_slices, random_slices, scales_of
 from tune.trial import Context, read_state
 from tune.tuner import check_optuna, run_optuna, run_seeds, run_trials
 
-RESULTS, BEST, HEAT_MAPS, CLASSES = "results.parquet", "best.json", "miou.svg", "classes.svg"
-SEEDS = "seeds.parquet"
 _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a folder of logs for each trial
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ctrl-c ends the search as it ends any job
@@ -140,20 +138,12 @@ class Search(DataOptions):
             value = getattr(self, name)
             if isinstance(value, int) and value < least:
                 raise ConfigError(f"--{name.replace('_', '-')} is {value}; allowed: {least} or more")
+        if self.search == "optuna" and isinstance(self.betas, tuple) and min(self.betas) == max(self.betas):
+            raise ConfigError("--betas holds one number; allowed with --search optuna: a least and a greatest")
         if self.folds == 1:
             raise ConfigError("--folds is 1; allowed: 0 (none), or 2 and more")
         if self.crf_values and not self.top_k_crf:
             raise ConfigError("--crf-values goes with --top-k-crf, which is 0; allowed: 1 or more")
-
-    @property
-    def walks(self) -> bool:
-        """Whether any configuration has a walk."""
-        return max(self.steps) > 0 or self.walk.num_steps > 0
-
-    @property
-    def scale_sets(self) -> list[Scales]:
-        """The default's scales, then those of --cam-scales."""
-        return list(dict.fromkeys([self.cam_inference.scales, *map(scales_of, self.cam_scales)]))
 
 
 def _shown(values: Sequence[float]) -> str:
@@ -175,17 +165,19 @@ def run(config: Search) -> dict[str, Any]:
     if config.search == "optuna":
         check_optuna()
     kind = read_architecture(config.cam, MAP_KINDS).kind
-    config = replace(
-        config, cam_inference=getattr(config, INFERENCE_OF_KIND[kind]), walk=getattr(config, WALK_OF_KIND[kind])
-    )
-    check_map_network(config.cam, config.cam_inference)
-    if config.walks and not config.affinity:
+    inference, walk = map_settings(kind, config)
+    default = Default(kind=kind, inference=inference, walk=walk, crf=config.crf)
+    check_map_network(config.cam, inference)
+    walks = max(config.steps) > 0 or walk.num_steps > 0
+    if walks and not config.affinity:
         without = f"--steps 0 --{WALK_OF_KIND[kind]}.num-steps 0"
         raise ConfigError(f"--affinity is missing; give the folder of jobs.train_affinity, or {without}")
     crfs = crfs_of(config.crf, config.crf_values, num_draws=config.num_crfs, rng_seed=config.rng_seed)
-    looks = _looks(config)
+    scale_sets = list(dict.fromkeys([default.scales, *map(scales_of, config.cam_scales)]))
+    looks = _looks(config, default, scale_sets)
     class_names = network_classes(config.cam, MAP_KINDS, config)
-    if config.walks:
+    if walks:
+        looks.append(Look(network="affinity", weights=config.affinity, inference=config.affinity_inference, walk=walk))
         read_architecture(config.affinity, "affinity")
     true_masks = read_true_masks(
         config.data,
@@ -194,7 +186,7 @@ def run(config: Search) -> dict[str, Any]:
         rng_seed=config.rng_seed,
         allow_outside=config.allow_outside,
     )
-    _claim(config, kind, true_masks, class_names)
+    _claim(config, default, true_masks, class_names, affinity=weights_hash(config.affinity) if walks else "")
     cache = config.cache or join(config.out, "cache")
     places = []
     for look in looks:
@@ -202,18 +194,18 @@ def run(config: Search) -> dict[str, Any]:
         place, manifest = open_cache(cache, look, true_masks, key)
         places.append(place)
     context = Context(
-        cams=dict(zip(config.scale_sets, places, strict=False)),
-        distances=places[-1] if config.walks else "",
+        cams=dict(zip(scale_sets, places, strict=False)),
+        distances=places[-1] if walks else "",
         manifest=manifest,
         true_masks=true_masks.masks,
         states=absolute(join(config.out, WORK_FOLDER, "trials")),
-        walk=config.walk,
+        walk=walk,
         max_pixels=config.max_pixels,
     )
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     pairs = pairs_of(config.seed_alphas_low, config.seed_alphas_high, config.seed)
-    parts = seed_parts(context, config.scale_sets, pairs, config.seed) if config.seed_alphas_low else []
+    parts = seed_parts(context, scale_sets, pairs, config.seed) if config.seed_alphas_low else []
     with connected(config.resources) as cluster:
         for look, place in zip(looks, places, strict=True):
             if missing_shards(place, manifest):
@@ -221,10 +213,10 @@ def run(config: Search) -> dict[str, Any]:
                     place, manifest, look, resources=config.resources, max_pixels=config.max_pixels, cluster=cluster
                 )
         run_seeds(context, parts, cluster)
-        slices = _sweep(config, context, cluster)
+        slices = _sweep(config, default, scale_sets, context, cluster)
         plain = collect(context, slices)
         few = short_lists(plain, most=config.top_k_crf, num_folds=config.folds)
-        with_crf = _crf_slices(config, few, crfs) if config.top_k_crf else []
+        with_crf = _crf_slices(default, few, crfs) if config.top_k_crf else []
         if with_crf:
             run_trials("default", context, with_crf[:1], cluster, early_stopping=False)
             run_trials("dCRF", context, with_crf[1:], cluster, early_stopping=config.early_stopping)
@@ -235,27 +227,38 @@ def run(config: Search) -> dict[str, Any]:
     )
     cpu_s = sum(read_state(context, part).cpu_s for part in (*slices, *with_crf))
     print(f"counted in {cpu_s:.0f} s of CPU time")
-    return _report(config, kind, plain, collect(context, with_crf), few[1:], seeds, manifest.num_rows)
+    found = Found(plain=plain, with_crf=collect(context, with_crf), short_lists=few[1:], seeds=seeds)
+    return write_outcome(
+        config.out,
+        found,
+        default,
+        class_names=class_names,
+        affinity_inference=config.affinity_inference,
+        seed=config.seed,
+        seed_coverage=config.seed_coverage,
+        num_folds=config.folds,
+        num_draws=config.bootstrap,
+        rng_seed=config.rng_seed,
+        num_images=manifest.num_rows,
+    )
 
 
-def _looks(config: Search) -> list[Look]:
-    """What the networks have to say: the classifier with each set of scales, then AffinityNet."""
-    cams = [
+def _looks(config: Search, default: Default, scale_sets: Sequence[Scales]) -> list[Look]:
+    """What --cam has to say with each set of scales."""
+    return [
         Look(
             network="cam",
             weights=config.cam,
-            inference=replace(config.cam_inference, scales=scales),
-            walk=config.walk,
+            inference=replace(default.inference, scales=scales),
+            walk=default.walk,
         )
-        for scales in config.scale_sets
+        for scales in scale_sets
     ]
-    affinity = Look(network="affinity", weights=config.affinity, inference=config.affinity_inference, walk=config.walk)
-    return [*cams, affinity] if config.walks else cams
 
 
-def _crf_slices(config: Search, few: Sequence[Sequence[Scored]], crfs: Sequence[CrfConfig]) -> list[Slice]:
+def _crf_slices(default: Default, few: Sequence[Sequence[Scored]], crfs: Sequence[CrfConfig]) -> list[Slice]:
     """The default with the dCRF, then the best few without one with each dCRF."""
-    first = replace(default_slice(config.cam_inference.scales, config.walk), crf=config.crf)
+    first = replace(default_slice(default.scales, default.walk), crf=default.crf)
     best = list({one.walk: one for some in few for one in some}.values())
     others = [
         Slice(scales=one.scales, beta=one.beta, alphas=(one.alpha,), steps=(one.num_steps,), crf=crf)
@@ -265,11 +268,13 @@ def _crf_slices(config: Search, few: Sequence[Sequence[Scored]], crfs: Sequence[
     return list({part.name: part for part in (first, *others)}.values())
 
 
-def _claim(config: Search, kind: str, true_masks: TrueMasks, class_names: tuple[str, ...]) -> None:
+def _claim(
+    config: Search, default: Default, true_masks: TrueMasks, class_names: tuple[str, ...], *, affinity: str
+) -> None:
     settings = {
-        **inference_record(kind, config.cam_inference),
+        **inference_record(default.kind, default.inference),
         "affinity": {"inference": to_dict(config.affinity_inference)},
-        WALK_OF_KIND[kind]: to_dict(config.walk),
+        WALK_OF_KIND[default.kind]: to_dict(default.walk),
         "crf": to_dict(config.crf),
         "search": {
             name: getattr(config, name)
@@ -278,7 +283,7 @@ def _claim(config: Search, kind: str, true_masks: TrueMasks, class_names: tuple[
     }
     inputs = {
         "cam": weights_hash(config.cam),
-        "affinity": weights_hash(config.affinity) if config.walks else "",
+        "affinity": affinity,
         "images": true_masks.images_hash,
         "truth": true_masks.hash,
     }
@@ -295,16 +300,18 @@ def _claim(config: Search, kind: str, true_masks: TrueMasks, class_names: tuple[
     claim_output(config.out, record, overwrite=config.overwrite)
 
 
-def _sweep(config: Search, context: Context, cluster: Cluster) -> list[Slice]:
+def _sweep(
+    config: Search, default: Default, scale_sets: Sequence[Scales], context: Context, cluster: Cluster
+) -> list[Slice]:
     """Do all trials without dCRF; gives the slices that were tried."""
-    first = default_slice(config.cam_inference.scales, config.walk)
+    first = default_slice(default.scales, default.walk)
     if config.search == "optuna" or config.early_stopping:  # what all is compared with is never stopped
         run_trials("default", context, [first], cluster, early_stopping=False)
     if config.search == "optuna":
         tried = run_optuna(
             context,
             cluster,
-            scale_sets=config.scale_sets,
+            scale_sets=scale_sets,
             alphas=config.alphas,
             betas=config.betas,
             steps=config.steps,
@@ -314,10 +321,10 @@ def _sweep(config: Search, context: Context, cluster: Cluster) -> list[Slice]:
         )
         return [first, *tried]
     if config.search == "grid":
-        slices = grid_slices(config.scale_sets, config.alphas, config.betas, config.steps)
+        slices = grid_slices(scale_sets, config.alphas, config.betas, config.steps)
     else:
         slices = random_slices(
-            config.scale_sets,
+            scale_sets,
             config.alphas,
             config.betas,
             config.steps,
@@ -328,80 +335,6 @@ def _sweep(config: Search, context: Context, cluster: Cluster) -> list[Slice]:
     todo = others if config.early_stopping else [first, *others]
     run_trials("search", context, todo, cluster, early_stopping=config.early_stopping)
     return [first, *others]
-
-
-def _report(
-    config: Search,
-    kind: str,
-    plain: list[Scored],
-    with_crf: list[Scored],
-    few: Sequence[Sequence[Scored]],
-    seeds: list[ScoredSeed],
-    num_images: int,
-) -> dict[str, Any]:
-    default = Default(scales=config.cam_inference.scales, walk=config.walk, crf=config.crf)
-    ranked = judged([*with_crf, *plain], num_draws=config.bootstrap, rng_seed=config.rng_seed)
-    with_crf, plain = [one for one in ranked if one.with_crf], [one for one in ranked if not one.with_crf]
-    best = ranked[0]
-    cross = validated(plain, num_folds=config.folds)
-    allowed = [{one.walk for one in some} for some in few]
-    cross_crf = validated(with_crf, num_folds=config.folds, allowed=allowed)
-    start, start_crf = (next((one for one in some if default.is_(one)), None) for some in (plain, with_crf))
-    own_seeds = [one for one in seeds if one.scales == best.scales and one.enough]
-    summary = {
-        "settings": _settings(config, kind, best, own_seeds[0] if own_seeds else None),
-        "miou": best.miou,
-        "miou_interval": None if best.low is None else [best.low, best.high],
-        "miou_cross_validated": cross,
-        "miou_crf_cross_validated": cross_crf,
-        "miou_default": None if start is None else start.miou,
-        "miou_crf_default": None if start_crf is None else start_crf.miou,
-        "crf": best.with_crf,
-        "configurations": len(plain),
-        "tied_with_best": sum(one.tied for one in ranked),
-        "images": num_images,
-        "rng_seed": config.rng_seed,
-    }
-    try:
-        write_results(join(config.out, RESULTS), ranked, default)
-        write_bytes(join(config.out, HEAT_MAPS), heat_maps(plain).encode())
-        names = tuple(network_classes(config.cam, MAP_KINDS, config))
-        beside = start_crf if best.with_crf else start
-        write_bytes(join(config.out, CLASSES), class_bars(best, beside, names).encode())
-        if seeds:
-            write_seeds(join(config.out, SEEDS), seeds, config.seed)
-    except OSError as error:
-        raise OutputError(f"--out: {error}") from error
-    write_json(join(config.out, BEST), summary)
-    print_table(ranked, default, num_images=num_images)
-    for name, value in (("without dCRF", cross), ("with dCRF", cross_crf)):
-        if value is not None:
-            print(f"cross-validated over {config.folds} folds, {name}: mIoU {100 * value:.2f} %")
-    if seeds:
-        print_seeds(seeds, config.seed, coverage=config.seed_coverage)
-    print(f"take it with: python -m jobs.label --config {join(config.out, BEST)} ...")
-    return summary
-
-
-def _settings(config: Search, kind: str, best: Scored, seed: ScoredSeed | None) -> dict[str, Any]:
-    """What ``best.json`` changes; a part that was not searched is left out."""
-    walk = replace(
-        config.walk,
-        alpha=best.alpha,
-        beta=best.beta if best.num_steps else config.walk.beta,
-        num_steps=best.num_steps,
-    )
-    settings: dict[str, Any] = {
-        **inference_record(kind, replace(config.cam_inference, scales=best.scales)),
-        "affinity": {"inference": to_dict(config.affinity_inference)},
-        WALK_OF_KIND[kind]: to_dict(walk),
-    }
-    if best.with_crf:
-        settings["crf"] = to_dict(best.crf)
-    if seed is not None:
-        low, high = seed.pair
-        settings["seed"] = to_dict(replace(config.seed, alpha_low=low, alpha_high=high))
-    return settings
 
 
 if __name__ == "__main__":

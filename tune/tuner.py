@@ -77,7 +77,6 @@ def run_optuna(
         The slices that were tried, now or before.
 
     Raises:
-        ConfigError: ``betas`` has no least and greatest.
         StorageError: a trial met a file that cannot be used.
         TooManyErrors: a trial failed.
     """
@@ -96,8 +95,7 @@ def run_optuna(
         return [choice for choice in choices if f"{part_of(choice).name}.npz" in names]
 
     low, high = min(betas), max(betas)
-    if low == high:
-        raise ConfigError("--betas holds one number; allowed with --search optuna: a least and a greatest")
+    assert low < high, betas
     start = tried() or [{"beta": min(max(context.walk.beta, low), high), "scales": 0}]
     per_trial = part_of(start[0]).num_configurations
     algorithm = OptunaSearch(points_to_evaluate=start, seed=rng_seed)

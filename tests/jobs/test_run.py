@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from engine.errors import ConfigError, OutputError, StorageError
 from engine.storage.weights import weights_hash
 from jobs import report, run
+from jobs.stages import stages_of
 from tests.jobs.conftest import Chain
 from tests.jobs.small_runs import NUM_SCENES
 
@@ -147,6 +149,23 @@ def test_changed_setting_is_refused_and_with_overwrite_only_what_it_touches_is_d
     assert {path: path.stat().st_mtime_ns for path in kept} == before
     settings = json.loads((out / "segmented" / "run.json").read_text())["settings"]
     assert settings["segmentation"]["inference"]["long_side_px"] == 64
+
+
+def test_truth_that_comes_later_scores_what_the_masks_hold(config: run.Run, tmp_path: Path) -> None:
+    late = replace(config, out=str(tmp_path / "late"))
+    assert run._keeps_stages(f"{late.out}/masks", late)
+    assert not run._keeps_stages(f"{late.out}/masks", replace(late, truth=""))
+    for folder in ("round-1/masks", "masks", "segmented"):
+        shutil.copytree(Path(config.out) / folder, Path(late.out) / folder)
+    for shard in Path(late.out).glob("**/masks/*.parquet"):
+        pq.write_table(pq.read_table(shard).drop_columns(["mask_cam", "mask_walk"]), shard)
+    record = Path(late.out, "masks", "run.json")
+    record.write_text(record.read_text().replace('"keep_stages": "True"', '"keep_stages": "False"'))
+    assert not run._keeps_stages(f"{late.out}/masks", late)
+    assert run._keeps_stages(f"{late.out}/round-1/masks", replace(late, truth=""))
+    scores = run._scores(late, masks=f"{late.out}/masks", segmented=f"{late.out}/segmented")
+    assert list(scores["miou"]) == ["crf", "segmentation"]
+    assert list(stages_of(scores)["iou"]) == ["crf", "dCRF 2", "segmentation"]
 
 
 def test_truth_that_does_not_exist_is_said_before_the_training(config: run.Run, tmp_path: Path) -> None:

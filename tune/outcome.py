@@ -1,0 +1,129 @@
+"""What a search found: ranked, cross-validated, written, drawn and printed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from engine.config import AffinityInferenceConfig, SeedConfig
+from engine.errors import OutputError
+from engine.plain_settings import to_dict
+from engine.stages.networks import WALK_OF_KIND, inference_record
+from engine.storage.filesystem import join, write_bytes
+from engine.storage.run_record import write_json
+from tune.plots import class_bars, heat_maps
+from tune.results import Default, Scored, judged, print_table, validated, write_results
+from tune.seeds import ScoredSeed, print_seeds, write_seeds
+
+RESULTS, BEST, HEAT_MAPS, CLASSES = "results.parquet", "best.json", "miou.svg", "classes.svg"
+SEEDS = "seeds.parquet"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """All that was scored."""
+
+    plain: list[Scored]
+    """Configurations without dCRF."""
+    with_crf: list[Scored]
+    short_lists: Sequence[Sequence[Scored]]
+    """Of each fold the configurations that were given the dCRF, chosen on the other folds."""
+    seeds: list[ScoredSeed]
+    """The best first; empty where none were asked for."""
+
+
+def write_outcome(
+    folder: str,
+    found: Found,
+    default: Default,
+    *,
+    class_names: tuple[str, ...],
+    affinity_inference: AffinityInferenceConfig,
+    seed: SeedConfig,
+    seed_coverage: float,
+    num_folds: int,
+    num_draws: int,
+    rng_seed: int,
+    num_images: int,
+) -> dict[str, Any]:
+    """Write ``results.parquet``, ``best.json``, ``miou.svg``, ``classes.svg`` and with seeds ``seeds.parquet``.
+
+    Args:
+        folder: path or URI.
+        default: what the search is compared with.
+        seed: what its seeds are compared with.
+        seed_coverage: what a seed must be sure of, a fraction of 1.
+        num_folds: of the cross-validated figure; 0 leaves it out.
+        num_draws: for the confidence intervals; 0 leaves them out.
+
+    Returns:
+        What ``best.json`` holds.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    ranked = judged([*found.with_crf, *found.plain], num_draws=num_draws, rng_seed=rng_seed)
+    with_crf, plain = [one for one in ranked if one.with_crf], [one for one in ranked if not one.with_crf]
+    best = ranked[0]
+    cross = validated(plain, num_folds=num_folds)
+    allowed = [{one.walk for one in some} for some in found.short_lists]
+    cross_crf = validated(with_crf, num_folds=num_folds, allowed=allowed)
+    start, start_crf = (next((one for one in some if default.is_(one)), None) for some in (plain, with_crf))
+    own_seeds = [one for one in found.seeds if one.scales == best.scales and one.enough]
+    settings = {
+        **_settings(default, best),
+        "affinity": {"inference": to_dict(affinity_inference)},
+    }
+    if own_seeds:
+        low, high = own_seeds[0].pair
+        settings["seed"] = to_dict(replace(seed, alpha_low=low, alpha_high=high))
+    summary = {
+        "settings": settings,
+        "miou": best.miou,
+        "miou_interval": None if best.low is None else [best.low, best.high],
+        "miou_cross_validated": cross,
+        "miou_crf_cross_validated": cross_crf,
+        "miou_default": None if start is None else start.miou,
+        "miou_crf_default": None if start_crf is None else start_crf.miou,
+        "crf": best.with_crf,
+        "configurations": len(plain),
+        "tied_with_best": sum(one.tied for one in ranked),
+        "images": num_images,
+        "rng_seed": rng_seed,
+    }
+    try:
+        write_results(join(folder, RESULTS), ranked, default)
+        write_bytes(join(folder, HEAT_MAPS), heat_maps(plain).encode())
+        beside = start_crf if best.with_crf else start
+        write_bytes(join(folder, CLASSES), class_bars(best, beside, class_names).encode())
+        if found.seeds:
+            write_seeds(join(folder, SEEDS), found.seeds, seed)
+    except OSError as error:
+        raise OutputError(f"--out: {error}") from error
+    write_json(join(folder, BEST), summary)
+    print_table(ranked, default, num_images=num_images)
+    for name, value in (("without dCRF", cross), ("with dCRF", cross_crf)):
+        if value is not None:
+            print(f"cross-validated over {num_folds} folds, {name}: mIoU {100 * value:.2f} %")
+    if found.seeds:
+        print_seeds(found.seeds, seed, coverage=seed_coverage)
+    print(f"take it with: python -m jobs.label --config {join(folder, BEST)} ...")
+    return summary
+
+
+def _settings(default: Default, best: Scored) -> dict[str, Any]:
+    """What ``best.json`` changes of maps, walk and dCRF; a part that was not searched is left out."""
+    walk = replace(
+        default.walk,
+        alpha=best.alpha,
+        beta=best.beta if best.num_steps else default.walk.beta,
+        num_steps=best.num_steps,
+    )
+    settings: dict[str, Any] = {
+        **inference_record(default.kind, replace(default.inference, scales=best.scales)),
+        WALK_OF_KIND[default.kind]: to_dict(walk),
+    }
+    if best.with_crf:
+        settings["crf"] = to_dict(best.crf)
+    return settings
