@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ QUIET = {
     "RAY_raylet_start_wait_time_s": "120",  # on a machine that is busy a node takes longer than the usual 30
     "RAY_worker_niceness": "0",
 }
+_STDERR = 2
+_REMARK = b"Set ray log level from environment variable"
 STARTS = 3
 """Times that Ray is started before it is given up."""
 
@@ -57,12 +60,13 @@ def connected(resources: ResourceConfig) -> Iterator[Cluster]:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     joins = bool(os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_ID"))
-    if joins:
-        ray.init(logging_level=logging.ERROR, log_to_driver=False)
-    else:
-        cores = _num_cores()
-        # Logical CPUs: two for each core, so that actors of a starved stage and Ray's own small tasks always fit.
-        _start_ray(num_cpus=2 * cores + 2)
+    with _without_remark():
+        if joins:
+            ray.init(logging_level=logging.ERROR, log_to_driver=False)
+        else:
+            cores = _num_cores()
+            # Logical CPUs: two for each core, so that actors of a starved stage and Ray's own small tasks always fit.
+            _start_ray(num_cpus=2 * cores + 2)
     try:
         cluster = _describe(started_here=not joins)
         if not joins and resources.num_gpus > cluster.num_gpus:
@@ -93,6 +97,30 @@ def _start_ray(num_cpus: int) -> None:
             if not left or "timed out during startup" not in str(error):
                 raise
             ray.shutdown()
+
+
+@contextmanager
+def _without_remark() -> Iterator[None]:
+    """Standard error is held while the block runs, and said after it but for what Ray says of its own log level.
+
+    Its C++ writes that to the file descriptor, whatever the level is.
+    """
+    with tempfile.TemporaryFile() as held:
+        try:
+            before = os.dup(_STDERR)
+        except OSError:  # closed, as a daemon's
+            yield
+            return
+        os.dup2(held.fileno(), _STDERR)
+        try:
+            yield
+        finally:
+            os.dup2(before, _STDERR)
+            os.close(before)
+            held.seek(0)
+            for line in held:
+                if _REMARK not in line:
+                    os.write(_STDERR, line)
 
 
 @contextmanager
