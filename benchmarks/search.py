@@ -40,7 +40,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     torch.set_num_threads(1)
     settings = preset(options.preset)
     class_names = read_architecture(options.cam, "cam").class_names
-    true_masks = read_true_masks(options.data, options.truth, num_classes=len(class_names), rng_seed=0)
+    true_masks = read_true_masks(options.data, options.truth, class_names=tuple(class_names), rng_seed=0)
     rows = true_masks.rows[: options.num_images]
     shared: dict[str, Any] = {"device": "cpu", "images_per_pass": 1, "max_pixels": 10**8}
     walk, crf = settings.walk, replace(settings.crf, num_iterations=0)

@@ -31,6 +31,8 @@ QUIET = {
 }
 _STDERR = 2
 _REMARK = b"Set ray log level from environment variable"
+_started_here = False
+"""Whether the Ray that this process is connected to is its own."""
 STARTS = 3
 """Times that Ray is started before it is given up."""
 
@@ -54,21 +56,23 @@ def connected(resources: ResourceConfig) -> Iterator[Cluster]:
     Raises:
         ConfigError: GPUs are asked for and this machine, alone, has none.
     """
+    global _started_here
     if ray.is_initialized():
-        yield _describe(started_here=False)
+        yield _describe()
         return
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     joins = bool(os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_ID"))
-    with _without_remark():
-        if joins:
-            ray.init(logging_level=logging.ERROR, log_to_driver=False)
-        else:
-            cores = _num_cores()
+    if joins:
+        ray.init(logging_level=logging.ERROR, log_to_driver=False)
+    else:
+        cores = _num_cores()
+        with _without_remark():
             # Logical CPUs: two for each core, so that actors of a starved stage and Ray's own small tasks always fit.
             _start_ray(num_cpus=2 * cores + 2)
+    _started_here = not joins
     try:
-        cluster = _describe(started_here=not joins)
+        cluster = _describe()
         if not joins and resources.num_gpus > cluster.num_gpus:
             raise ConfigError(
                 f"--resources.num-gpus is {resources.num_gpus:g}, but this machine has {cluster.num_gpus:g} GPUs; "
@@ -78,6 +82,7 @@ def connected(resources: ResourceConfig) -> Iterator[Cluster]:
             yield cluster
     finally:
         ray.shutdown()
+        _started_here = False
 
 
 def _start_ray(num_cpus: int) -> None:
@@ -140,13 +145,13 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _describe(*, started_here: bool) -> Cluster:
+def _describe() -> Cluster:
     offered: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return Cluster(
         num_cpus=offered.get("CPU", 0.0),
         num_gpus=offered.get("GPU", 0.0),
         num_cores=_num_cores(),
-        started_here=started_here,
+        started_here=_started_here,
     )
 
 

@@ -20,7 +20,10 @@ import ray.train
 import ray.train.torch
 import torch
 from ray.data import ActorPoolStrategy
+from ray.exceptions import RayActorError
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from torch import Tensor
 
 from engine.blocks import small_blocks
@@ -44,6 +47,7 @@ from engine.storage.filesystem import open_filesystem
 from engine.unhurried import unhurried_context
 
 STEPS_PER_BLOCK = 4
+LOADER_CPUS = 0.5
 CHECKPOINT_FILE = "state.pt"
 _Said = TrainingEvent | TrainingDiverged
 
@@ -112,12 +116,16 @@ def fit(
         on_event: called in this process when something is to be said.
 
     Raises:
-        ConfigError: the loss is no number any more; the message names the rates.
+        ConfigError: the loss is no number any more; the message names the rates. Or there are more workers than a Ray
+            that was started here can serve.
         ray.train.TrainingFailedError: a worker failed again and again.
     """
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
-    mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
+    _check_room(resources, cluster)
+    # beside the driver: on another node it would go with that node
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    mailbox = ray.remote(num_cpus=0)(_Mailbox).options(scheduling_strategy=here).remote()
     threads = resources.training_threads or max(1, cluster.num_cores // resources.num_workers)
     job = _Job(objective=objective, source=source, config=config, resources=resources, mailbox=mailbox)
     workers: Any = resources.num_workers  # Ray's own hint leaves out the pair
@@ -127,6 +135,8 @@ def fit(
     trainer = ray.train.torch.TorchTrainer(
         _train,
         train_loop_config={"job": job, "threads": threads},
+        # NCCL refuses two workers on one GPU
+        torch_config=TorchConfig(backend="gloo" if resources.num_gpus < 1 else "nccl"),
         scaling_config=ScalingConfig(
             num_workers=workers,
             use_gpu=resources.num_gpus > 0,
@@ -167,6 +177,19 @@ def fit(
     )
 
 
+def _check_room(resources: ResourceConfig, cluster: Cluster) -> None:
+    """Refuse more workers than a Ray that was started here, and does not grow, can serve: they would wait for ever."""
+    least = resources.min_workers or resources.num_workers
+    most = int(cluster.num_cpus / (1 + LOADER_CPUS))
+    if resources.num_gpus > 0:
+        most = min(most, int(cluster.num_gpus / resources.num_gpus))
+    if cluster.started_here and least > most:
+        raise ConfigError(
+            f"--resources.num-workers is {least}, but this machine serves {most}; "
+            "allowed: no more, or run it on a cluster"
+        )
+
+
 class _Mailbox:
     """The words of rank 0, for the driver to fetch."""
 
@@ -203,7 +226,11 @@ class _forwarded:
             self._forward()
 
     def _forward(self) -> None:
-        for event in ray.get(self._mailbox.take.remote()):
+        try:
+            events = ray.get(self._mailbox.take.remote())
+        except RayActorError:  # killed, for its memory or by a person: the training goes on without words
+            return
+        for event in events:
             self._on_event(event)
 
 
@@ -273,7 +300,7 @@ def _batches(job: _Job, order: list[tuple[int, bool]], rank: int, world: int) ->
         fn_constructor_kwargs={"source": job.source, "config": job.config, "rank": rank, "num_workers": world},
         batch_size=1,
         batch_format="numpy",
-        num_cpus=0.5,
+        num_cpus=LOADER_CPUS,
         compute=ActorPoolStrategy(min_size=1, max_size=job.resources.max_loader_actors),
     )
     mine = len(range(rank, job.config.batch_size, world))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -21,7 +22,7 @@ from engine.progress import Meter
 from engine.records import decode_mask, ignore_value
 from engine.storage.filesystem import join
 from engine.storage.run_record import RECORD_NAME, read_json, write_json
-from engine.storage.shards import count_rows, read_shards
+from engine.storage.shards import count_rows, read_schema, read_shards
 from engine.storage.truth import open_truth
 from jobs.command import main
 from jobs.options import OptionalText
@@ -114,7 +115,7 @@ def score_images(masks: str, truth: str, column: str = MASK) -> Scores:
     ious: list[float] = []
     confidences: list[float] = []
     with Meter(f"evaluate {column}", count_rows(masks), unit="images") as meter:
-        for num_images, (confidence, confusion) in enumerate(_image_confusions(masks, truth, column, size - 1), 1):
+        for num_images, (confidence, confusion) in enumerate(_image_confusions(masks, truth, column, class_names), 1):
             places.append(np.flatnonzero(confusion))
             counts.append(confusion.ravel()[places[-1]])
             ious.append(image_iou(confusion))
@@ -181,7 +182,7 @@ def as_result(scores: Scores, column: str) -> dict[str, Any]:
 
 
 def _image_confusions(
-    masks: str, truth: str, column: str, num_classes: int
+    masks: str, truth: str, column: str, class_names: tuple[str, ...]
 ) -> Iterator[tuple[float | None, NDArray[np.int64]]]:
     """The confusion matrix of each image that has a mask and truth.
 
@@ -191,9 +192,15 @@ def _image_confusions(
         confidence and (C+1, C+1) int64, rows truth.
 
     Raises:
+        ConfigError: the column holds no masks.
         StorageError: a mask and its truth differ in size, or a file cannot be read.
     """
-    true_masks = open_truth(truth)
+    num_classes = len(class_names)
+    schema = read_schema(masks)
+    if column not in schema.names or not pa.types.is_struct(schema.field(column).type):
+        allowed = ", ".join(name for name in schema.names if name.startswith(MASK))
+        raise ConfigError(f"--column is '{column}'; allowed for '{masks}': {allowed}")
+    true_masks = open_truth(truth, class_names)
     for table in read_shards(masks, ("image_id", "image", "confidence", column)):
         for row in table.to_pylist():
             true_mask = true_masks.mask_of(row["image_id"], row["image"])

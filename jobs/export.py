@@ -25,13 +25,12 @@ from engine.storage.labeled import SKIPPED, LabeledManifest
 from engine.storage.manifest import Manifest
 from engine.storage.run_record import WORK_FOLDER, write_json
 from engine.storage.shards import read_shards
+from engine.storage.sources.find import embeds_pictures, find_source
+from engine.storage.truth import INDEX
 from jobs.command import main
 from jobs.options import OptionalText, ShardOptions, check_fraction
 from jobs.shard_job import SUMMARY, check_errors, claim, do_shards
 from jobs.shard_samples import made_with
-
-INDEX = "index.csv"
-"""Which name belongs to which image."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +42,8 @@ class Export(ShardOptions):
     format: str
     """voc, coco (RLE), yolo (polygons), label-studio (brush), fiftyone, png (a plain folder)."""
     images: Literal["auto", "copy", "refer"] = "auto"
-    """copy the images too, or refer to where they lie; auto copies for voc and yolo, whose readers need it."""
+    """copy the images too, or refer to where they lie; auto copies for voc and yolo, whose readers need it, and images
+    that lie inside of .tar or .parquet files."""
     min_confidence: float = 0.0
     """Images whose mask has less confidence are left out, 0 to 1; 0 takes all."""
     val_fraction: float = 0.0
@@ -65,7 +65,10 @@ def run(config: Export) -> dict[str, Any]:
     class_names = tuple(source.record["class_names"])
     options = FormatOptions(class_names=class_names, out=config.out, image_url_prefix=config.image_url_prefix)
     chosen = FORMATS[config.format](options)
-    copies = config.images == "copy" or (config.images == "auto" and chosen.copies_images)
+    embedded = embeds_pictures(find_source(config.data))
+    if embedded and config.images == "refer":
+        raise ConfigError(f"--images is refer, but '{config.data}' holds the images itself; allowed: auto or copy")
+    copies = config.images == "copy" or embedded or (config.images == "auto" and chosen.copies_images)
     settings = {
         "format": config.format,
         "images": "copy" if copies else "refer",

@@ -10,7 +10,7 @@ import tyro
 
 from engine.cluster import Cluster
 from engine.config import CamInferenceConfig, InferenceConfig, SeedConfig, ShardConfig
-from engine.pipeline import Pool, Step, crf_pool, network_pool
+from engine.pipeline import Pool, Step
 from engine.plain_settings import to_dict
 from engine.records import seed_schema
 from engine.stages.cam import ComputeCam
@@ -19,7 +19,7 @@ from engine.stages.seed import MakeSeed
 from engine.storage.weights import weights_file, weights_hash
 from jobs.command import main
 from jobs.options import ShardOptions
-from jobs.shard_job import claim, label_shards, network_classes, shard_metadata
+from jobs.shard_job import behind_networks, claim, label_shards, network_classes, shard_metadata
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,10 +70,13 @@ def run(config: MakeSeeds) -> dict[str, Any]:
             "num_classes": len(claimed.manifest.class_names),
             "max_pixels": config.max_pixels,
         }
-        return [
-            network_pool([Step(name="cam", stage=ComputeCam, arguments=cam)], config.resources, cluster),
-            crf_pool([Step(name="seed", stage=MakeSeed, arguments=seed)], config.resources, cluster),
-        ]
+        return behind_networks(
+            [Step(name="cam", stage=ComputeCam, arguments=cam)],
+            Step(name="seed", stage=MakeSeed, arguments=seed),
+            config.seed.crf,
+            config.resources,
+            cluster,
+        )
 
     return label_shards(config, claimed, schema=seed_schema(metadata=shard_metadata(claimed)), pools=pools)
 

@@ -49,7 +49,7 @@ class DataOptions(JobOptions):
     classes: OptionalText = ""
     """A file with a class name a line; without it classes.txt beside the manifest, else the tags that occur."""
     max_pixels: int = 100_000_000
-    """Images with more pixels become error rows."""
+    """Images with more pixels become error rows; --retry-errors with a larger number tries those again."""
     allow_outside: bool = False
     """Also read local images that are not below the manifest's folder; without it they become error rows."""
 

@@ -24,7 +24,7 @@ from engine.stages.cam import ComputeCam
 from engine.stages.guard import guarded
 from engine.stages.networks import MAP_KINDS, map_settings, read_architecture
 from engine.stages.walk import RefineCam
-from engine.storage.filesystem import exists, join, resolve, write_bytes
+from engine.storage.filesystem import exists, join, name_of, parent, resolve, write_bytes
 from engine.storage.images import decode_image, resize_long_side
 from engine.storage.manifest import Manifest, open_manifest
 from engine.storage.pictures import read_picture
@@ -106,14 +106,15 @@ def run(config: Report) -> dict[str, Any]:
     scores = score_images(config.masks, config.truth) if config.truth else None
     stages = stages_of(whole_run) if whole_run.get("rounds") else _by_stage(config, scores, record)
     data = ReportData(
-        title=config.data.rstrip("/").split("/")[-2] if "/" in config.data else config.data,
+        title=name_of(parent(config.data)) if "/" in config.data.rstrip("/") else config.data,
         class_names=class_names,
         num_images=overview.num_images,
         images=_pictures(config, overview.chosen, class_names, record),
         miou=stages.get("miou"),
         iou=stages.get("iou"),
         confusion=scores.confusion if scores else None,
-        areas=overview.areas,
+        # of a network's own classes the rows say only those that are tags
+        areas=None if record.get("job") == "segment" else overview.areas,
         confidences=scores.confidences.tolist() if scores else overview.confidences,
         ious=scores.ious.tolist() if scores else None,
         best_miou=scores.best if scores else None,
@@ -169,7 +170,7 @@ def _pictures(
     config: Report, chosen: Sequence[tuple[Row, str]], class_names: tuple[str, ...], record: Mapping[str, Any]
 ) -> list[ReportImage]:
     """The gallery; the shards that hold it are read one after the other."""
-    truth = open_truth(config.truth) if config.truth else None
+    truth = open_truth(config.truth, class_names) if config.truth else None
     encoded = _all_encoded(config, [row for row, _ in chosen])
     maps = _maps(config, [row for row, _ in chosen], encoded, class_names, record)
     stored: dict[int, Row] = {}

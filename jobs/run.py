@@ -6,6 +6,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,12 +27,16 @@ from engine.config import (
     ShardConfig,
     WalkConfig,
 )
-from engine.errors import ConfigError, OtherRunError
+from engine.errors import ConfigError, OtherRunError, OutputError
+from engine.fitting.learner import freeze_levels
+from engine.objectives import Objective
 from engine.plain_settings import to_dict
-from engine.storage.filesystem import check_writable, join
+from engine.stages.networks import NetworkConfig
+from engine.storage.filesystem import check_writable, exists, join
 from engine.storage.run_record import RECORD_NAME, commit, read_json, versions, write_json
-from engine.storage.shards import read_schema
+from engine.storage.shards import committed_shards, read_schema
 from engine.storage.truth import open_truth
+from engine.storage.weights import WEIGHTS_NAME
 from jobs import label, make_seeds, report, segment, train_affinity, train_cam, train_segmentation
 from jobs.command import main
 from jobs.evaluate import RESULT, score
@@ -120,6 +125,7 @@ def run(config: Run) -> dict[str, Any]:
     check_writable(config.out)
     if config.truth:
         open_truth(config.truth)  # a slip in its path is said now, not after the training
+    _check_networks(config)
     shared = {item.name: getattr(config, item.name) for item in dataclasses.fields(DataOptions) if item.name != "out"}
     learning = {**shared, "val_fraction": config.val_fraction}
     sharded = {**shared, "max_error_fraction": config.max_error_fraction, "retry_errors": config.retry_errors}
@@ -222,6 +228,26 @@ def run(config: Run) -> dict[str, Any]:
     return summary
 
 
+def _check_networks(config: Run) -> None:
+    """Build each network that is still to be trained, so that a slip in the last one's settings is said now.
+
+    Raises:
+        ConfigError: a backbone cannot do what is asked for.
+        WeightsError: first weights cannot be had.
+    """
+    segmentation = config.segmentation
+    if _shares_backbone(config):  # it starts from the classifier's weights
+        segmentation = dataclasses.replace(segmentation, weights="random")
+    networks: dict[str, NetworkConfig] = {
+        "cam": config.cam,
+        "affinity": config.affinity,
+        "segmentation": segmentation,
+    }
+    for name, network in networks.items():
+        if not exists(join(config.out, name, WEIGHTS_NAME)):
+            freeze_levels(Objective.of(network, ("class",)).build(), network.training)
+
+
 def _shares_backbone(config: Run) -> bool:
     return config.segmentation_from_cam and config.segmentation.backbone == config.cam.backbone
 
@@ -256,8 +282,10 @@ class _Steps:
 
 def _keeps_stages(masks: str, config: Run) -> bool:
     """As the masks that are there: truth that comes later scores what they hold and costs no second labeling."""
-    record = read_json(join(masks, RECORD_NAME))
-    if record is None or record.get("job") != "label":
+    record = None
+    with suppress(OutputError):  # damaged: the labeling says so, or overwrites it
+        record = read_json(join(masks, RECORD_NAME))
+    if record is None or record.get("job") != "label" or not committed_shards(masks):
         return bool(config.truth)
     return bool(record["inputs"].get("keep_stages") == str(True))
 

@@ -6,7 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -61,17 +61,23 @@ class Claimed:
 def mask_pools(
     networks: Sequence[Step], crf: CrfConfig, arguments: dict[str, Any], resources: ResourceConfig, cluster: Cluster
 ) -> list[Pool]:
-    """The stages of the networks, then the masks: in actors of their own, or behind the networks on their device.
+    """The stages of the networks, then the masks.
 
     Args:
         arguments: of :class:`engine.stages.mask.MakeMask`, but for ``crf`` and ``device``.
     """
-    arguments = {**arguments, "crf": crf}
+    masking = Step(name="crf", stage=MakeMask, arguments={**arguments, "crf": crf})
+    return behind_networks(networks, masking, crf, resources, cluster)
+
+
+def behind_networks(
+    networks: Sequence[Step], last: Step, crf: CrfConfig, resources: ResourceConfig, cluster: Cluster
+) -> list[Pool]:
+    """The stages of the networks, then one with a dCRF: in actors of its own, or with the networks on their device."""
     if crf.backend == "torch":
-        masking = Step(name="crf", stage=MakeMask, arguments={**arguments, "device": resources.device})
-        return [network_pool([*networks, masking], resources, cluster)]
-    masking = Step(name="crf", stage=MakeMask, arguments=arguments)
-    return [network_pool(networks, resources, cluster), crf_pool([masking], resources, cluster)]
+        on_device = replace(last, arguments={**last.arguments, "device": resources.device})
+        return [network_pool([*networks, on_device], resources, cluster)]
+    return [network_pool(networks, resources, cluster), crf_pool([last], resources, cluster)]
 
 
 def claim(

@@ -80,7 +80,7 @@ def train(options: DataOptions, claimed: Claimed, config: NetworkConfig, source:
         check_attention(network, objective.architecture, config.inference)
     source = split(source, claimed.manifest, training.val_fraction)
     start = time.monotonic()
-    trained = _fitted(options, claimed, objective, config, source)
+    trained, begun = _fitted(options, claimed, objective, config, source)
     seconds = time.monotonic() - start
     save_network(join(out, WEIGHTS_NAME), objective.architecture, trained.weights)
     if trained.best is not None:
@@ -91,7 +91,7 @@ def train(options: DataOptions, claimed: Claimed, config: NetworkConfig, source:
         "images": sum(source.rows_of_shards),
         "steps": int(last["num_steps"]),
         "seconds": round(seconds, 2),
-        "images_per_s": round(last["num_steps"] * training.batch_size / seconds, 3),
+        "images_per_s": round((last["num_steps"] - begun) * training.batch_size / seconds, 3),
         "loss": last["loss"],
         "curve": trained.curve,
     }
@@ -138,9 +138,10 @@ def _work(options: DataOptions) -> str:
 
 def _fitted(
     options: DataOptions, claimed: Claimed, objective: Objective, config: NetworkConfig, source: SampleSource
-) -> Trained:
-    """Train with words on the screen and in TensorBoard's files."""
+) -> tuple[Trained, int]:
+    """Train with words on the screen and in TensorBoard's files; also the step that this process began at."""
     training = config.training
+    starts: list[int] = []  # one more each time that a worker is lost
     steps = num_steps(sum(source.rows_of_shards), num_epochs=training.num_epochs, batch_size=training.batch_size)
     with (
         Meter(claimed.record["job"], steps, unit="steps") as meter,
@@ -150,6 +151,7 @@ def _fitted(
 
         def on_event(event: TrainingEvent) -> None:
             if isinstance(event, TrainingStarted):
+                starts.append(event.step)
                 if event.step:
                     meter.go_on(event.step)
             elif isinstance(event, TrainingValidated):
@@ -165,7 +167,7 @@ def _fitted(
                     f"{event.waiting:.0%} waiting",
                 )
 
-        return fit(
+        trained = fit(
             objective,
             source,
             training,
@@ -175,3 +177,4 @@ def _fitted(
             name=claimed.hash,
             on_event=on_event,
         )
+    return trained, starts[0]

@@ -12,7 +12,8 @@ import hashlib
 import io
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -31,12 +32,12 @@ from engine.records import Batch, encode_map, encode_mask, ignore_value
 from engine.stages.cam import ComputeCam
 from engine.stages.scaling import as_tensor, equal_groups, resized, scaled_size
 from engine.stages.walk import RefineCam
-from engine.storage.filesystem import absolute, exists, join, write_bytes
+from engine.storage.filesystem import absolute, delete_file, exists, join, write_bytes
 from engine.storage.images import decode_image
 from engine.storage.manifest import MANIFEST_NAME, Manifest, freeze_manifest, iter_manifest, open_manifest
 from engine.storage.roots import lies_outside, outside_reason
 from engine.storage.run_record import RECORD_NAME, WORK_FOLDER, fingerprint, versions, write_json
-from engine.storage.shards import committed_shards, read_shard
+from engine.storage.shards import committed_shards, read_shard, shard_path
 from engine.storage.sources.find import find_source
 from engine.storage.truth import open_truth
 from engine.storage.weights import weights_file, weights_hash
@@ -102,14 +103,14 @@ class TrueMasks:
 
 
 def read_true_masks(
-    data: str, truth: str, *, num_classes: int, rng_seed: int, allow_outside: bool = False
+    data: str, truth: str, *, class_names: tuple[str, ...], rng_seed: int, allow_outside: bool = False
 ) -> TrueMasks:
     """Find and check the true masks.
 
     Args:
         data: the manifest.
         truth: folder of PNGs or of mask shards.
-        num_classes: C.
+        class_names: the C classes.
         rng_seed: of the order.
         allow_outside: take local images that are not below the manifest's folder too.
 
@@ -117,7 +118,7 @@ def read_true_masks(
         UserError: an image lies outside, a file cannot be read, a mask holds a class that does not exist, or no image
             has truth.
     """
-    true_masks = open_truth(truth)
+    true_masks, num_classes = open_truth(truth, class_names), len(class_names)
     folder = find_source(data).folder
     rows = [
         (image_id, _inside(image, folder, allow_outside), tuple(tags), uri)
@@ -268,6 +269,39 @@ def fill_cache(
             f"the {look.network} network failed on {len(left)} of {manifest.num_shards} shards (the first: {left[0]}); "
             "the same command tries them again"
         )
+
+
+def check_errors(places: Sequence[str], manifest: Manifest, *, max_error_fraction: float) -> dict[str, int]:
+    """Count the images that some network could not see; they are scored as all background.
+
+    Args:
+        places: folders of the cache, complete.
+        max_error_fraction: of the images, that may be so.
+
+    Returns:
+        How many, by stage.
+
+    Raises:
+        TooManyErrors: there are more. The next command looks at the shards that hold them again.
+    """
+    errors: dict[str, str] = {}
+    shards: list[tuple[str, int]] = []
+    for place in places:
+        for shard in range(manifest.num_shards):
+            rows = read_shard(place, shard, ("image_id", "error")).to_pylist()
+            found = {row["image_id"]: row["error"] for row in rows if row["error"] is not None}
+            if found:
+                errors = {**found, **errors}
+                shards.append((place, shard))
+    if len(errors) > max_error_fraction * manifest.num_rows:
+        for place, shard in shards:
+            delete_file(shard_path(place, shard))
+        image_id, error = next(iter(errors.items()))
+        raise TooManyErrors(
+            f"{len(errors)} of {manifest.num_rows} images with truth ended in an error, more than "
+            f"--max-error-fraction {max_error_fraction:g}; the first: '{image_id}': {error}"
+        )
+    return dict(Counter(error.split(":", 1)[0] for error in errors.values()))
 
 
 def read_maps(cam: str, distances: str, shard: int) -> list[dict[str, Any]]:

@@ -46,6 +46,7 @@ def write_outcome(
     num_draws: int,
     rng_seed: int,
     num_images: int,
+    errors: dict[str, int],
 ) -> dict[str, Any]:
     """Write ``results.parquet``, ``best.json``, ``miou.svg``, ``classes.svg`` and with seeds ``seeds.parquet``.
 
@@ -56,6 +57,7 @@ def write_outcome(
         seed_coverage: what a seed must be sure of, a fraction of 1.
         num_folds: of the cross-validated figure; 0 leaves it out.
         num_draws: for the confidence intervals; 0 leaves them out.
+        errors: images that a network could not see, by stage.
 
     Returns:
         What ``best.json`` holds.
@@ -90,6 +92,7 @@ def write_outcome(
         "configurations": len(plain),
         "tied_with_best": sum(one.tied for one in ranked),
         "images": num_images,
+        "errors": errors,
         "rng_seed": rng_seed,
     }
     try:
@@ -98,16 +101,19 @@ def write_outcome(
         beside = start_crf if best.with_crf else start
         write_bytes(join(folder, CLASSES), class_bars(best, beside, class_names).encode())
         if found.seeds:
-            write_seeds(join(folder, SEEDS), found.seeds, seed)
+            write_seeds(join(folder, SEEDS), found.seeds, seed, default.scales)
     except OSError as error:
         raise OutputError(f"--out: {error}") from error
     write_json(join(folder, BEST), summary)
     print_table(ranked, default, num_images=num_images)
+    if errors:
+        by_stage = ", ".join(f"{stage}: {count}" for stage, count in errors.items())
+        print(f"{sum(errors.values())} images ended in an error ({by_stage}) and count as all background")
     for name, value in (("without dCRF", cross), ("with dCRF", cross_crf)):
         if value is not None:
             print(f"cross-validated over {num_folds} folds, {name}: mIoU {100 * value:.2f} %")
     if found.seeds:
-        print_seeds(found.seeds, seed, coverage=seed_coverage)
+        print_seeds(found.seeds, seed, default.scales, coverage=seed_coverage)
     print(f"take it with: python -m jobs.label --config {join(folder, BEST)} ...")
     return summary
 

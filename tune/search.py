@@ -33,9 +33,9 @@ from engine.storage.filesystem import absolute, join
 from engine.storage.run_record import WORK_FOLDER, claim_output, commit, versions
 from engine.storage.weights import weights_hash
 from jobs.command import main
-from jobs.options import DataOptions
+from jobs.options import DataOptions, check_fraction
 from jobs.shard_job import network_classes
-from tune.cache import Look, TrueMasks, fill_cache, missing_shards, open_cache, read_true_masks
+from tune.cache import Look, TrueMasks, check_errors, fill_cache, missing_shards, open_cache, read_true_masks
 from tune.outcome import BEST, CLASSES, HEAT_MAPS, RESULTS, SEEDS, Found, write_outcome
 from tune.results import Default, Scored, collect, short_lists
 from tune.seeds import pairs_of, score_seeds, seed_parts
@@ -100,6 +100,9 @@ class Search(DataOptions):
     """Parts of the images for the cross-validated figure; 0 leaves it out."""
     bootstrap: int = 1000
     """Draws for the confidence intervals; 0 leaves them out."""
+    max_error_fraction: float = 0.05
+    """The search ends with status 1 before it begins when more of the images with truth than this fraction ended in an
+    error; fewer count as all background."""
     rng_seed: int = 0
     """Seed of the order of the images, of random configurations and of the bootstrap."""
     cam_inference: Annotated[CamInferenceConfig, tyro.conf.arg(name="cam.inference")]
@@ -140,6 +143,7 @@ class Search(DataOptions):
                 raise ConfigError(f"--{name.replace('_', '-')} is {value}; allowed: {least} or more")
         if self.search == "optuna" and isinstance(self.betas, tuple) and min(self.betas) == max(self.betas):
             raise ConfigError("--betas holds one number; allowed with --search optuna: a least and a greatest")
+        check_fraction("max_error_fraction", self.max_error_fraction)
         if self.folds == 1:
             raise ConfigError("--folds is 1; allowed: 0 (none), or 2 and more")
         if self.crf_values and not self.top_k_crf:
@@ -182,7 +186,7 @@ def run(config: Search) -> dict[str, Any]:
     true_masks = read_true_masks(
         config.data,
         config.truth,
-        num_classes=len(class_names),
+        class_names=class_names,
         rng_seed=config.rng_seed,
         allow_outside=config.allow_outside,
     )
@@ -212,6 +216,7 @@ def run(config: Search) -> dict[str, Any]:
                 fill_cache(
                     place, manifest, look, resources=config.resources, max_pixels=config.max_pixels, cluster=cluster
                 )
+        errors = check_errors(places, manifest, max_error_fraction=config.max_error_fraction)
         run_seeds(context, parts, cluster)
         slices = _sweep(config, default, scale_sets, context, cluster)
         plain = collect(context, slices)
@@ -240,6 +245,7 @@ def run(config: Search) -> dict[str, Any]:
         num_draws=config.bootstrap,
         rng_seed=config.rng_seed,
         num_images=manifest.num_rows,
+        errors=errors,
     )
 
 

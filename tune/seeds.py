@@ -272,7 +272,7 @@ def score_seeds(
     ]
 
 
-def write_seeds(location: str, ranked: Sequence[ScoredSeed], default: SeedConfig) -> None:
+def write_seeds(location: str, ranked: Sequence[ScoredSeed], default: SeedConfig, scales: Scales) -> None:
     """``seeds.parquet``: a row a pair, the best first.
 
     Raises:
@@ -292,20 +292,24 @@ def write_seeds(location: str, ranked: Sequence[ScoredSeed], default: SeedConfig
             "sure_foreground": one.foreground,
             "sure_background": one.background,
             "enough": one.enough,
-            "default": one.pair == (default.alpha_low, default.alpha_high),
+            "default": _is_default(one, default, scales),
         }
         for rank, one in enumerate(ranked, start=1)
     ]
     write_table(location, pa.Table.from_pylist(rows, SCHEMA))
 
 
-def print_seeds(ranked: Sequence[ScoredSeed], default: SeedConfig, *, coverage: float) -> None:
+def _is_default(one: ScoredSeed, default: SeedConfig, scales: Scales) -> bool:
+    return one.scales == scales and one.pair == (default.alpha_low, default.alpha_high)
+
+
+def print_seeds(ranked: Sequence[ScoredSeed], default: SeedConfig, scales: Scales, *, coverage: float) -> None:
     """The ten best and the default, on the screen."""
     table = Table(title=f"Seeds: sure cells against the truth, {len(ranked)} pairs of alphas", title_justify="left")
     for name in ("rank", "low", "high", "mIoU %", "95 % interval", "right %", "sure fg %", "sure bg %", ""):
         table.add_column(name, justify="left" if name == "" else "right")
     for rank, one in enumerate(ranked, start=1):
-        is_default = one.pair == (default.alpha_low, default.alpha_high)
+        is_default = _is_default(one, default, scales)
         if rank > NUM_SHOWN and not is_default:
             continue
         notes = ["default"] if is_default else []

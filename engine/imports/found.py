@@ -99,6 +99,8 @@ def write_manifest(found: Found, location: str, classes: str) -> dict[str, Any]:
         write_bytes(classes, found.classes_text.encode())
     except OSError as error:
         raise OutputError(f"'{location}' cannot be written: {error}") from error
+    except (pa.ArrowException, UnicodeError) as error:  # a damaged file, or a name that is not UTF-8
+        raise StorageError(f"--source: {error}") from error
     return {"images": num_images, "classes": len(found.class_names), "outside": num_outside}
 
 

@@ -88,9 +88,17 @@ def _rows(file: str, picture: str, label: str, names: tuple[str, ...]) -> Iterat
     for batch in _open(file).iter_batches(batch_size=_BATCH_ROWS, columns=columns):
         for row in batch.to_pylist():
             value = row[label]
-            labels = value if isinstance(value, list) else [] if value is None or value == -1 else [value]
-            tags = [names[one] if names and isinstance(one, int) else str(one) for one in labels]
+            labels = value if isinstance(value, list) else [value]
+            tags = [_tag(one, names, file) for one in labels if one not in (None, -1)]
             yield row.get(picture), tuple(dict.fromkeys(tags))
+
+
+def _tag(label: Any, names: tuple[str, ...], file: str) -> str:
+    if not names or not isinstance(label, int):
+        return str(label)
+    if not 0 <= label < len(names):
+        raise StorageError(f"--source: '{file}' has the label {label}; allowed: 0 to {len(names) - 1}, -1 for none")
+    return names[label]
 
 
 def _image(value: Any, tags: tuple[str, ...], number: int, *, folder: str, out: str) -> Image:

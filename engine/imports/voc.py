@@ -37,7 +37,7 @@ def read_voc(source: str, *, images: str, out: str) -> Found:
         masks = [] if annotated else list_names(join(source, "SegmentationClass"), suffix=".png")
         names: tuple[str, ...] = VOC_CLASSES
         if exists(join(source, "classes.txt")):
-            names = tuple(read_bytes(join(source, "classes.txt")).decode().splitlines())
+            names = tuple(read_bytes(join(source, "classes.txt")).decode("utf-8-sig").rstrip().split("\n"))
         labeled = [name for name in annotated or masks if stem(name) in pictures]
         if not labeled:
             raise StorageError(

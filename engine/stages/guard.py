@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+import torch
+
 from engine.errors import StoreUnavailableError
 from engine.records import Batch
 
@@ -35,14 +37,17 @@ def guarded(name: str, stage: Callable[[Batch], Batch], batch: Batch) -> Batch:
     except Exception as error:  # whatever it is, it is one row's: find which
         if isinstance(error, RuntimeError) and _BROKEN.search(str(error)):
             raise BrokenProcessError(str(error)) from error
-        if len(batch["error"]) > 1:
-            singles = [
-                guarded(name, stage, {column: values[row : row + 1] for column, values in batch.items()})
-                for row in range(len(batch["error"]))
-            ]
-            return {column: [one[column][0] for one in singles] for column in singles[0]}
-        if batch["error"][0] is not None:
+        if len(batch["error"]) == 1 and batch["error"][0] is not None:
             raise  # not the row's fault: it carried an error already
         reason = " ".join(str(error).split()) or type(error).__name__
-        empty = {column: [None] for column in _MADE if column in batch}
-        return stage({**batch, **empty, "error": [f"{name}: {reason}"]})
+    # outside of the block: as long as the error is known, its traceback holds the tensors of the pass that failed
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if len(batch["error"]) > 1:
+        singles = [
+            guarded(name, stage, {column: values[row : row + 1] for column, values in batch.items()})
+            for row in range(len(batch["error"]))
+        ]
+        return {column: [one[column][0] for one in singles] for column in singles[0]}
+    empty = {column: [None] for column in _MADE if column in batch}
+    return stage({**batch, **empty, "error": [f"{name}: {reason}"]})

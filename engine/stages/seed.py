@@ -28,8 +28,12 @@ from engine.timing import measured
 class MakeSeed:
     """Reads ``cam``, ``encoded``, ``class_ids``; adds ``seed`` (h, w), ``areas`` (sure cells); drops what it read."""
 
-    def __init__(self, seed: SeedConfig, *, num_classes: int, max_pixels: int) -> None:
+    def __init__(self, seed: SeedConfig, *, num_classes: int, max_pixels: int, device: str = "cpu") -> None:
+        """Args:
+        device: where the dCRF's backend ``torch`` computes.
+        """
         self._seed = seed
+        self._device = device
         self._dtype = mask_dtype(num_classes)
         self._ignore = ignore_value(num_classes)
         self._max_pixels = max_pixels
@@ -84,4 +88,5 @@ class MakeSeed:
         crf = self._seed.crf
         if crf.num_iterations == 0:
             return starts
-        return DenseCrf(image, len(starts[0]), **crf.pairwise).infer_many(starts, crf.num_iterations)
+        dense_crf = DenseCrf(image, len(starts[0]), device=self._device, **crf.pairwise)
+        return dense_crf.infer_many(starts, crf.num_iterations)

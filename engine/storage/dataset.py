@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from engine.errors import StorageError
-from engine.records import Batch, decode_mask
+from engine.records import decode_mask
 from engine.storage.filesystem import join
 from engine.storage.images import decode_image
 from engine.storage.labeled import LabeledManifest
@@ -54,12 +54,33 @@ class _Shards:
         self.rows = LabeledManifest.of(manifest, masks=masks, min_confidence=min_confidence)
         self._images = images
         self._max_pixels = max_pixels
+        self._rank: tuple[int, int] | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        # a shard stays while its rows are asked for one by one
+        self._read = lru_cache(maxsize=8)(self.rows.read_shard)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a worker that is not forked knows nothing of the process group
+        kept = {name: value for name, value in self.__dict__.items() if name != "_read"}
+        return {**kept, "_rank": self.rank()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
+
+    def rank(self) -> tuple[int, int]:
+        """This process's rank, or that of the process that sent this here, and how many there are."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            return torch.distributed.get_rank(), torch.distributed.get_world_size()
+        return self._rank or (0, 1)
 
     def good_rows(self, shard: int) -> list[int]:
-        return [row for row, error in enumerate(_read(self.rows, shard)["error"]) if error is None]
+        return [row for row, error in enumerate(self._read(shard)["error"]) if error is None]
 
     def samples(self, shard: int, rows: list[int]) -> Iterator[Sample]:
-        batch = _read(self.rows, shard)
+        batch = self._read(shard)
         for row in rows:
             yield self._sample({name: values[row] for name, values in batch.items()})
 
@@ -75,12 +96,6 @@ class _Shards:
             tags=tuple(row["tags"]),
             confidence=row["confidence"],
         )
-
-
-@lru_cache(maxsize=8)
-def _read(rows: LabeledManifest, shard: int) -> Batch:
-    """A shard stays while its rows are asked for one by one."""
-    return rows.read_shard(shard)
 
 
 @dataclass(eq=False)
@@ -178,7 +193,7 @@ class MaskStream(_Masks[Result], IterableDataset[Result]):
         shards = np.arange(self._shards.rows.num_shards)
         if self.shuffle:
             np.random.default_rng([self.rng_seed, self._epoch]).shuffle(shards)
-        part, num_parts = _part()
+        part, num_parts = _part(*self._shards.rank())
         for shard in shards[part::num_parts].tolist():
             rows = self._shards.good_rows(shard)
             if self.shuffle:
@@ -186,11 +201,8 @@ class MaskStream(_Masks[Result], IterableDataset[Result]):
             yield from self._samples(shard, rows)
 
 
-def _part() -> tuple[int, int]:
+def _part(rank: int, num_ranks: int) -> tuple[int, int]:
     """Which part of how many this process reads."""
-    rank, num_ranks = 0, 1
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        rank, num_ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
     worker = get_worker_info()
     if worker is None:
         return rank, num_ranks

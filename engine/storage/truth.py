@@ -1,11 +1,13 @@
 """True masks: a folder of PNGs, or the shards of a labeling job.
 
 A PNG is named by the image's stem, or, where images in several folders have the same, by its whole id without the
-picture's ending and with ``%2F`` for ``/``. (``jobs.export`` leaves out the folder that all ids share.)
+picture's ending and with ``%2F`` for ``/``. What ``jobs.export --format png`` wrote is found by its ``index.csv``.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import posixpath
 from typing import Any
 from urllib.parse import quote
@@ -15,17 +17,34 @@ from numpy.typing import NDArray
 
 from engine.errors import StorageError
 from engine.records import decode_mask
-from engine.storage.filesystem import join, list_names, read_bytes, stem
+from engine.storage.filesystem import absolute, exists, join, list_names, name_of, parent, read_bytes, stem
+from engine.storage.run_record import RECORD_NAME, read_json
 from engine.storage.shards import committed_shards, read_shard
+
+EXPORTED, INDEX = "masks", "index.csv"
+"""Folder of the PNGs of jobs.export, and beside it what says which name belongs to which image."""
 
 
 class Truth:
     """Gives the true mask of an image, where there is one."""
 
-    def __init__(self, folder: str, png_names: dict[str, str], shard_of: dict[str, tuple[int, int]]) -> None:
+    def __init__(
+        self,
+        folder: str,
+        png_names: dict[str, str],
+        shard_of: dict[str, tuple[int, int]],
+        exported: dict[str, str] | None = None,
+    ) -> None:
+        """Args:
+        folder: path or URI.
+        png_names: name of each PNG by its stem.
+        shard_of: shard and row of each image id.
+        exported: name of the PNG of each image id, where a list says it.
+        """
         self._folder = folder
         self._png_names = png_names
         self._shard_of = shard_of
+        self._exported = exported
         self._image_of: dict[str, str] = {}
 
     def __len__(self) -> int:
@@ -49,8 +68,13 @@ class Truth:
             picture = read_shard(self._folder, shard, ("mask",)).column("mask")[row].as_py()
             return None if picture is None else decode_mask(picture["bytes"])
         whole = quote(posixpath.splitext(image_id)[0], safe="")
-        found = (self._png_names.get(one) for one in (image_id, whole, stem(image)))
-        name = next((one for one in found if one is not None), None)
+        if self._exported is not None:
+            name = self._exported.get(image_id)
+        else:
+            names = [image_id, whole, stem(image)]
+            if stem(image_id) != stem(image):  # an id that has nothing to do with the file's name comes after it
+                names = [*names[2:], *names[:2]]
+            name = next((self._png_names[one] for one in names if one in self._png_names), None)
         if name is None:
             return None
         if self._image_of.setdefault(name, image) != image:
@@ -60,19 +84,23 @@ class Truth:
             )
         location = join(self._folder, name)
         try:
-            return decode_mask(read_bytes(location))
+            mask = decode_mask(read_bytes(location))
         except (OSError, SyntaxError, ValueError) as error:
             raise StorageError(f"the true mask '{location}' cannot be read: {error}") from error
+        if mask.ndim != 2:
+            raise StorageError(f"the true mask '{location}' is a colour picture; allowed: class ids, grey or a palette")
+        return mask
 
 
-def open_truth(folder: str) -> Truth:
+def open_truth(folder: str, class_names: tuple[str, ...] | None = None) -> Truth:
     """Find the true masks of a folder.
 
     Args:
         folder: path or URI with PNGs, or with mask shards.
+        class_names: of the masks that are scored; shards of other classes are refused, since their ids mean others.
 
     Raises:
-        StorageError: there are neither.
+        StorageError: there are neither, or the classes are others.
     """
     try:
         png_names = list_names(folder, suffix=".png")
@@ -84,4 +112,25 @@ def open_truth(folder: str) -> Truth:
         shard_of |= {image_id: (shard, row) for row, image_id in enumerate(ids)}
     if not png_names and not shard_of:
         raise StorageError(f"--truth '{folder}' holds neither PNGs nor mask shards")
-    return Truth(folder, {stem(name): name for name in png_names}, shard_of)
+    own = (read_json(join(folder, RECORD_NAME)) or {}).get("class_names") if shard_of else None
+    if class_names is not None and own is not None and tuple(own) != class_names:
+        raise StorageError(
+            f"--truth '{folder}' has the classes {', '.join(own)}; "
+            f"allowed: those of the masks, {', '.join(class_names)}, in the same order"
+        )
+    return Truth(folder, {stem(name): name for name in png_names}, shard_of, _exported(folder, png_names))
+
+
+def _exported(folder: str, png_names: list[str]) -> dict[str, str] | None:
+    """Name of the PNG of each image id, as the list beside a folder of jobs.export has it; None without one."""
+    folder = absolute(folder)
+    index = join(parent(folder), INDEX)
+    if name_of(folder) != EXPORTED or not png_names or not exists(index):
+        return None
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_bytes(index).decode())))
+        return {row["image_id"]: f"{row['name']}.png" for row in rows}
+    except KeyError:  # somebody else's
+        return None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise StorageError(f"--truth: '{index}' cannot be read: {error}") from error

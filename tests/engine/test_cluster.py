@@ -25,7 +25,6 @@ def test_connection_that_stands_is_used_and_left_standing(ray_session: None) -> 
 
 ALONE = """
 import ray
-from engine import cluster
 from engine.cluster import connected
 from engine.config import ResourceConfig
 from engine.errors import ConfigError
@@ -36,6 +35,8 @@ try:
 except ConfigError as error:
     print(error)
 print(ray.is_initialized())
+with connected(ResourceConfig()) as outer, connected(ResourceConfig()) as inner:
+    print(outer.started_here, inner.started_here)
 """
 
 
@@ -53,6 +54,7 @@ def test_alone_it_starts_ray_quietly_and_ends_it_and_refuses_gpus_that_are_not_t
     assert done.stdout.splitlines() == [
         "--resources.num-gpus is 1, but this machine has 0 GPUs; allowed: 0 (CPUs), or run it on a cluster",
         "False",
+        "True True",
     ]
     assert done.stderr == ""
 

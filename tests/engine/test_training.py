@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 
-from engine.cluster import connected
+from engine.cluster import Cluster, connected
 from engine.config import AffinityConfig, ResourceConfig, TrainingConfig
 from engine.errors import ConfigError
 from engine.fitting.events import TrainingEvent, TrainingProgress, TrainingStarted, TrainingValidated
@@ -19,7 +19,7 @@ from engine.ops.affinity import label_planes
 from engine.records import encode_mask
 from engine.stages.sample_order import is_held_out
 from engine.stages.samples import LoadSamples, SampleSource
-from engine.training import Trained, fit
+from engine.training import Trained, _check_room, fit
 from tests.engine.stages.examples import CLASS_NAMES, network_config, picture, png, write_samples
 
 OBJECTIVE = cast(AffinityConfig, network_config("affinity"))
@@ -158,6 +158,29 @@ def test_two_workers_end_with_the_weights_of_one_though_one_of_them_has_no_negat
     assert two.curve[-1]["loss"] == pytest.approx(one.curve[-1]["loss"], rel=1e-3)
     for mine, theirs in zip(two.validation, one.validation, strict=True):
         assert mine == pytest.approx(theirs, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "most"),
+    [
+        ({"num_workers": 4}, 0),
+        ({"num_workers": 5}, 4),
+        ({"num_workers": 5, "min_workers": 4}, 0),
+        ({"num_workers": 2, "num_gpus": 1.0}, 1),
+        ({"num_workers": 4, "num_gpus": 0.25}, 0),
+    ],
+)
+def test_more_workers_than_the_machine_serves_are_refused_where_they_would_wait_for_ever(
+    changes: dict[str, Any], most: int
+) -> None:
+    resources = ResourceConfig(**changes)
+    here = Cluster(num_cpus=6, num_gpus=1, num_cores=2, started_here=True)
+    _check_room(resources, replace(here, started_here=False))  # a cluster may grow
+    if not most:
+        _check_room(resources, here)
+        return
+    with pytest.raises(ConfigError, match=f"--resources.num-workers is .*, but this machine serves {most}"):
+        _check_room(resources, here)
 
 
 def test_training_whose_loss_is_no_number_any_more_ends_with_its_rates_and_keeps_nothing(

@@ -90,6 +90,14 @@ def test_perfect_masks_score_one_against_shards(tmp_path: Path) -> None:
     assert result["images"] == 3
 
 
+def test_shards_of_other_classes_are_no_truth(tmp_path: Path) -> None:
+    masks, truth = _shards(tmp_path / "masks", {"a": MASK}), _shards(tmp_path / "truth", {"a": MASK})
+    record = {"job": "label", "class_names": CLASS_NAMES[::-1]}
+    (tmp_path / "truth" / "run.json").write_text(json.dumps(record))
+    with pytest.raises(StorageError, match=r"has the classes dog, cat; allowed: those of the masks, cat, dog"):
+        run(Evaluate(masks=masks, truth=truth))
+
+
 def test_image_that_ended_in_an_error_counts_as_all_background(tmp_path: Path) -> None:
     masks = _shards(tmp_path / "masks", {"a": None})
     result = run(Evaluate(masks=masks, truth=_pngs(tmp_path / "truth", {"a": TRUTH})))
@@ -171,7 +179,8 @@ def test_sizes_that_differ_are_said_with_the_image(tmp_path: Path) -> None:
         ("other images", "has no mask of an image in --masks"),
         ("empty truth", "holds neither PNGs nor mask shards"),
         ("no masks", "run.json"),
-        ("no column", "mask_walk"),
+        ("no column", "--column is 'mask_walk'; allowed for"),
+        ("no mask column", "--column is 'tags'; allowed for"),
         ("no truth", "--truth"),
     ],
 )
@@ -185,6 +194,8 @@ def test_what_cannot_be_scored_is_the_users_mistake(
         arguments[1] = str(tmp_path)
     elif case == "no column":
         arguments += ["--column", "mask_walk"]
+    elif case == "no mask column":
+        arguments += ["--column", "tags"]
     elif case == "no truth":
         arguments[3] = str(tmp_path / "nowhere")
     assert main(Evaluate, run, arguments) == 2

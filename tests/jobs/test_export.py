@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from engine.errors import OutputError, TooManyErrors
+from engine.errors import ConfigError, OutputError, TooManyErrors
 from engine.records import decode_mask
 from engine.storage.filesystem import read_bytes
 from engine.storage.images import image_size
@@ -109,6 +109,14 @@ def test_masks_images_and_export_may_all_lie_in_a_bucket(
     before = read_bytes(f"{bucket}/coco/index.csv")
     assert _run(*options)["exported"] == 3
     assert read_bytes(f"{bucket}/coco/index.csv") == before
+
+
+def test_images_inside_of_other_files_cannot_be_referred_to(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "embeds_pictures", lambda source: True)
+    with pytest.raises(ConfigError, match=r"--images is refer, but .* holds the images itself"):
+        _run(*_options(folder, tmp_path / "out", "--format", "coco", "--images", "refer"))
 
 
 @pytest.mark.parametrize(

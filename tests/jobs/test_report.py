@@ -80,6 +80,19 @@ def test_masks_errors_and_scores_are_shown(masks: Path) -> None:
     assert "100.0\u00a0%" in page
 
 
+@pytest.mark.parametrize("data", ["shards/", "./", "manifest.csv", "a/b/manifest.csv", "s3://bucket/shards/"])
+def test_any_place_of_the_images_has_a_title(masks: Path, data: str) -> None:
+    page = Path(run(Report(data=data, masks=str(masks)))["report"]).read_text()
+    assert page.count('<figure class="card"') == 5
+
+
+def test_areas_of_a_networks_own_masks_are_not_those_of_the_tags(masks: Path) -> None:
+    assert "Class areas" in _report(masks)
+    record = json.loads((masks / "run.json").read_text())
+    (masks / "run.json").write_text(json.dumps({**record, "job": "segment"}))
+    assert "Class areas" not in _report(masks)
+
+
 def test_maps_are_made_again_by_the_networks_that_made_the_masks(masks: Path, tmp_path: Path) -> None:
     cam = write_random_cam(tmp_path / "cam")
     objective = Objective.of(small_settings().affinity, CLASS_NAMES)

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from engine.errors import ConfigError, OutputError, StorageError
+from engine.errors import ConfigError, OutputError, StorageError, UserError
 from engine.storage.weights import weights_hash
 from jobs import report, run
 from jobs.stages import stages_of
@@ -166,6 +166,31 @@ def test_truth_that_comes_later_scores_what_the_masks_hold(config: run.Run, tmp_
     scores = run._scores(late, masks=f"{late.out}/masks", segmented=f"{late.out}/segmented")
     assert list(scores["miou"]) == ["crf", "segmentation"]
     assert list(stages_of(scores)["iou"]) == ["crf", "dCRF 2", "segmentation"]
+
+
+def test_what_is_there_of_the_masks_decides_only_where_it_can(config: run.Run, tmp_path: Path) -> None:
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    (folder / "run.json").write_text('{"job": "label", "inputs": {"keep_stages": "False"}}')
+    assert run._keeps_stages(str(folder), config)  # killed before its first shard
+    (folder / "run.json").write_text("{")
+    assert run._keeps_stages(str(folder), config)
+
+
+@pytest.mark.parametrize(
+    ("network", "changes", "words"),
+    [
+        ("affinity", {"backbone": "nonsense"}, "nonsense"),
+        ("segmentation", {"weights": "nowhere.safetensors", "backbone": "resnet18"}, "nowhere"),
+    ],
+)
+def test_mistake_in_a_later_network_is_said_before_the_first_is_trained(
+    config: run.Run, tmp_path: Path, network: str, changes: dict[str, Any], words: str
+) -> None:
+    wrong: Any = {network: replace(getattr(config, network), **changes)}
+    with pytest.raises(UserError, match=words):
+        run.run(replace(config, out=str(tmp_path / "out"), **wrong))
+    assert not (tmp_path / "out" / "cam").exists()
 
 
 def test_truth_that_does_not_exist_is_said_before_the_training(config: run.Run, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from engine.errors import ConfigError, OutputError, StorageError
+from engine.errors import ConfigError, OutputError, StorageError, TooManyErrors
 from jobs import evaluate, label, make_seeds
 from jobs.command import main, parse
 from tests.engine.storage.sources.examples import tar_bytes
@@ -211,6 +212,28 @@ def test_optuna_chooses_betas_and_goes_on_from_those_it_has_tried(
     _search(folder, out, *arguments)
     assert all(state.stat().st_mtime_ns == written for state, written in kept.items())
     assert len(_rows(folder, out)) >= len(betas)
+
+
+@pytest.mark.slow
+def test_images_that_cannot_be_read_end_the_search_before_it_begins_and_are_read_when_they_are_back(
+    folder: Path, ray_session: None
+) -> None:
+    scenes = folder / "lost"
+    shutil.copytree(folder / "scenes", scenes)
+    options = ("--data", str(scenes / "manifest.csv"), "--steps", "0", "--walk.num-steps", "0", "--alphas", "1", "2")
+    lost = sorted((scenes / "images").iterdir())[0]
+    kept = lost.read_bytes()
+    lost.unlink()
+    cache = ("--cache", str(folder / "lost-cache"))
+    with pytest.raises(TooManyErrors, match=rf"1 of {NUM_TRUE} images .*--max-error-fraction 0.05; .*{lost.name}"):
+        _search(folder, "with-lost", *options, *cache)
+    assert not (folder / "with-lost" / "best.json").exists()
+    some = _search(folder, "without", *options, "--max-error-fraction", "0.2", "--cache", str(folder / "other-cache"))
+    assert some["errors"] == {"fetch": 1}
+    lost.write_bytes(kept)
+    whole = _search(folder, "with-lost", *options, *cache)
+    assert whole["errors"] == {}
+    assert whole["miou"] == _search(folder, "of-all", *options[2:])["miou"]
 
 
 def test_mistakes_are_said_before_anything_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

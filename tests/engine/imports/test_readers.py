@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -140,6 +143,38 @@ def test_parquet_that_datasets_wrote_becomes_files_and_names(several: bool, tmp_
     shutil.move(tmp_path / "out", tmp_path / "elsewhere")  # images and manifest travel together
     for batch in iter_manifest(str(tmp_path / "elsewhere" / "manifest.csv")):
         assert all(Path(uri).is_file() for uri in batch["uri"])
+
+
+def test_labels_of_parquet_that_are_none_or_no_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    label = {"feature": {"names": ["cat", "dog"], "_type": "ClassLabel"}, "_type": "List"}
+    info = {"info": {"features": {"label": label}}}
+    source, again = tmp_path / "source" / "a.parquet", tmp_path / "source" / "b.parquet"
+    source.parent.mkdir()
+
+    def write(labels: list[list[int]]) -> None:
+        table = pa.table({"image": ["a.jpg"] * len(labels), "label": pa.array(labels, pa.list_(pa.int64()))})
+        pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(info)}), source)
+
+    arguments = ["--source", str(source.parent), "--format", "parquet", "--out", str(tmp_path)]
+    write([[2]])
+    assert main(job.Import, job.run, arguments) == 2
+    assert "has the label 2; allowed: 0 to 1, -1 for none" in capsys.readouterr().err
+    write([[-1]])
+    rows, _ = _import(source.parent, "parquet", tmp_path / "out")
+    assert [tags for _, tags in rows.values()] == [[]]
+    again.write_bytes(source.read_bytes()[:-9])
+    assert main(job.Import, job.run, arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()[-1:]
+    assert line.startswith("error: --source: ")
+    assert not (tmp_path / "manifest.csv").exists()
+
+
+def test_name_that_is_not_utf_8_is_the_users_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "photos" / "dog").mkdir(parents=True)
+    Path(os.fsdecode(bytes(tmp_path / "photos" / "dog") + b"/caf\xe9.jpg")).write_bytes(jpeg(4, 4))
+    arguments = ["--source", str(tmp_path / "photos"), "--format", "folders", "--out", str(tmp_path / "out")]
+    assert main(job.Import, job.run, arguments) == 2
+    assert capsys.readouterr().err.startswith("error: --source: ")
 
 
 @pytest.mark.parametrize(

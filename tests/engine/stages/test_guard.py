@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 
@@ -43,6 +45,23 @@ def test_bad_row_becomes_an_error_row_and_costs_no_other() -> None:
     expected = {2: "fetch: gone", 4: "walk: 4 is too odd", 7: "walk: 7 is too odd"}
     assert out["error"] == [expected.get(row) for row in range(9)]
     assert batch["error"].count(None) == 8
+
+
+def test_tensors_of_a_pass_that_failed_are_gone_before_its_rows_are_done_again() -> None:
+    alive: list[weakref.ref[torch.Tensor]] = []
+    left: list[int] = []
+
+    def stage(batch: Batch) -> Batch:
+        left.append(sum(one() is not None for one in alive))
+        activations = torch.zeros(4)
+        alive.append(weakref.ref(activations))
+        if any(error is None for error in batch["error"]):
+            raise RuntimeError("CUDA out of memory")
+        return batch
+
+    out = guarded("cam", stage, _batch(3))
+    assert out["error"] == ["cam: CUDA out of memory"] * 3
+    assert left == [0] * 7
 
 
 def test_batch_without_trouble_is_one_call() -> None:

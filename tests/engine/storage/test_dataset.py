@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import pickle
 import uuid
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from engine.errors import StorageError
+from engine.records import encode_mask
 from engine.storage.dataset import MaskDataset, MaskStream, Sample
+from engine.storage.shards import read_shard, write_shard
 from tests.engine.export.examples import FOLDER_CLASSES, IDS, ring, upload_labeled_folder, write_labeled_folder
 from tests.s3_server import S3Server
 
@@ -70,6 +74,30 @@ def test_ranks_divide_the_rows(num_ranks: int, masks: str, monkeypatch: pytest.M
         monkeypatch.setattr(torch.distributed, "get_world_size", lambda: num_ranks)
         seen += list(MaskStream(masks, _image_id, images=False, shuffle=True))
     assert sorted(seen) == sorted(GOOD)
+
+
+def test_worker_that_knows_no_process_group_reads_its_ranks_rows(masks: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    for rank in range(2):
+        stream = MaskStream(masks, _image_id, images=False)
+        with monkeypatch.context() as patch:  # the group is made after the stream
+            patch.setattr(torch.distributed, "is_initialized", lambda: True)
+            patch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+            patch.setattr(torch.distributed, "get_world_size", lambda: 2)
+            sent = pickle.dumps(stream)
+        seen += list(pickle.loads(sent))
+    assert sorted(seen) == sorted(GOOD)
+
+
+def test_masks_that_are_opened_again_are_read_again(tmp_path: Path) -> None:
+    folder = str(write_labeled_folder(tmp_path) / "masks")
+    assert not bool((MaskDataset(folder, images=False)[0].mask == 7).any())
+    table = read_shard(folder, 0)
+    pictures = [{"bytes": encode_mask(np.full((40, 60), 7, np.uint8)), "path": None}] * table.num_rows
+    index = table.schema.get_field_index("mask")
+    field = table.schema.field(index)
+    write_shard(folder, 0, table.set_column(index, field, pa.array(pictures, field.type)))
+    assert bool((MaskDataset(folder, images=False)[0].mask == 7).all())
 
 
 def test_order_is_another_in_each_epoch_and_the_same_in_each_run(masks: str) -> None:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from engine.errors import StorageError
+from engine.export import plan_names
 from engine.records import encode_mask
 from engine.storage.truth import open_truth
 
@@ -39,6 +41,33 @@ def test_images_of_the_same_stem_are_told_from_each_other_or_refused(tmp_path: P
     assert truth.mask_of("again", "dog/1.jpg") is not None  # one picture under two ids
     with pytest.raises(StorageError, match=r"'dog/1.jpg' and 'cat/1.jpg' have .*'1.png'.*'cat%2F1.png'"):
         truth.mask_of("cat/1.jpg", "cat/1.jpg")
+
+
+def test_stem_comes_before_an_id_that_has_nothing_to_do_with_it(tmp_path: Path) -> None:
+    folder = _write(tmp_path, "0.png", "1.png", "2.png")
+    assert _value(folder, "2", "1.jpg") == 1
+    assert _value(folder, "1", "2.jpg") == 2
+    assert _value(folder, "2", "9.jpg") == 2
+
+
+def test_names_of_an_export_are_those_of_its_list(tmp_path: Path) -> None:
+    ids = ["photos/dog 1.jpg", "photos/cat/1.jpg", "A.jpg", "a.jpg", "a~1.jpg"]
+    naming = plan_names(lambda: iter(ids))
+    (tmp_path / "masks").mkdir()
+    folder = _write(tmp_path / "masks", *(f"{naming.name_of(image_id)}.png" for image_id in ids), "9.png")
+    assert _value(folder, ids[0], ids[0]) is None  # by its stem, which the name escapes
+    lines = [f"{naming.name_of(image_id)},{image_id},train" for image_id in ids]
+    (tmp_path / "index.csv").write_text("\n".join(["name,image_id,subset", *lines]) + "\n")
+    assert [_value(folder, image_id, image_id) for image_id in ids] == [0, 1, 2, 3, 4]
+    assert _value(f"{folder}/", "photos/other.jpg", "photos/other.jpg") is None
+    (tmp_path / "index.csv").write_text("id,path\n1,2\n")  # of something else
+    assert _value(folder, "9.jpg", "9.jpg") == 5
+
+
+def test_colour_picture_is_no_mask(tmp_path: Path) -> None:
+    Image.new("RGB", (2, 2)).save(tmp_path / "1.png")
+    with pytest.raises(StorageError, match=r"1\.png' is a colour picture"):
+        open_truth(str(tmp_path)).mask_of("1", "1.jpg")
 
 
 def test_folder_without_masks_is_refused(tmp_path: Path) -> None:
