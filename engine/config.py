@@ -333,7 +333,10 @@ class ShardConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResourceConfig:
-    """Where and how wide it runs; nothing here changes a result, so it may differ when a run is continued."""
+    """Where and how wide it runs, which may differ when a run is continued.
+
+    Results are the same but for rounding, and for the dropout of a training with another ``num_workers``.
+    """
 
     num_gpus: float = 0.0
     """GPUs for each actor and training worker that runs a network; 0 runs on CPUs."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 import pytest
+import ray
 import torch
 
 from engine.cluster import Cluster, connected
@@ -19,7 +21,7 @@ from engine.ops.affinity import label_planes
 from engine.records import encode_mask
 from engine.stages.sample_order import is_held_out
 from engine.stages.samples import LoadSamples, SampleSource
-from engine.training import Trained, _check_room, fit
+from engine.training import Trained, _check_room, _forwarded, _Mailbox, fit
 from tests.engine.stages.examples import CLASS_NAMES, network_config, picture, png, write_samples
 
 OBJECTIVE = cast(AffinityConfig, network_config("affinity"))
@@ -181,6 +183,18 @@ def test_more_workers_than_the_machine_serves_are_refused_where_they_would_wait_
         return
     with pytest.raises(ConfigError, match=f"--resources.num-workers is .*, but this machine serves {most}"):
         _check_room(resources, here)
+
+
+def test_words_that_are_lost_cost_no_training(ray_session: None) -> None:
+    mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
+    heard: list[TrainingEvent] = []
+    with _forwarded(mailbox, heard.append):
+        ray.get(mailbox.put.remote(TrainingStarted(step=3, num_steps=9, num_workers=1)))
+        end = time.monotonic() + 20
+        while not heard and time.monotonic() < end:
+            time.sleep(0.05)
+        ray.kill(mailbox)
+    assert [event.step for event in heard if isinstance(event, TrainingStarted)] == [3]
 
 
 def test_training_whose_loss_is_no_number_any_more_ends_with_its_rates_and_keeps_nothing(
