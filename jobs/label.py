@@ -49,7 +49,8 @@ class Label(ShardOptions):
     """Folder that jobs.train_cam wrote; or jobs.train_segmentation, for the maps of a second round (--recam and
     --rewalk)."""
     affinity: OptionalText = ""
-    """Folder that jobs.train_affinity wrote; not needed with --walk.num-steps 0."""
+    """Folder that jobs.train_affinity wrote; not needed with --walk.num-steps 0, or, where --cam is a segmentation
+    network, with --rewalk.num-steps 0."""
     keep_stages: bool = False
     """Also write the masks of the CAM alone and of the walk without dCRF: columns mask_cam and mask_walk."""
     profile: bool = False

@@ -35,7 +35,7 @@ class JobOptions:
     config: OptionalText = ""
     """A run.json, best.json or calibration.json, whose settings replace the preset's."""
     overwrite: bool = False
-    """Delete what an earlier run with other settings left under --out, and start afresh."""
+    """Delete what an earlier run left under --out, and start afresh; jobs.run does so for the steps that changed."""
     resources: ResourceConfig = field(default_factory=ResourceConfig)
     """Where and how wide it runs."""
 

@@ -235,7 +235,8 @@ def do_shards(
         errors.update(committed.errors)
         stage_seconds.update(committed.seconds)
         tally.add(committed.shard, committed.errors)
-        meter.update(num_done, f"{errors.total()} errors" if errors else "")
+        rate = f"{(num_done - num_before) / (time.monotonic() - start):.1f} images/s"
+        meter.update(num_done, f"{rate}, {errors.total()} errors" if errors else rate)
 
     with Meter(claimed.record["job"], manifest.num_rows, unit="images", done=num_done) as meter:
         if todo:

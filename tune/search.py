@@ -62,7 +62,8 @@ class Search(DataOptions):
     """Folder that jobs.train_cam wrote; or jobs.train_segmentation, for the maps of a second round (--recam and
     --rewalk)."""
     affinity: str = ""
-    """Folder that jobs.train_affinity wrote; not needed with --steps 0 --walk.num-steps 0."""
+    """Folder that jobs.train_affinity wrote; not needed with --steps 0 --walk.num-steps 0, or, where --cam is a
+    segmentation network, with --steps 0 --rewalk.num-steps 0."""
     cache: str = ""
     """Folder or URI for what the networks say, which later searches use again; 'cache' in --out by default."""
     search: SearchName = "grid"
