@@ -49,11 +49,12 @@ def drive(root: Path) -> None:
     paint = Step(name="paint", stage=Paint, arguments={"color": 4})
     with connected(resources) as joined:
         assert (joined.num_gpus, joined.started_here) == (2, False)
+        os.chdir(root)  # away from the working directory of the nodes
         run_shards(
             manifest,
             range(manifest.num_shards),
             [networks, Pool(steps=(tell("masks", 0.0), paint), max_actors=1)],
-            folder="out",  # of the driver, whose working directory is not that of the nodes
+            folder="out",
             schema=mask_schema(keep_stages=False, metadata={}),
             resources=resources,
             cluster=joined,
@@ -71,7 +72,7 @@ def test_node_with_a_gpu_dies_and_another_takes_over_its_work(tmp_path: Path) ->
         nodes = {node.node_id: node for node in (add_node(cluster, num_gpus=1), add_node(cluster, num_gpus=1))}
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         environment |= {"RAY_ADDRESS": cluster.address, "PYTHONPATH": str(ROOT)}
-        driver = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment)
+        driver = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment)
         try:
             end = time.monotonic() + LIMIT_S
             while len(committed_shards(out)) < 3:

@@ -173,8 +173,9 @@ def test_images_in_a_tar_are_searched_with_dcrf_and_seeds(folder: Path, found: d
     data = ("--data", str(folder / "tar" / "scenes.tar"), "--classes", str(folder / "scenes" / "classes.txt"))
     seeds = ("--seed-alphas-low", "0.4", "--seed-alphas-high", "9", "--seed-coverage", "0")
     small = ("--seed.long-side-px", "96", "--seed.crf.num-iterations", "2", "--crf.num-iterations", "2")
-    summary = _search(folder, "of-a-tar", *SPACE, "--steps", "5", "--top-k-crf", "1", *data, *seeds, *small)
-    files = _search(folder, "of-files", *SPACE, "--steps", "5", "--top-k-crf", "1", *seeds, *small)
+    few = ("--alphas", "4", "--betas", "9", "--steps", "5", "--top-k-crf", "1")
+    summary = _search(folder, "of-a-tar", *few, *data, *seeds, *small)
+    files = _search(folder, "of-files", *few, *seeds, *small)
     assert (summary["miou"], summary["settings"]) == (files["miou"], files["settings"])
 
 
@@ -233,7 +234,6 @@ def test_images_that_cannot_be_read_end_the_search_before_it_begins_and_are_read
     lost.write_bytes(kept)
     whole = _search(folder, "with-lost", *options, *cache)
     assert whole["errors"] == {}
-    assert whole["miou"] == _search(folder, "of-all", *options[2:])["miou"]
 
 
 def test_mistakes_are_said_before_anything_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
