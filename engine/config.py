@@ -333,10 +333,7 @@ class ShardConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResourceConfig:
-    """Where and how wide it runs, which may differ when a run is continued.
-
-    Results are the same but for rounding, and for the dropout of a training with another ``num_workers``.
-    """
+    """Where and how wide it runs; may change on the way: results differ by rounding then, or a training's dropout."""
 
     num_gpus: float = 0.0
     """GPUs for each actor and training worker that runs a network; 0 runs on CPUs."""
