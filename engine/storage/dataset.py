@@ -55,9 +55,9 @@ class _Shards:
         self._images = images
         self._max_pixels = max_pixels
         self._rank: tuple[int, int] | None = None
-        self._forget()
+        self._start_cache()
 
-    def _forget(self) -> None:
+    def _start_cache(self) -> None:
         # a shard stays while its rows are asked for one by one
         self._read = lru_cache(maxsize=8)(self.rows.read_shard)
 
@@ -68,7 +68,7 @@ class _Shards:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._forget()
+        self._start_cache()
 
     def rank(self) -> tuple[int, int]:
         """This process's rank, or that of the process that sent this here, and how many there are."""

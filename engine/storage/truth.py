@@ -71,9 +71,9 @@ class Truth:
         if self._exported is not None:
             name = self._exported.get(image_id)
         else:
-            names = [image_id, whole, stem(image)]
-            if stem(image_id) != stem(image):  # an id that has nothing to do with the file's name comes after it
-                names = [*names[2:], *names[:2]]
+            by_id, by_stem = [image_id, whole], [stem(image)]
+            # an id that has nothing to do with the file's name comes after it
+            names = by_id + by_stem if stem(image_id) == stem(image) else by_stem + by_id
             name = next((self._png_names[one] for one in names if one in self._png_names), None)
         if name is None:
             return None

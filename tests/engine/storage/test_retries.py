@@ -19,11 +19,6 @@ def location() -> str:
     return f"s3://{uuid.uuid4().hex}/key"
 
 
-def _failing(calls: list[None]) -> None:
-    calls.append(None)
-    raise OSError(BUSY)
-
-
 def test_transient_errors_are_tried_again_until_the_call_succeeds(location: str) -> None:
     left = [BUSY, "AWS Error NETWORK_CONNECTION: curlCode: 56", "AWS Error UNKNOWN (HTTP status 502)"]
 
@@ -49,6 +44,11 @@ class Clock:
         self.now_s += seconds
 
 
+def _failing(calls: list[float], clock: Clock) -> None:
+    calls.append(clock.monotonic())
+    raise OSError(BUSY)
+
+
 @pytest.mark.parametrize("draw", [0.5, 1.0, 1.5])
 def test_patience_ends_in_one_sentence_and_no_attempt_comes_after_it(
     location: str, monkeypatch: pytest.MonkeyPatch, draw: float
@@ -57,13 +57,8 @@ def test_patience_ends_in_one_sentence_and_no_attempt_comes_after_it(
     monkeypatch.setattr(retries, "time", clock)
     monkeypatch.setattr(retries, "random", SimpleNamespace(uniform=lambda _low, _high: draw))
     calls: list[float] = []
-
-    def call() -> None:
-        calls.append(clock.monotonic())
-        raise OSError(BUSY)
-
     with pytest.raises(OSError, match=rf"^'{location}' failed: SLOW_DOWN$"):
-        retry(call, location, patience_s=1.5)
+        retry(lambda: _failing(calls, clock), location, patience_s=1.5)
     pauses = [0.25 * draw, 0.75 * draw, 1.75 * draw]
     assert calls == [0.0, *(pause for pause in pauses if pause <= 1.5)]
 
@@ -73,16 +68,18 @@ def test_store_that_answered_once_is_waited_for_longer_than_one_that_never_did(
 ) -> None:
     monkeypatch.setattr(retries, "FIRST_PATIENCE_S", 0.0)
     monkeypatch.setattr(retries, "PATIENCE_S", 1.5)
-    monkeypatch.setattr(retries, "time", Clock())
-    stranger: list[None] = []
+    clock = Clock()
+    monkeypatch.setattr(retries, "time", clock)
+    stranger: list[float] = []
     with pytest.raises(OSError, match="SLOW_DOWN"):
-        retry(lambda: _failing(stranger), location)
+        retry(lambda: _failing(stranger, clock), location)
     assert len(stranger) == 1
     retry(lambda: None, location)
-    friend: list[None] = []
+    friend: list[float] = []
     with pytest.raises(OSError, match="SLOW_DOWN"):
-        retry(lambda: _failing(friend), location)
+        retry(lambda: _failing(friend, clock), location)
     assert len(friend) >= 3
+    assert friend[-1] - friend[0] < 1.5
 
 
 @pytest.mark.parametrize(
