@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Self
 
-import timm
 import torch
-from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
 
@@ -184,13 +182,15 @@ class Backbone(nn.Module):
                 f"backbone {name!r} gives no features at stride {stride}; allowed: "
                 + (
                     f"{side // last.shape[-1]}, the side of its patches"
-                    if isinstance(self.timm_model, FeatureGetterNet)
+                    if self.has_attention
                     else "models that timm can dilate"
                 )
             )
 
 
 def _create(name: str, stride: int) -> nn.Module:
+    import timm  # a second: only for processes that build a network
+
     if not timm.is_model(name):
         raise ValueError(f"backbone is {name!r}; allowed: a model name of timm, for example 'resnet50'")
     try:
@@ -212,6 +212,9 @@ def _create(name: str, stride: int) -> nn.Module:
 
 def _transformer(name: str) -> nn.Module:
     """A vision transformer that takes images of any size; its levels are the outputs of three of its blocks."""
+    import timm
+    from timm.models._features import FeatureGetterNet
+
     model: Any = timm.create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True, dynamic_img_pad=True)
     depth = len(model.blocks)
     ends = tuple(depth * third // 3 - 1 for third in (1, 2, 3))

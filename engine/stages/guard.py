@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
-
-import torch
 
 from engine.errors import StoreUnavailableError
 from engine.records import Batch
@@ -41,8 +40,11 @@ def guarded(name: str, stage: Callable[[Batch], Batch], batch: Batch) -> Batch:
             raise  # not the row's fault: it carried an error already
         reason = " ".join(str(error).split()) or type(error).__name__
     # outside of the block: as long as the error is known, its traceback holds the tensors of the pass that failed
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    if "torch" in sys.modules:  # processes that only read and write start seconds sooner without it
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
     if len(batch["error"]) > 1:
         singles = [
             guarded(name, stage, {column: values[row : row + 1] for column, values in batch.items()})

@@ -161,6 +161,12 @@ class Deadly:
         return batch
 
 
+@pytest.fixture
+def few_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each death of a worker is seconds."""
+    monkeypatch.setattr(pipeline, "TRIES", 2)
+
+
 def _numbered(folder: Path, count: int, rows_per_shard: int) -> Manifest:
     folder.mkdir()
     for number in range(1, count + 1):
@@ -196,7 +202,8 @@ def _run_past(deadly: Collection[int], manifest: Manifest, out: str, tried: Path
 
 
 @pytest.mark.slow
-def test_image_that_kills_its_worker_becomes_an_error_row_and_costs_no_other(tmp_path: Path, ray_session: None) -> None:
+@pytest.mark.usefixtures("ray_session", "few_tries")
+def test_image_that_kills_its_worker_becomes_an_error_row_and_costs_no_other(tmp_path: Path) -> None:
     manifest = _numbered(tmp_path / "images", 7, rows_per_shard=3)
     calm, hurt = str(tmp_path / "calm"), str(tmp_path / "hurt")
     _run_past((), manifest, calm)
@@ -220,7 +227,8 @@ def test_image_that_kills_its_worker_becomes_an_error_row_and_costs_no_other(tmp
 
 
 @pytest.mark.slow
-def test_stage_that_no_image_survives_is_nobodys_fault_and_soon_given_up(tmp_path: Path, ray_session: None) -> None:
+@pytest.mark.usefixtures("ray_session", "few_tries")
+def test_stage_that_no_image_survives_is_nobodys_fault_and_soon_given_up(tmp_path: Path) -> None:
     manifest = _numbered(tmp_path / "images", 2, rows_per_shard=2)
     out = str(tmp_path / "out")
     assert _run_past((1, 2), manifest, out) == []
@@ -228,8 +236,9 @@ def test_stage_that_no_image_survives_is_nobodys_fault_and_soon_given_up(tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_session", "few_tries")
 def test_stages_that_survive_nothing_are_given_up_after_a_few_of_many_shards(
-    tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "MIN_FAILED_SHARDS", 2)
     manifest = _numbered(tmp_path / "images", 100, rows_per_shard=2)
@@ -241,9 +250,8 @@ def test_stages_that_survive_nothing_are_given_up_after_a_few_of_many_shards(
 
 
 @pytest.mark.slow
-def test_more_deadly_shards_than_are_let_pass_cost_no_other(
-    tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("ray_session", "few_tries")
+def test_more_deadly_shards_than_are_let_pass_cost_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "MIN_FAILED_SHARDS", 1)
     manifest = _numbered(tmp_path / "images", 8, rows_per_shard=2)
     committed = _run_past((3, 5), manifest, str(tmp_path / "out"))

@@ -66,6 +66,8 @@ def test_killed_training_ends_with_the_weights_of_an_undisturbed_one(folder: Pat
         at_loss = _saved_step(out)
         run.wait_until(lambda: _saved_step(out) > at_loss + 2, "checkpoint after the loss of a worker")
         run.kill()
+        # while what it leaves behind goes: the undisturbed one
+        train_cam.run(parse(train_cam.TrainCam, [*_options(folder, "calm"), *QUICK]))
         _wait_until_gone(run)
         said = run.process.stderr.read() if run.process.stderr else ""
     saved = _saved_step(out)
@@ -79,7 +81,6 @@ def test_killed_training_ends_with_the_weights_of_an_undisturbed_one(folder: Pat
     assert f"goes on at step {saved} of {NUM_STEPS}" in said
     assert not (out / ".tag2mask" / "training").exists()
 
-    train_cam.run(parse(train_cam.TrainCam, [*_options(folder, "calm"), *QUICK]))
     hurt, calm = (load_network(str(folder / name), "cam")[0].state_dict() for name in ("hurt", "calm"))
     assert all(torch.equal(value, calm[name]) for name, value in hurt.items())
     curve = json.loads((out / "summary.json").read_text())["curve"]

@@ -24,7 +24,7 @@ from tune import search
 
 pytestmark = pytest.mark.slow
 LIMIT_S = 400.0
-NUM_BETAS = 12
+NUM_BETAS = 8
 LONG = ("--alphas", "0.7", "1.3", "4", "--betas", *map(str, range(1, NUM_BETAS + 1)), "--steps", "5", "90")
 
 
@@ -44,7 +44,7 @@ def test_killed_search_ends_as_an_undisturbed_one(folder: Path, ray_session: Non
         process = subprocess.Popen(command, cwd=ROOT, env=_environment(), stdout=log, stderr=log)
         try:
             end = time.monotonic() + LIMIT_S
-            while len(list(trials.glob("walk-*.npz"))) < 3:
+            while len(list(trials.glob("walk-*.npz"))) < 2:
                 assert process.poll() is None, (folder / "said").read_text()
                 assert time.monotonic() < end, (folder / "said").read_text()
                 time.sleep(0.05)
