@@ -84,6 +84,7 @@ def run(config: Export) -> dict[str, Any]:
         rows_per_shard=source.manifest.rows_per_shard,
         class_names=class_names,
         writes=(*chosen.writes, INDEX),
+        needs_tags=False,
     )
     manifest = claimed.manifest
     labeled = LabeledManifest.of(manifest, masks=config.masks, min_confidence=config.min_confidence)

@@ -23,7 +23,7 @@ from jobs.shard_job import claim, label_shards, mask_pools, network_classes, sha
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SegmentImages(ShardOptions):
-    """Make a mask for every image with the segmentation network."""
+    """Make a mask for every image with the segmentation network; without --use-tags the images need no tags."""
 
     segmentation: str
     """Folder that jobs.train_segmentation wrote."""
@@ -55,6 +55,7 @@ def run(config: SegmentImages) -> dict[str, Any]:
         {"segmentation": weights_hash(config.segmentation), "use_tags": str(config.use_tags)},
         rows_per_shard=config.shards.rows_per_shard,
         class_names=class_names,
+        needs_tags=config.use_tags,
     )
 
     def pools(cluster: Cluster) -> list[Pool]:

@@ -89,6 +89,7 @@ def claim(
     rows_per_shard: int,
     class_names: tuple[str, ...] | None = None,
     writes: Sequence[str] = (),
+    needs_tags: bool = True,
 ) -> Claimed:
     """Freeze the manifest and make ``--out`` this run's.
 
@@ -98,6 +99,7 @@ def claim(
         inputs: hashes of what it reads beside the images.
         class_names: the classes of a trained network; without it the manifest's.
         writes: names that the job writes under ``--out`` beside shards and records.
+        needs_tags: whether a manifest without tags is a mistake.
 
     Raises:
         UserError: the manifest or the output folder cannot be used.
@@ -125,6 +127,7 @@ def claim(
             class_names=names,
             rows_per_shard=rows_per_shard,
             allow_outside=options.allow_outside,
+            needs_tags=needs_tags,
         )
     except UserError:
         delete_file(join(options.out, RECORD_NAME))  # nothing was done yet: the mended manifest may come here

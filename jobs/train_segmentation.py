@@ -54,6 +54,7 @@ def run(config: TrainSegmentation) -> dict[str, Any]:
         rows_per_shard=made.manifest.rows_per_shard,
         class_names=made.manifest.class_names,
         writes=WRITES,
+        needs_tags=False,
     )
     source = shard_source(
         config,

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from engine.config import AffinityInferenceConfig, SeedConfig
 from engine.errors import OutputError
 from engine.plain_settings import to_dict
 from engine.stages.networks import WALK_OF_KIND, inference_record
@@ -33,18 +32,26 @@ class Found:
     """The best first; empty where none were asked for."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judging:
+    """How sure the figures are said to be."""
+
+    num_folds: int
+    """Of the cross-validated figure; 0 leaves it out."""
+    num_draws: int
+    """For the confidence intervals; 0 leaves them out."""
+    rng_seed: int
+    seed_coverage: float
+    """What a seed must be sure of, a fraction of 1."""
+
+
 def write_outcome(
     folder: str,
     found: Found,
     default: Default,
+    judging: Judging,
     *,
     class_names: tuple[str, ...],
-    affinity_inference: AffinityInferenceConfig,
-    seed: SeedConfig,
-    seed_coverage: float,
-    num_folds: int,
-    num_draws: int,
-    rng_seed: int,
     num_images: int,
     errors: dict[str, int],
 ) -> dict[str, Any]:
@@ -53,10 +60,6 @@ def write_outcome(
     Args:
         folder: path or URI.
         default: what the search is compared with.
-        seed: what its seeds are compared with.
-        seed_coverage: what a seed must be sure of, a fraction of 1.
-        num_folds: of the cross-validated figure; 0 leaves it out.
-        num_draws: for the confidence intervals; 0 leaves them out.
         errors: images that a network could not see, by stage.
 
     Returns:
@@ -65,21 +68,21 @@ def write_outcome(
     Raises:
         OutputError: the folder cannot be written.
     """
-    ranked = judged([*found.with_crf, *found.plain], num_draws=num_draws, rng_seed=rng_seed)
+    ranked = judged([*found.with_crf, *found.plain], num_draws=judging.num_draws, rng_seed=judging.rng_seed)
     with_crf, plain = [one for one in ranked if one.with_crf], [one for one in ranked if not one.with_crf]
     best = ranked[0]
-    cross = validated(plain, num_folds=num_folds)
+    cross = validated(plain, num_folds=judging.num_folds)
     allowed = [{one.walk for one in some} for some in found.short_lists]
-    cross_crf = validated(with_crf, num_folds=num_folds, allowed=allowed)
+    cross_crf = validated(with_crf, num_folds=judging.num_folds, allowed=allowed)
     start, start_crf = (next((one for one in some if default.is_(one)), None) for some in (plain, with_crf))
     own_seeds = [one for one in found.seeds if one.scales == best.scales and one.enough]
     settings = {
         **_settings(default, best),
-        "affinity": {"inference": to_dict(affinity_inference)},
+        "affinity": {"inference": to_dict(default.affinity_inference)},
     }
     if own_seeds:
         low, high = own_seeds[0].pair
-        settings["seed"] = to_dict(replace(seed, alpha_low=low, alpha_high=high))
+        settings["seed"] = to_dict(replace(default.seed, alpha_low=low, alpha_high=high))
     summary = {
         "settings": settings,
         "miou": best.miou,
@@ -93,7 +96,7 @@ def write_outcome(
         "tied_with_best": sum(one.tied for one in ranked),
         "images": num_images,
         "errors": errors,
-        "rng_seed": rng_seed,
+        "rng_seed": judging.rng_seed,
     }
     try:
         write_results(join(folder, RESULTS), ranked, default)
@@ -101,7 +104,7 @@ def write_outcome(
         beside = start_crf if best.with_crf else start
         write_bytes(join(folder, CLASSES), class_bars(best, beside, class_names).encode())
         if found.seeds:
-            write_seeds(join(folder, SEEDS), found.seeds, seed, default.scales)
+            write_seeds(join(folder, SEEDS), found.seeds, default.seed, default.scales)
     except OSError as error:
         raise OutputError(f"--out: {error}") from error
     write_json(join(folder, BEST), summary)
@@ -111,9 +114,9 @@ def write_outcome(
         print(f"{sum(errors.values())} images ended in an error ({by_stage}) and count as all background")
     for name, value in (("without dCRF", cross), ("with dCRF", cross_crf)):
         if value is not None:
-            print(f"cross-validated over {num_folds} folds, {name}: mIoU {100 * value:.2f} %")
+            print(f"cross-validated over {judging.num_folds} folds, {name}: mIoU {100 * value:.2f} %")
     if found.seeds:
-        print_seeds(found.seeds, seed, default.scales, coverage=seed_coverage)
+        print_seeds(found.seeds, default.seed, default.scales, coverage=judging.seed_coverage)
     print(f"take it with: python -m jobs.label --config {join(folder, BEST)} ...")
     return summary
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from engine.config import CrfConfig, InferenceConfig, WalkConfig
+from engine.config import AffinityInferenceConfig, CrfConfig, InferenceConfig, SeedConfig, WalkConfig
 from engine.storage.filesystem import write_bytes
 from tune.figures import best_without_folds, bootstrap, class_iou, cross_validated, intervals, miou, tied_with
 from tune.space import CRF_NUMBERS, NO_CRF, Scales, Slice
@@ -183,6 +183,8 @@ class Default:
     inference: InferenceConfig
     walk: WalkConfig
     crf: CrfConfig
+    affinity_inference: AffinityInferenceConfig
+    seed: SeedConfig
 
     @property
     def scales(self) -> Scales:

@@ -36,7 +36,7 @@ from jobs.command import main
 from jobs.options import DataOptions, check_fraction
 from jobs.shard_job import network_classes
 from tune.cache import Look, TrueMasks, check_errors, fill_cache, missing_shards, open_cache, read_true_masks
-from tune.outcome import BEST, CLASSES, HEAT_MAPS, RESULTS, SEEDS, Found, write_outcome
+from tune.outcome import BEST, CLASSES, HEAT_MAPS, RESULTS, SEEDS, Found, Judging, write_outcome
 from tune.results import Default, Scored, collect, short_lists
 from tune.seeds import pairs_of, score_seeds, seed_parts
 from tune.space import Scales, SearchName, Slice, crfs_of, default_slice, grid_slices, random_slices, scales_of
@@ -171,7 +171,14 @@ def run(config: Search) -> dict[str, Any]:
         check_optuna()
     kind = read_architecture(config.cam, MAP_KINDS).kind
     inference, walk = map_settings(kind, config)
-    default = Default(kind=kind, inference=inference, walk=walk, crf=config.crf)
+    default = Default(
+        kind=kind,
+        inference=inference,
+        walk=walk,
+        crf=config.crf,
+        affinity_inference=config.affinity_inference,
+        seed=config.seed,
+    )
     check_map_network(config.cam, inference)
     walks = max(config.steps) > 0 or walk.num_steps > 0
     if walks and not config.affinity:
@@ -226,6 +233,12 @@ def run(config: Search) -> dict[str, Any]:
         if with_crf:
             run_trials("default", context, with_crf[:1], cluster, early_stopping=False)
             run_trials("dCRF", context, with_crf[1:], cluster, early_stopping=config.early_stopping)
+    judging = Judging(
+        num_folds=config.folds,
+        num_draws=config.bootstrap,
+        rng_seed=config.rng_seed,
+        seed_coverage=config.seed_coverage,
+    )
     seeds = (
         score_seeds(context, parts, coverage=config.seed_coverage, num_draws=config.bootstrap, rng_seed=config.rng_seed)
         if parts
@@ -233,18 +246,18 @@ def run(config: Search) -> dict[str, Any]:
     )
     cpu_s = sum(read_state(context, part).cpu_s for part in (*slices, *with_crf))
     print(f"counted in {cpu_s:.0f} s of CPU time")
-    found = Found(plain=plain, with_crf=collect(context, with_crf), short_lists=few[1:], seeds=seeds)
+    found = Found(
+        plain=plain,
+        with_crf=collect(context, with_crf),
+        short_lists=few[1:],
+        seeds=seeds,
+    )
     return write_outcome(
         config.out,
         found,
         default,
+        judging,
         class_names=class_names,
-        affinity_inference=config.affinity_inference,
-        seed=config.seed,
-        seed_coverage=config.seed_coverage,
-        num_folds=config.folds,
-        num_draws=config.bootstrap,
-        rng_seed=config.rng_seed,
         num_images=manifest.num_rows,
         errors=errors,
     )

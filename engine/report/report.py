@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -96,12 +96,22 @@ def _text(
         num_dropped=num_dropped,
         groups=list(dict.fromkeys(image.group for image in images if image.group)),
         shown_tags=[(number, name) for number, name in enumerate(names) if name in tags],
-        legend=[(name, pictures.css_color(class_ids[name])) for name in names if name in tags and name in class_ids],
+        legend=[(name, pictures.css_color(class_ids[name])) for name in _named(data.class_names, tags, images)],
         layers=[(name, title) for name, title in _LAYERS.items() if any(_has(image, name) for image in images)],
         has_errors=any(image.error for image in images),
         has_iou=any(image.iou is not None for image in images),
     )
     return html.encode("utf-8", "replace").decode()  # a file name may hold half a surrogate pair
+
+
+def _named(class_names: Sequence[str], tags: Collection[str], images: Sequence[ReportImage]) -> list[str]:
+    """The classes that are tags of the images, or that a mask shows: a network without tags finds others."""
+    found = np.zeros(len(class_names) + 1, dtype=bool)
+    for image in images:
+        for mask in (image.mask, image.truth):
+            if mask is not None:
+                found |= np.bincount(mask.ravel(), minlength=len(found))[: len(found)] > 0
+    return [name for name, shown in zip(class_names, found[1:], strict=True) if shown or name in tags]
 
 
 def _page(data: ReportData) -> dict[str, Any]:

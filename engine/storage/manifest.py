@@ -179,12 +179,12 @@ def iter_manifest(location: str) -> Iterator[Batch]:
         yield {**batch, "uri": uris}
 
 
-def iter_tables(location: str) -> Iterator[pa.Table]:
+def iter_tables(location: str, *, needs_tags: bool = True) -> Iterator[pa.Table]:
     """The same as tables of :data:`engine.storage.sources.rows.SCHEMA`, without a loop over the rows."""
     source = find_source(location)
     num_rows = 0
     try:
-        for table in _tables(source):
+        for table in _tables(source, needs_tags):
             num_rows += len(table)
             yield table
     except StorageError as error:
@@ -201,25 +201,31 @@ def iter_tables(location: str) -> Iterator[pa.Table]:
         raise ManifestError(f"--data '{source.location}' holds no image; at least one row is needed")
 
 
-def _tables(source: Source) -> Iterator[pa.Table]:
+def _tables(source: Source, needs_tags: bool) -> Iterator[pa.Table]:
     if source.ending == ".tar":
-        yield from iter_tars(source)
+        yield from iter_tars(source, needs_tags=needs_tags)
         return
     for file in source.files:
         first_row = 0
-        for columns in _columns(source, file):
+        for columns in _columns(source, file, needs_tags):
             yield checked_rows(columns, f"--data '{file}'", first_row)
             first_row += len(columns["image"])
 
 
-def _columns(source: Source, file: str) -> Iterator[dict[str, Any]]:
+def _columns(source: Source, file: str, needs_tags: bool) -> Iterator[dict[str, Any]]:
     if source.ending == ".parquet":
-        return iter_parquet(source, file)
-    return iter_csv(file) if source.ending == ".csv" else iter_jsonl(file)
+        return iter_parquet(source, file, needs_tags=needs_tags)
+    return (iter_csv if source.ending == ".csv" else iter_jsonl)(file, needs_tags=needs_tags)
 
 
 def freeze_manifest(
-    location: str, folder: str, *, rows_per_shard: int, class_names: tuple[str, ...], allow_outside: bool = False
+    location: str,
+    folder: str,
+    *,
+    rows_per_shard: int,
+    class_names: tuple[str, ...],
+    allow_outside: bool = False,
+    needs_tags: bool = True,
 ) -> Manifest:
     """Check a user's manifest and write it as ``folder/manifest``, whole or not at all.
 
@@ -229,6 +235,7 @@ def freeze_manifest(
         rows_per_shard: images of a shard.
         class_names: the classes 1..C.
         allow_outside: take local images that are not below the manifest's folder too; without it they are error rows.
+        needs_tags: refuse a manifest that has none; without it they may be left out altogether.
 
     Raises:
         ManifestError: the manifest cannot be used, an image_id stands twice, or all images lie outside.
@@ -236,7 +243,7 @@ def freeze_manifest(
     """
     assert rows_per_shard >= 1, rows_per_shard
     source = find_source(location)
-    tables = iter_tables(location)
+    tables = iter_tables(location, needs_tags=needs_tags)
     first = next(tables)  # a manifest that cannot be used is said before anything is written
     data_hash = source_hash(location)
     target = filesystem.join(filesystem.absolute(folder), MANIFEST_NAME)
@@ -255,7 +262,7 @@ def freeze_manifest(
                 groups.add(table)
                 some_inside = some_inside or _some_inside(table, source.folder)
             groups.finish()
-            _check_unique(np.concatenate(hashes), location)
+            _check_unique(np.concatenate(hashes), location, needs_tags)
             if not some_inside:
                 raise ManifestError(
                     f"--data '{location}': every image lies outside of the manifest's folder '{source.folder}'; "
@@ -350,14 +357,14 @@ def _hashes(image_ids: pa.ChunkedArray) -> NDArray[np.int64]:
     return np.fromiter(map(hash, image_ids.to_pylist()), dtype=np.int64, count=len(image_ids))
 
 
-def _check_unique(hashes: NDArray[np.int64], location: str) -> None:
+def _check_unique(hashes: NDArray[np.int64], location: str, needs_tags: bool) -> None:
     """Every id stands once; ids whose hashes agree by chance are told apart by their text."""
     hashes.sort()
     twice = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
     if not len(twice):
         return
     seen: set[str] = set()
-    for table in iter_tables(location):
+    for table in iter_tables(location, needs_tags=needs_tags):
         image_ids = table.column("image_id")
         for image_id in image_ids.filter(pa.array(np.isin(_hashes(image_ids), twice))).to_pylist():
             if image_id in seen:

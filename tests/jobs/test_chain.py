@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from engine.config import PamrConfig, WalkConfig
-from engine.errors import OutputError
+from engine.errors import ManifestError, OutputError
 from engine.records import decode_mask, mask_schema
 from engine.stages.networks import load_network
 from engine.storage.shards import committed_shards, read_schema, read_shards
@@ -279,6 +279,15 @@ def test_network_learns_from_the_masks_and_segments_with_and_without_tags(folder
     assert read_schema(config.out).equals(mask_schema(keep_stages=False, metadata={}), check_metadata=False)
     with pytest.raises(OutputError, match="use_tags"):
         segment.run(replace(config, use_tags=False))
+
+    images = sorted(path.name for path in (folder / "scenes" / "images").iterdir())[:2]
+    untagged = folder / "scenes" / "untagged.csv"
+    untagged.write_text("image\n" + "".join(f"images/{name}\n" for name in images))
+    config = replace(config, data=str(untagged), out=str(folder / "untagged"))
+    with pytest.raises(ManifestError, match="has no column 'tags'"):
+        segment.run(config)
+    assert segment.run(replace(config, use_tags=False))["labeled"] == len(images)
+    assert [(row["image"], row["tags"]) for row in _rows(config.out)] == [(f"images/{name}", []) for name in images]
 
 
 def test_bad_images_end_in_error_rows_and_too_many_of_them_in_status_1(

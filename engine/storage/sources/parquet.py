@@ -20,11 +20,12 @@ from engine.storage.sources.find import Source, holds_pictures, open_source_file
 from engine.storage.sources.rows import BATCH_ROWS, check_columns
 
 
-def iter_parquet(source: Source, location: str) -> Iterator[dict[str, Any]]:
+def iter_parquet(source: Source, location: str, *, needs_tags: bool) -> Iterator[dict[str, Any]]:
     """The columns image_id, image and tags of a Parquet file, and ``uri`` where it holds the pictures.
 
     Args:
         source: of which the file is one.
+        needs_tags: whether there must be a column ``tags``.
 
     Raises:
         ManifestError: a column is missing.
@@ -32,10 +33,10 @@ def iter_parquet(source: Source, location: str) -> Iterator[dict[str, Any]]:
     with open_source_file(location) as opened:
         file = pq.ParquetFile(opened)
         schema = file.schema_arrow
-        check_columns(location, schema.names)
+        check_columns(location, schema.names, needs_tags=needs_tags)
         check_plain(schema, ("image", "image_id", "tags"))
         embedded = holds_pictures(schema)
-        columns = ["tags", *(["image_id"] if "image_id" in schema.names else [])]
+        columns = [name for name in ("tags", "image_id") if name in schema.names]
         columns += _name_columns(schema) if embedded else ["image"]
         first = 0
         for rows in file.iter_batches(batch_size=BATCH_ROWS, columns=columns):

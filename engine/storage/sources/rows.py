@@ -30,7 +30,7 @@ def checked_rows(columns: dict[str, Any], where: str, first_row: int) -> pa.Tabl
     """Rows as a source holds them in the form of :data:`SCHEMA`.
 
     Args:
-        columns: ``image``, ``tags`` and perhaps ``image_id`` and ``uri``, as lists or Arrow arrays of equal length.
+        columns: ``image`` and perhaps ``tags``, ``image_id`` and ``uri``, as lists or Arrow arrays of equal length.
         where: the file, for the error's sentence.
         first_row: rows of the file before these.
 
@@ -58,7 +58,8 @@ def checked_rows(columns: dict[str, Any], where: str, first_row: int) -> pa.Tabl
             )
     uri = columns.get("uri")
     uris = pa.nulls(len(image), pa.string()) if uri is None else pa.array(uri, pa.string())
-    return pa.table([ids, image, uris, _tags(columns["tags"], where, first_row)], schema=SCHEMA)
+    tags = _tags(columns.get("tags", pa.nulls(len(image))), where, first_row)
+    return pa.table([ids, image, uris, tags], schema=SCHEMA)
 
 
 def _text(values: Any, column: str, where: str, first_row: int) -> pa.Array:
@@ -149,18 +150,19 @@ def unique_names(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(name.strip() for name in names if name.strip()))
 
 
-def check_columns(location: str, found: list[str]) -> None:
-    """A manifest has ``image`` and ``tags``, and no column that is read twice.
+def check_columns(location: str, found: list[str], *, needs_tags: bool) -> None:
+    """A manifest has ``image`` and, where they are needed, ``tags``, and no column that is read twice.
 
     Raises:
         ManifestError: otherwise.
     """
-    missing = [name for name in ("image", "tags") if name not in found]
+    missing = [name for name in ("image", "tags") if name not in found and (needs_tags or name == "image")]
     if missing:
         columns = " and ".join(f"'{name}'" for name in missing)
+        needed = "image and tags, allowed besides:" if needs_tags else "image, allowed besides: tags,"
         raise ManifestError(
             f"--data '{location}' has no column {columns} (it has: {', '.join(found) or 'none'}); "
-            "needed: image and tags, allowed besides: image_id"
+            f"needed: {needed} image_id"
         )
     twice = [name for name in ("image", "tags", "image_id") if found.count(name) > 1]
     if twice:

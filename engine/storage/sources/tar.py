@@ -67,21 +67,24 @@ class _Window:
         return self.data[offset - self.start : offset - self.start + size]
 
 
-def iter_tars(source: Source) -> Iterator[pa.Table]:
+def iter_tars(source: Source, *, needs_tags: bool) -> Iterator[pa.Table]:
     """The rows of all tars, a table of :data:`engine.storage.sources.rows.SCHEMA` for each.
+
+    Args:
+        needs_tags: whether a ``.json`` that says nothing of tags is a mistake.
 
     Raises:
         ManifestError: a tar is damaged, or a sample's tags cannot be read.
         OSError: a file cannot be read.
     """
-    index = _index(source)
+    index = _index(source, needs_tags)
     with pq.ParquetFile(index.name) as file:
         for batch in file.iter_batches():
             yield pa.Table.from_batches([batch])
 
 
 @lru_cache(maxsize=1)
-def _index(source: Source) -> Any:
+def _index(source: Source, needs_tags: bool) -> Any:
     """A temporary file with the rows: to walk through tars in a bucket takes a while, and they are asked for twice."""
     index = tempfile.NamedTemporaryFile(prefix="tag2mask-tars-")  # noqa: SIM115 - lives as long as the cache
     with (
@@ -90,13 +93,13 @@ def _index(source: Source) -> Any:
     ):
         for start in range(0, len(source.files), _AT_ONCE):
             some = source.files[start : start + _AT_ONCE]
-            for rows in pool.map(lambda file: _rows(source, file), some):
+            for rows in pool.map(lambda file: _rows(source, file, needs_tags), some):
                 if len(rows):
                     writer.write_table(rows)
     return index
 
 
-def _rows(source: Source, location: str) -> pa.Table:
+def _rows(source: Source, location: str, needs_tags: bool) -> pa.Table:
     columns: dict[str, list[Any]] = {"image_id": [], "image": [], "uri": [], "tags": []}
     name = source.name_of(location)
     where = f"--data '{location}'"
@@ -114,7 +117,7 @@ def _rows(source: Source, location: str) -> pa.Table:
                 picture = next((by_kind[kind] for kind in PICTURES if kind in by_kind), None)
                 if picture is None:
                     continue
-                image_id, tags = _tags(window, by_kind, where)
+                image_id, tags = _tags(window, by_kind, where, needs_tags)
                 columns["image_id"].append(image_id)
                 columns["image"].append(f"{name}/{picture.name}")
                 columns["uri"].append(tar_uri(location, picture.offset, picture.size))
@@ -131,7 +134,7 @@ def _split(name: str) -> tuple[str, str]:
     return f"{folder}/{key}", kind.lower()
 
 
-def _tags(window: _Window, members: dict[str, _Member], where: str) -> tuple[Any, Any]:
+def _tags(window: _Window, members: dict[str, _Member], where: str, needs_tags: bool) -> tuple[Any, Any]:
     """The image_id, None where there is none, and the tags of a sample."""
     image_id = None
     if "json" in members:
@@ -147,7 +150,7 @@ def _tags(window: _Window, members: dict[str, _Member], where: str) -> tuple[Any
         image_id = values.get("image_id")
         if "tags" in values:
             return image_id, values["tags"]
-        if "txt" not in members:
+        if "txt" not in members and needs_tags:
             raise ManifestError(f"{where}: '{member.name}' has no entry 'tags', and there is no .txt beside it")
     if "txt" not in members:
         return image_id, []

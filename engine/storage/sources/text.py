@@ -15,8 +15,11 @@ from engine.storage.sources.rows import BATCH_ROWS, check_columns
 Columns = dict[str, Any]
 
 
-def iter_csv(location: str) -> Iterator[Columns]:
+def iter_csv(location: str, *, needs_tags: bool) -> Iterator[Columns]:
     """The columns image_id, image and tags of a CSV file, as they are written.
+
+    Args:
+        needs_tags: whether there must be a column ``tags``.
 
     Raises:
         ManifestError: it is not CSV, or lacks a column.
@@ -26,8 +29,8 @@ def iter_csv(location: str) -> Iterator[Columns]:
         try:
             header = [name.strip() for name in next(rows, [])]
             if not header:
-                raise ManifestError(f"--data '{location}' is empty; needed: a header with image and tags, then rows")
-            check_columns(location, header)
+                raise ManifestError(f"--data '{location}' is empty; needed: a header, then rows")
+            check_columns(location, header, needs_tags=needs_tags)
             columns = {name: header.index(name) for name in ("image_id", "image", "tags") if name in header}
             width = len(header)
             batch: list[list[str]] = []
@@ -49,7 +52,7 @@ def iter_csv(location: str) -> Iterator[Columns]:
             raise ManifestError(f"--data '{location}', line {rows.line_num} is not CSV: {error}") from error
 
 
-def iter_jsonl(location: str) -> Iterator[Columns]:
+def iter_jsonl(location: str, *, needs_tags: bool) -> Iterator[Columns]:
     """The same of a file with a JSON object a line.
 
     Raises:
@@ -73,9 +76,9 @@ def iter_jsonl(location: str) -> Iterator[Columns]:
             for name, values in batch.items():
                 values.append(row.get(name))
             if len(batch["image"]) == BATCH_ROWS:
-                check_columns(location, list(found))
+                check_columns(location, list(found), needs_tags=needs_tags)
                 yield batch
                 batch = {name: [] for name in batch}
     if batch["image"]:
-        check_columns(location, list(found))
+        check_columns(location, list(found), needs_tags=needs_tags)
         yield batch

@@ -233,6 +233,15 @@ def test_a_map_is_strongest_where_the_cam_is() -> None:
     assert alpha[:, : alpha.shape[1] // 2].max() == 0
 
 
+def test_legend_names_what_the_masks_show_where_there_are_no_tags() -> None:
+    mask = np.zeros((20, 30), np.uint8)
+    mask[:5], mask[5:6] = 2, 255
+    images = [ReportImage(image_id="a", tags=[], photograph=np.zeros((20, 30, 3), np.uint8), mask=mask)]
+    html = render_report(ReportData(title="untagged", class_names=["cat", "dog", "cow"], num_images=1, images=images))
+    (legend,) = re.findall(r'id="legend">.*', html)
+    assert [name for name in ("cat", "dog", "cow") if name in legend] == ["dog"]
+
+
 def test_masks_of_16_bits_and_many_classes_are_shown() -> None:
     names = [f"class{number}" for number in range(1, 1001)]
     mask = np.zeros((50, 60), np.uint16)

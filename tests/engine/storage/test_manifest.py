@@ -16,6 +16,7 @@ from engine.errors import ManifestError, StorageError
 from engine.storage import filesystem
 from engine.storage.class_names import read_class_names
 from engine.storage.manifest import Manifest, freeze_manifest, iter_manifest, open_manifest
+from tests.engine.storage.sources.examples import tar_bytes
 from tests.s3_server import S3Server
 
 CSV = "image,tags\nimages/a.jpg,cat;dog\nimages/b.jpg,\nimages/c.jpg, dog ;;cat;dog\n"
@@ -117,6 +118,29 @@ def test_manifest_that_cannot_be_used_is_one_sentence(
     assert location in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_images_may_come_without_tags_where_none_are_needed(tmp_path: Path) -> None:
+    write(tmp_path, "m.csv", "image,note\na.jpg,cat\nb.jpg,\n")
+    write(tmp_path, "m.jsonl", '{"image": "a.jpg"}\n{"image": "b.jpg"}\n')
+    pq.write_table(pa.table({"image": ["a.jpg", "b.jpg"]}), tmp_path / "m.parquet")
+    told = b'{"caption": "a cat"}'
+    write(tmp_path, "m.tar", tar_bytes([("a.jpg", b"x"), ("a.json", told), ("b.jpg", b"y"), ("b.json", told)]))
+    for name in ("m.csv", "m.jsonl", "m.parquet", "m.tar"):
+        out = tmp_path / f"frozen-{name}"
+        with pytest.raises(ManifestError, match="tags"):
+            freeze_manifest(str(tmp_path / name), str(out), rows_per_shard=2, class_names=("cat",))
+        manifest = freeze_manifest(
+            str(tmp_path / name), str(out), rows_per_shard=2, class_names=("cat",), needs_tags=False
+        )
+        rows = manifest.read_shard(0)
+        assert [Path(image).name for image in rows["image"]] == ["a.jpg", "b.jpg"]
+        assert (rows["tags"], rows["class_ids"], rows["error"]) == ([[], []], [[], []], [None, None])
+    location = write(tmp_path, "other.csv", "name,tags\na.jpg,cat\n")
+    with pytest.raises(
+        ManifestError, match=r"has no column 'image' .*; needed: image, allowed besides: tags, image_id"
+    ):
+        freeze_manifest(location, str(tmp_path / "out"), rows_per_shard=2, class_names=("cat",), needs_tags=False)
 
 
 def test_manifest_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
