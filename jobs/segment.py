@@ -23,7 +23,7 @@ from jobs.shard_job import claim, label_shards, mask_pools, network_classes, sha
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SegmentImages(ShardOptions):
-    """Make a mask for every image with the segmentation network; without --use-tags the images need no tags."""
+    """Make a mask for every image with the segmentation network; it needs no tags."""
 
     segmentation: str
     """Folder that jobs.train_segmentation wrote."""
