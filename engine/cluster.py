@@ -66,7 +66,7 @@ def connected(resources: ResourceConfig) -> Iterator[Cluster]:
     if joins:
         ray.init(logging_level=logging.ERROR, log_to_driver=False)
     else:
-        cores = _num_cores()
+        cores = num_cores()
         with _without_remark():
             # Logical CPUs: two for each core, so that actors of a starved stage and Ray's own small tasks always fit.
             _start_ray(num_cpus=2 * cores + 2)
@@ -150,10 +150,11 @@ def _describe() -> Cluster:
     return Cluster(
         num_cpus=offered.get("CPU", 0.0),
         num_gpus=offered.get("GPU", 0.0),
-        num_cores=_num_cores(),
+        num_cores=num_cores(),
         started_here=_started_here,
     )
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
+    """Cores of this machine that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -24,6 +24,7 @@ from engine.stages.pamr import AdaptMaps
 from engine.stages.walk import AddBackground, RefineCam
 from engine.storage.filesystem import read_bytes
 from engine.storage.images import upright_rgb
+from engine.storage.sources.find import first_line
 
 Picture = str | Path | NDArray[np.uint8] | Image.Image
 
@@ -135,7 +136,7 @@ def _encoded(image: Picture) -> tuple[bytes | None, str | None]:
     try:
         if isinstance(image, str | Path):
             return read_bytes(str(image)), None
-        pixels = upright_rgb(image) if isinstance(image, Image.Image) else np.asarray(image)
+        pixels = _pixels(image)
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or pixels.size == 0:
             raise ImageError("decode", f"an array of {pixels.shape} {pixels.dtype}; allowed: (H, W, 3) uint8")
         return encode_picture(pixels), None
@@ -143,6 +144,14 @@ def _encoded(image: Picture) -> tuple[bytes | None, str | None]:
         return None, f"fetch: {error}"
     except ImageError as error:
         return None, str(error)
+
+
+def _pixels(image: NDArray[np.uint8] | Image.Image) -> NDArray[np.uint8]:
+    try:
+        return upright_rgb(image) if isinstance(image, Image.Image) else np.asarray(image)
+    except Exception as error:
+        # an image that was opened is decoded only here, and Pillow's decoders raise anything
+        raise ImageError("decode", first_line(error)) from error
 
 
 def _result(batch: Batch, row: int, class_names: tuple[str, ...]) -> LabeledImage:

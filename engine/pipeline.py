@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
-from ray.data import ActorPoolStrategy
+from ray.data import ActorPoolStrategy, DataContext
 from ray.data.context import AutoscalingConfig
 from ray.exceptions import RayError
 
@@ -46,6 +46,9 @@ TRIES = 3
 """Times that a shard is tried among others before it is set aside."""
 TRIES_ALONE = 2
 """Times that what was set aside is tried with an actor for itself: first the shard, then each of its images."""
+
+LEAST_LOADERS = 4
+"""Actors that fetch images on a cluster, which may be its head alone as yet."""
 
 _WITNESS_SHARDS = 8
 """Shards in which an image is looked for that shows whether the stages work."""
@@ -130,7 +133,7 @@ class _Line:
         read = Step(name="fetch", stage=FetchImages, arguments={"threads": self.resources.fetch_threads})
         first = Pool(
             steps=(load, read) if self.fetch else (load,),
-            max_actors=max(1, int(self.cluster.num_cpus // 16)),
+            max_actors=max(1 if self.cluster.started_here else LEAST_LOADERS, int(self.cluster.num_cpus // 16)),
             num_cpus=0.5,
         )
         commit = Step(name="commit", stage=CommitShard, arguments={"folder": folder, "schema": self.schema})
@@ -284,7 +287,19 @@ def _stream(
     """
     if not shards:
         return
-    _set_context(alone=alone, max_failed=max_failed)
+    with DataContext.current(_stream_context(alone=alone, max_failed=max_failed)):
+        _flow(line, manifest, shards, folder=folder, on_commit=on_commit, alone=alone)
+
+
+def _flow(
+    line: _Line,
+    manifest: Manifest | SingleRows,
+    shards: Sequence[int],
+    *,
+    folder: str,
+    on_commit: Callable[[Committed], None],
+    alone: bool,
+) -> None:
     dataset = small_blocks([{"shard": shard} for shard in shards])
     for pool in fitted(line.chain(manifest, folder), line.cluster):
         # not map_batches, which has no whole blocks for actors with GPUs
@@ -334,14 +349,16 @@ def fitted(chain: Sequence[Pool], cluster: Cluster) -> list[Pool]:
     return [replace(pool, num_cpus=math.floor(1000 * pool.num_cpus * share) / 1000) for pool in chain]
 
 
-def _set_context(*, alone: bool, max_failed: int) -> None:
-    context = unhurried_context()
+def _stream_context(*, alone: bool, max_failed: int) -> DataContext:
+    """For one stream alone: a training that this process starts later must lose no block of its samples."""
+    context = unhurried_context().copy()
     # a pool grows when its actors have more waiting than this; with one shard at a time none ever waits
     usual = AutoscalingConfig().actor_pool_util_upscaling_threshold
     context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0 if alone else usual
     context.target_max_block_size = None  # a block is a shard and stays whole
     context.max_errored_blocks = max_failed  # a shard that keeps failing must not end the others
     context.max_consecutive_actor_init_deaths = MAX_DEATHS_AT_BIRTH
+    return context
 
 
 class _Actor:

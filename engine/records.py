@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from engine.timing import measured
 
@@ -218,8 +218,14 @@ def encode_picture(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def decode_mask(png: bytes) -> NDArray[np.integer[Any]]:
-    """The reverse of :func:`encode_mask`: (H, W) uint8 or uint16."""
-    with Image.open(io.BytesIO(png)) as image:
+    """The reverse of :func:`encode_mask`: (H, W) uint8 or uint16.
+
+    Raises:
+        OSError, SyntaxError, ValueError: it is no PNG, or damaged.
+    """
+    # a mask may be as large as --max-pixels lets its image be. Image.open would hold it to Pillow's own limit, which
+    # is one for the whole process: to raise it here would be felt by every other thread that decodes
+    with PngImagePlugin.PngImageFile(io.BytesIO(png)) as image:
         values = np.asarray(image)
     return values.astype(np.uint8 if values.dtype == np.uint8 else np.uint16)
 

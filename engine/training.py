@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -27,9 +28,17 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from torch import Tensor
 
 from engine.blocks import small_blocks
-from engine.cluster import Cluster
+from engine.cluster import Cluster, num_cores
 from engine.config import ResourceConfig, TrainingConfig
-from engine.errors import ConfigError
+from engine.errors import (
+    ConfigError,
+    ImageError,
+    ManifestError,
+    StorageError,
+    StoreUnavailableError,
+    TooManyErrors,
+    WeightsError,
+)
 from engine.fitting.events import (
     REPORT_EVERY_S,
     Clock,
@@ -46,10 +55,12 @@ from engine.stages.samples import LoadSamples, SampleSource
 from engine.storage.filesystem import open_filesystem
 from engine.unhurried import unhurried_context
 
+_FAULTS_OF_STORES = (StoreUnavailableError, StorageError, WeightsError, ManifestError)
 STEPS_PER_BLOCK = 4
 LOADER_CPUS = 0.5
 CHECKPOINT_FILE = "state.pt"
 _Said = TrainingEvent | TrainingDiverged
+_SENTENCE = re.compile(rf"\b({'|'.join(error.__name__ for error in (ImageError, *_FAULTS_OF_STORES))}): (.+)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,7 +129,9 @@ def fit(
     Raises:
         ConfigError: the loss is no number any more; the message names the rates. Or there are more workers than a Ray
             that was started here can serve.
-        ray.train.TrainingFailedError: a worker failed again and again.
+        StorageError: a store is away for long, refuses the account, or a file of weights is gone.
+        TooManyErrors: many images in a row cannot be used.
+        ray.train.TrainingFailedError: a worker failed again and again of something else.
     """
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
@@ -126,7 +139,6 @@ def fit(
     # beside the driver: on another node it would go with that node
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     mailbox = ray.remote(num_cpus=0)(_Mailbox).options(scheduling_strategy=here).remote()
-    threads = resources.training_threads or max(1, cluster.num_cores // resources.num_workers)
     job = _Job(objective=objective, source=source, config=config, resources=resources, mailbox=mailbox)
     workers: Any = resources.num_workers  # Ray's own hint leaves out the pair
     if 0 < resources.min_workers < resources.num_workers:
@@ -134,7 +146,7 @@ def fit(
     filesystem, path = open_filesystem(folder)  # Ray's own reading of a URI gives '#', '%' and blanks another meaning
     trainer = ray.train.torch.TorchTrainer(
         _train,
-        train_loop_config={"job": job, "threads": threads},
+        train_loop_config={"job": job},
         # NCCL refuses two workers on one GPU
         torch_config=TorchConfig(backend="gloo" if resources.num_gpus < 1 else "nccl"),
         scaling_config=ScalingConfig(
@@ -159,22 +171,39 @@ def fit(
             on_event(event)
 
     with _forwarded(mailbox, hand_on):
-        result = trainer.fit()
-    if diverged:
+        try:
+            result = trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            raise _in_plain_words(error) from error
+    state = _read_state(result.checkpoint) if result.checkpoint is not None and not diverged else {"journal": {}}
+    journal = _Journal(**state["journal"])
+    if journal.step < _num_steps(source, config):  # also where the word of it was lost
         raise ConfigError(
             f"training.learning-rate is {config.learning_rate:g} and training.head-learning-rate "
-            f"{config.head_learning_rate:g}, with which the loss is no number any more at step {diverged[0].step}; "
-            "allowed: smaller ones"
+            f"{config.head_learning_rate:g}, with which the loss is no number any more at step "
+            f"{diverged[0].step if diverged else journal.step + 1}; allowed: smaller ones"
         )
-    assert result.checkpoint is not None
-    state = _read_state(result.checkpoint)
-    journal = _Journal(**state["journal"])
     return Trained(
         weights=kept_weights(state),
         best=None if journal.best is None else Best(**journal.best),
         curve=journal.curve,
         validation=journal.validation,
     )
+
+
+def _in_plain_words(error: ray.train.TrainingFailedError) -> Exception:
+    """What a worker met, where that is a sentence for a person; Ray tells of it as text in a traceback."""
+    for line in reversed(str(error).splitlines()):
+        told = _SENTENCE.search(line)
+        if told is not None and told[1] == ImageError.__name__:
+            return TooManyErrors(told[2])
+        if told is not None:
+            return StorageError(f"{told[2]}; what was trained stays, and the same command goes on from there")
+    return error
+
+
+def _num_steps(source: SampleSource, config: TrainingConfig) -> int:
+    return num_steps(sum(source.rows_of_shards), num_epochs=config.num_epochs, batch_size=config.batch_size)
 
 
 def _check_room(resources: ResourceConfig, cluster: Cluster) -> None:
@@ -237,8 +266,8 @@ class _forwarded:
 def _train(sent: dict[str, Any]) -> None:
     """What each worker runs."""
     job: _Job = sent["job"]
-    torch.set_num_threads(sent["threads"])
     context = ray.train.get_context()
+    torch.set_num_threads(job.resources.training_threads or max(1, num_cores() // context.get_local_world_size()))
     rank, world = context.get_world_rank(), context.get_world_size()
     config, source = job.config, job.source
     learner = Learner(job.objective, config, ray.train.torch.get_device(), rank=rank, num_workers=world)
@@ -250,7 +279,7 @@ def _train(sent: dict[str, Any]) -> None:
         journal = _Journal(**state["journal"])
     learner.wrap(lambda network: ray.train.torch.prepare_model(network, move_to_device=False))
 
-    steps = num_steps(sum(source.rows_of_shards), num_epochs=config.num_epochs, batch_size=config.batch_size)
+    steps = _num_steps(source, config)
     steps_per_epoch = max(1, -(-steps // config.num_epochs))
     held_out_steps = -(-sum(source.held_out_of_shards) // config.batch_size)
     say: Callable[[_Said], object] = job.mailbox.put.remote if rank == 0 else lambda event: None
@@ -293,7 +322,9 @@ def _validated(learner: Learner, batches: Iterator[Samples], journal: _Journal) 
 
 
 def _batches(job: _Job, order: list[tuple[int, bool]], rank: int, world: int) -> Iterator[Samples]:
-    unhurried_context().execution_options.preserve_order = True
+    context = unhurried_context()
+    context.execution_options.preserve_order = True
+    context.max_errored_blocks = 0  # without one, all that follow would be taken for earlier steps
     rows = [{"step": step, "held_out": held_out} for step, held_out in order]
     dataset = small_blocks(rows, STEPS_PER_BLOCK).map_batches(
         LoadSamples,

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import io
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tyro
 
 from engine.cluster import Cluster
 from engine.config import CamInferenceConfig, ShardConfig
+from engine.errors import OutputError
 from engine.pipeline import Pool, Step, network_pool
 from engine.plain_settings import to_dict
 from engine.records import tag_schema
@@ -87,30 +88,40 @@ def run(config: CheckTags) -> dict[str, Any]:
         return [network_pool([Step(name="tags", stage=ScoreTags, arguments=arguments)], config.resources, cluster)]
 
     summary = label_shards(config, claimed, schema=tag_schema(metadata=shard_metadata(claimed)), pools=pools)
-    found = sorted(contradicted(config, class_names), key=_surety, reverse=True)
+    found = contradicted(config, class_names)
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(found, TABLE_SCHEMA), buffer, compression="zstd")
-    write_bytes(join(config.out, TABLE), buffer.getvalue())
-    counts = Counter(row["present"] for row in found)
-    print(f"{counts[True]} tags denied, {counts[False]} missed: {join(config.out, TABLE)}")
-    return {**summary, "denied": counts[True], "missed": counts[False]}
+    pq.write_table(found, buffer, compression="zstd")
+    try:
+        write_bytes(join(config.out, TABLE), buffer.getvalue())
+    except OSError as error:
+        raise OutputError(f"--out: {error}") from error
+    denied = pc.sum(found.column("present")).as_py() or 0
+    missed = len(found) - denied
+    print(f"{denied} tags denied, {missed} missed: {join(config.out, TABLE)}")
+    return {**summary, "denied": denied, "missed": missed}
 
 
-def contradicted(config: CheckTags, class_names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    """The rows of the table, in the order of the shards."""
-    for table in read_shards(config.out, ("image_id", "image", "tags", "probabilities", "error")):
-        for row in table.to_pylist():
-            if row["error"] is not None:
-                continue
-            for tag, probability in zip(class_names, row["probabilities"], strict=True):
-                present = tag in row["tags"]
-                if probability < config.doubt_below if present else probability > config.miss_above:
-                    place = {name: row[name] for name in ("image_id", "image")}
-                    yield {**place, "tag": tag, "probability": probability, "present": present}
+def contradicted(config: CheckTags, class_names: tuple[str, ...]) -> pa.Table:
+    """The table, the surest first; those that are as sure in the order of the shards."""
+    tables = [
+        pa.Table.from_pylist(list(_contradicted(shard, config, class_names)), TABLE_SCHEMA)
+        for shard in read_shards(config.out, ("image_id", "image", "tags", "probabilities", "error"))
+    ]
+    found = pa.concat_tables(tables)
+    probability = found.column("probability")
+    surety = pc.if_else(found.column("present"), pc.subtract(1.0, pc.cast(probability, pa.float64())), probability)
+    return found.take(pc.sort_indices(surety, sort_keys=[("", "descending")]))
 
 
-def _surety(row: dict[str, Any]) -> float:
-    return 1 - row["probability"] if row["present"] else float(row["probability"])
+def _contradicted(shard: pa.Table, config: CheckTags, class_names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    for row in shard.to_pylist():
+        if row["error"] is not None:
+            continue
+        for tag, probability in zip(class_names, row["probabilities"], strict=True):
+            present = tag in row["tags"]
+            if probability < config.doubt_below if present else probability > config.miss_above:
+                place = {name: row[name] for name in ("image_id", "image")}
+                yield {**place, "tag": tag, "probability": probability, "present": present}
 
 
 if __name__ == "__main__":

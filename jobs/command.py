@@ -25,6 +25,8 @@ from engine.storage.run_record import read_json
 Config = TypeVar("Config")
 
 DONE, FAILED, USER_MISTAKE = 0, 1, 2
+OWN_OPTIONS = ("rounds", "last_num_epochs", "segmentation_from_cam", "val_fraction", "min_confidence")
+"""What decides a run of jobs.run beside the settings; its ``run.json`` gives them again."""
 _COLUMNS = 79
 
 
@@ -50,6 +52,11 @@ def main(
     except TooManyErrors as error:
         print(f"failed: {error}", file=sys.stderr)
         return FAILED
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) or type(error).__module__.partition(".")[0] == "ray":
+            raise  # whoever reads has left; a fault of Ray's, whose traceback says more than its name
+        print(f"error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        return USER_MISTAKE
     except KeyboardInterrupt:
         print("interrupted: what was written stays; the same command goes on from there", file=sys.stderr)
         return FAILED
@@ -118,13 +125,16 @@ def _defaults(config_class: type[Config], arguments: Sequence[str]) -> Config:
         else:
             values[item.name] = tyro.MISSING
     if "preset" in values:
-        settings = _settings(values["preset"], arguments)
+        settings, own = _settings(values["preset"], arguments)
+        if values.keys() >= set(OWN_OPTIONS):
+            values |= own
         hints = get_type_hints(config_class)
         values |= _parts(settings, [name for name in values if dataclasses.is_dataclass(hints[name])])
     return config_class(**values)
 
 
-def _settings(default_preset: str, arguments: Sequence[str]) -> Settings:
+def _settings(default_preset: str, arguments: Sequence[str]) -> tuple[Settings, dict[str, Any]]:
+    """The settings of preset and ``--config``, and the :data:`OWN_OPTIONS` that the latter holds."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     early.add_argument("--preset", default=default_preset)
     early.add_argument("--config", default="")
@@ -134,7 +144,7 @@ def _settings(default_preset: str, arguments: Sequence[str]) -> Settings:
         raise ConfigError(str(error)) from error
     settings = preset(known.preset)
     if not known.config:
-        return settings
+        return settings, {}
     record = read_json(known.config)
     if record is None:
         raise ConfigError(f"--config: '{known.config}' does not exist; allowed: a run.json or best.json")
@@ -144,7 +154,12 @@ def _settings(default_preset: str, arguments: Sequence[str]) -> Settings:
     if "job" in record:  # beside its settings a job of ours keeps there what only its own options know
         names = {item.name for item in dataclasses.fields(Settings)}
         changes = {name: values for name, values in changes.items() if name in names}
-    return merged(settings, changes, where=f"--config {known.config}")
+    options = record.get("options") if record.get("job") == "run" else None
+    own = {name: options[name] for name in OWN_OPTIONS if name in options} if isinstance(options, dict) else {}
+    for name, value in own.items():
+        if not isinstance(value, bool if name == "segmentation_from_cam" else int | float):
+            raise ConfigError(f"--config {known.config}: options.{name} is {value!r}; allowed: what jobs.run wrote")
+    return merged(settings, changes, where=f"--config {known.config}"), own
 
 
 def _parts(settings: Settings, names: Sequence[str]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from engine.storage.manifest import Manifest
 from engine.storage.run_record import WORK_FOLDER, write_json
 from engine.storage.shards import read_shards
 from engine.storage.sources.find import embeds_pictures, find_source
+from engine.storage.tally import Tally
 from engine.storage.truth import INDEX
 from jobs.command import main
 from jobs.options import OptionalText, ShardOptions, check_fraction
@@ -109,6 +110,7 @@ def run(config: Export) -> dict[str, Any]:
         schema=export_schema(),
         pools=pools,
         fetch=copies,
+        stale=_mended(folder, config.masks),
     )
     done = summary.pop("done")
     del summary["done_before"]
@@ -129,6 +131,18 @@ def run(config: Export) -> dict[str, Any]:
     check_errors(summary, config)
     print(f"exported {summary['exported']} of {summary['images']} images: {config.out}")
     return summary
+
+
+def _mended(folder: str, masks: str) -> list[int]:
+    """Shards of which images were left out for want of a mask that they have by now (``jobs.label --retry-errors``)."""
+    exported = Tally(folder)
+    failed = {shard: exported.errors_of(shard) for shard in exported.shards if exported.errors_of(shard)["mask"]}
+    if not failed:
+        return []
+    made = Tally(masks)
+    return [
+        shard for shard, errors in failed.items() if made.errors_of(shard).total() < errors["mask"] + errors["manifest"]
+    ]
 
 
 def _image_ids(manifest: Manifest) -> Iterator[str]:

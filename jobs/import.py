@@ -40,11 +40,11 @@ def run(config: Import) -> dict[str, Any]:
     check_writable(config.out)
     location = join(config.out, f"manifest.{config.manifest}")
     classes = join(config.out, "classes.txt")
-    if exists(location) and not config.overwrite:
-        raise _is_there(location)
+    if not config.overwrite:
+        _check_free(location)
     found: Found = READERS[config.format](config.source, images=config.images, out=config.out)
-    if exists(classes) and not config.overwrite and read_bytes(classes) != found.classes_text.encode():
-        raise _is_there(classes)
+    if not config.overwrite:
+        _check_free(classes, same=found.classes_text)
     summary = write_manifest(found, location, classes)
     print(f"{summary['images']} images; classes: {_some(found.class_names)}")
     outside = " --allow-outside" if summary["outside"] else ""
@@ -60,8 +60,17 @@ def _some(names: tuple[str, ...]) -> str:
     return ", ".join(names[:8]) + (f", ... ({len(names)})" if len(names) > 8 else "")
 
 
-def _is_there(location: str) -> OutputError:
-    return OutputError(f"--out: '{location}' is there already; give another --out, or --overwrite to replace it")
+def _check_free(location: str, *, same: str | None = None) -> None:
+    """Refuse to replace a file, but one that holds ``same``."""
+    try:
+        # a name that is not UTF-8 is refused where it would be written
+        free = not exists(location) or (
+            same is not None and read_bytes(location) == same.encode(errors="surrogatepass")
+        )
+    except OSError as error:
+        raise OutputError(f"--out: {error}") from error
+    if not free:
+        raise OutputError(f"--out: '{location}' is there already; give another --out, or --overwrite to replace it")
 
 
 if __name__ == "__main__":

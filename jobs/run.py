@@ -38,7 +38,7 @@ from engine.storage.shards import committed_shards, read_schema
 from engine.storage.truth import open_truth
 from engine.storage.weights import WEIGHTS_NAME
 from jobs import label, make_seeds, report, segment, train_affinity, train_cam, train_segmentation
-from jobs.command import main
+from jobs.command import OWN_OPTIONS, main
 from jobs.evaluate import RESULT, score
 from jobs.options import DataOptions, OptionalText, ShardOptions, check_fraction
 from jobs.shard_job import SUMMARY
@@ -67,7 +67,7 @@ class Run(ShardOptions):
     --segmentation.training.num-epochs where there are several rounds, else as many."""
     segmentation_from_cam: bool = True
     """Start the segmentation network from the classifier's backbone, which knows the classes, where both have the same
-    one; else from ImageNet's weights, as the paper."""
+    one; else, and with preset paper, from ImageNet's weights."""
     val_fraction: float = 0.0
     """Fraction of the images, chosen by the hash of their ids, to score the networks on and never to learn from; 0
     takes each network's own training.val-fraction, which holds out none by default."""
@@ -249,7 +249,8 @@ def _check_networks(config: Run) -> None:
 
 
 def _shares_backbone(config: Run) -> bool:
-    return config.segmentation_from_cam and config.segmentation.backbone == config.cam.backbone
+    same = config.segmentation.backbone == config.cam.backbone
+    return config.segmentation_from_cam and same and config.preset != "paper"
 
 
 class _Steps:
@@ -318,12 +319,17 @@ def _scores(config: Run, *, masks: str, segmented: str) -> dict[str, Any]:
 
 
 def _record(config: Run) -> dict[str, Any]:
+    """``run.json``: with ``--config`` it gives the same run again, whatever the preset."""
+    own = {name: getattr(config, name) for name in OWN_OPTIONS}
     parts = [item.name for item in dataclasses.fields(Settings) if item.name != "resources"]
     return {
         "job": "run",
         "settings": {name: to_dict(getattr(config, name)) for name in parts},
         "options": {
-            name: getattr(config, name) for name in ("data", "truth", "classes", "preset", "rounds", "last_num_epochs")
+            **{name: getattr(config, name) for name in ("data", "truth", "classes", "preset")},
+            **own,
+            "rounds": config.num_rounds,
+            "segmentation_from_cam": _shares_backbone(config),
         },
         "versions": versions(),
         "commit": commit(),

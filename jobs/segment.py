@@ -63,6 +63,7 @@ def run(config: SegmentImages) -> dict[str, Any]:
             "weights": weights_file(config.segmentation),
             "config": config.segmentation_inference,
             "device": config.resources.device,
+            "images_per_pass": config.resources.images_per_pass,
             "max_pixels": config.max_pixels,
             "use_tags": config.use_tags,
         }

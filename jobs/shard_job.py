@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,13 +15,13 @@ import pyarrow as pa
 
 from engine.cluster import Cluster, connected
 from engine.config import CrfConfig, ResourceConfig
-from engine.errors import ConfigError, TooManyErrors, UserError
+from engine.errors import ConfigError, OtherRunError, TooManyErrors, UserError
 from engine.pipeline import Committed, Pool, Step, crf_pool, network_pool, parts_folder, run_shards
 from engine.progress import Meter
 from engine.stages.mask import MakeMask
 from engine.stages.networks import read_architecture
 from engine.storage.class_names import named_classes, read_class_names
-from engine.storage.filesystem import delete_file, delete_folder, exists, join
+from engine.storage.filesystem import delete_file, delete_folder, exists, is_uri, join
 from engine.storage.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -37,7 +39,7 @@ from engine.storage.run_record import (
     write_json,
 )
 from engine.storage.shards import committed_shards
-from engine.storage.sources.find import source_hash
+from engine.storage.sources.find import find_source, source_hash
 from engine.storage.tally import Tally
 from jobs.options import DataOptions, ShardOptions
 from jobs.timings import print_profile, profile, timing_summary
@@ -118,8 +120,11 @@ def claim(
     }
     claim_output(options.out, record, overwrite=options.overwrite)
     folder = join(options.out, WORK_FOLDER)
-    if exists(join(folder, MANIFEST_NAME)):
-        return Claimed(record=record, manifest=open_manifest(folder))
+    is_new = not exists(join(folder, MANIFEST_NAME))
+    if not is_new:
+        manifest = open_manifest(folder)
+        if not _has_moved(options, manifest):
+            return Claimed(record=record, manifest=manifest)
     try:
         manifest = freeze_manifest(
             options.data,
@@ -130,9 +135,33 @@ def claim(
             needs_tags=needs_tags,
         )
     except UserError:
-        delete_file(join(options.out, RECORD_NAME))  # nothing was done yet: the mended manifest may come here
+        if is_new:
+            delete_file(join(options.out, RECORD_NAME))  # nothing was done yet: the mended manifest may come here
         raise
     return Claimed(record=record, manifest=manifest)
+
+
+def _has_moved(options: DataOptions, manifest: Manifest) -> bool:
+    """Whether the images lie in another folder than when the manifest was frozen.
+
+    Raises:
+        OtherRunError: the old folder is still there, so these may be other images under the same names.
+    """
+    before, now = manifest.source_folder, find_source(options.data).folder
+    below = f"{before.rstrip('/')}/"
+    if before in ("", now) or not any(uri.startswith(below) for uri in manifest.read_shard(0)["uri"]):
+        return False
+    there = False
+    with suppress(OSError):  # another machine's bucket or credentials
+        there = exists(before)
+    if there and not (is_uri(before) or is_uri(now)) and os.path.samefile(before, now):
+        return False
+    if there:
+        raise OtherRunError(
+            f"--out '{options.out}' holds the output of images below '{before}', and --data names the same ones below "
+            f"'{now}'; give the same folder, another --out, or --overwrite to start afresh"
+        )
+    return True
 
 
 def network_classes(location: str, kind: str | tuple[str, ...], options: DataOptions) -> tuple[str, ...]:
@@ -203,6 +232,7 @@ def do_shards(
     schema: pa.Schema,
     pools: Callable[[Cluster], Sequence[Pool]],
     fetch: bool = True,
+    stale: Collection[int] = (),
 ) -> dict[str, Any]:
     """Do the shards that are not there yet.
 
@@ -212,6 +242,7 @@ def do_shards(
         schema: of a shard.
         pools: the stages, for the cluster at hand.
         fetch: whether the images are read.
+        stale: shards to do again.
 
     Returns:
         ``images``, ``errors`` by stage, ``seconds`` and ``images_per_s`` of this run, ``shards``, ``missing_shards``,
@@ -223,6 +254,7 @@ def do_shards(
     tally = Tally(folder)
     if options.retry_errors:
         tally.forget_errors()
+    tally.forget(stale)
     earlier = tally.shards
     todo = [shard for shard in range(manifest.num_shards) if shard not in earlier]
     errors = tally.errors

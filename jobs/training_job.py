@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from engine.cluster import connected
-from engine.config import AffinityConfig, CamConfig, SegmentationConfig
-from engine.errors import ConfigError
+from engine.config import AffinityConfig, CamConfig, SegmentationConfig, TrainingConfig
+from engine.errors import ConfigError, ImageError, ManifestError, StorageError, StoreUnavailableError
 from engine.fitting.curves import draw_curves
 from engine.fitting.events import TrainingEvent, TrainingStarted, TrainingValidated
 from engine.fitting.learner import freeze_levels
@@ -17,7 +17,7 @@ from engine.plain_settings import to_dict
 from engine.progress import Meter
 from engine.stages.networks import NetworkConfig, check_attention, save_network
 from engine.stages.sample_order import num_steps
-from engine.stages.samples import SampleSource, kept_rows
+from engine.stages.samples import LoadSamples, SampleSource, kept_rows
 from engine.storage.event_log import EventLog
 from engine.storage.filesystem import absolute, delete_folder, exists, join, write_bytes
 from engine.storage.manifest import Manifest
@@ -132,6 +132,21 @@ def split(source: SampleSource, manifest: Manifest, fraction: float) -> SampleSo
     return replace(source, rows_of_shards=tuple(learned), held_out_of_shards=tuple(held_out))
 
 
+def _check_images(options: DataOptions, source: SampleSource, config: TrainingConfig) -> None:
+    """Read one image, so that wrong paths are said before workers start, fail and are started again.
+
+    Raises:
+        ManifestError: many images in a row cannot be used.
+        StorageError: their store does not answer, or refuses the account.
+    """
+    try:
+        LoadSamples(source, config, rank=0, num_workers=1).first()
+    except ImageError as error:
+        raise ManifestError(f"--data '{options.data}': {str(error).partition(': ')[2]}") from error
+    except StoreUnavailableError as error:
+        raise StorageError(f"--data: {error}") from error
+
+
 def _work(options: DataOptions) -> str:
     return join(absolute(options.out), WORK_FOLDER, "training")
 
@@ -148,6 +163,8 @@ def _fitted(
         EventLog(join(options.out, EVENTS)) as log,
         connected(options.resources) as cluster,
     ):
+        if cluster.started_here:  # on another the images may lie where only its nodes find them
+            _check_images(options, source, training)
 
         def on_event(event: TrainingEvent) -> None:
             if isinstance(event, TrainingStarted):
@@ -177,4 +194,4 @@ def _fitted(
             name=claimed.hash,
             on_event=on_event,
         )
-    return trained, starts[0]
+    return trained, starts[0] if starts else 0  # the words of it may be lost

@@ -62,16 +62,25 @@ def _open(location: str) -> pq.ParquetFile:
 
 def _columns(schema: pa.Schema, source: str) -> tuple[str, str, tuple[str, ...]]:
     """The columns of picture and label, and the names of the labels where these are numbers."""
-    text = (schema.metadata or {}).get(b"huggingface", b"{}")
-    features: dict[str, Any] = json.loads(text).get("info", {}).get("features", {})
-    inner = {name: _value_of(feature) for name, feature in features.items()}
+    inner = {name: _value_of(feature) for name, feature in _features(schema).items()}
     picture = [name for name, feature in inner.items() if feature.get("_type") == "Image"] or ["image"]
     label = [name for name, feature in inner.items() if feature.get("_type") == "ClassLabel"]
     label = label or [name for name in ("label", "labels", "tags") if name in schema.names] or ["label"]
     missing = [name for name in (picture[0], label[0]) if name not in schema.names]
     if missing:
         raise StorageError(f"--source '{source}' has no column '{missing[0]}' (it has: {', '.join(schema.names)})")
-    return picture[0], label[0], tuple(inner.get(label[0], {}).get("names", ()))
+    return picture[0], label[0], tuple(inner.get(label[0], {}).get("names") or ())
+
+
+def _features(schema: pa.Schema) -> dict[str, Any]:
+    """The features of the columns; none where the metadata are missing, empty or not as ``datasets`` writes them."""
+    try:
+        found = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    except ValueError:
+        return {}
+    for name in ("info", "features"):
+        found = found.get(name) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def _value_of(feature: Any) -> dict[str, Any]:

@@ -85,7 +85,6 @@ class LoadSamples:
         """Args:
         rank: which part of each step's batch; 0 to num_workers - 1.
         """
-        expect_stores()
         self._source = source
         self._config = config
         self._rank = rank
@@ -95,6 +94,7 @@ class LoadSamples:
         self._read = lru_cache(maxsize=shards)(self._read_shard)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, NDArray[Any]]:
+        expect_stores()
         samples = [
             sample
             for step, held_out in zip(batch["step"], batch["held_out"], strict=True)
@@ -107,11 +107,17 @@ class LoadSamples:
         }
 
     def _training(self, step: int) -> list[Sample]:
+        return [self.sample(*place) for place in self._places(step)[self._rank :: self._num_workers]]
+
+    def _places(self, step: int) -> list[tuple[int, int, int]]:
         config = self._config
-        everyone = samples_of_step(
+        return samples_of_step(
             self._source.rows_of_shards, step, batch_size=config.batch_size, rng_seed=config.rng_seed
         )
-        return [self.sample(*place) for place in everyone[self._rank :: self._num_workers]]
+
+    def first(self) -> Sample:
+        """The first sample of all, or what takes its place; raises as :meth:`sample`."""
+        return self.sample(*self._places(0)[0])
 
     def _held_out(self, number: int) -> list[Sample]:
         everyone = held_out_of_step(self._source.held_out_of_shards, number, batch_size=self._config.batch_size)

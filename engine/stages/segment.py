@@ -5,6 +5,8 @@ Source: section 3.4 of the paper. Letters: K classes that may win, C classes, (h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,9 +17,9 @@ from engine.config import InferenceConfig
 from engine.errors import ImageError
 from engine.models.segmentation_net import SegmentationNetwork
 from engine.records import Batch, encode_map
-from engine.stages.memory import working_size
+from engine.stages.memory import DECODED_PIXELS, working_size
 from engine.stages.networks import load_for_inference
-from engine.stages.scaling import as_tensor, resized, scaled_size
+from engine.stages.scaling import as_tensor, equal_groups, resized, scaled_size
 from engine.storage.images import decode_image
 
 GRID_STRIDE = 4
@@ -27,9 +29,19 @@ GRID_STRIDE = 4
 class Segment:
     """Reads ``encoded``, ``class_ids``; adds ``refined_cam`` (K+1, h, w), ``found_ids``; sets size; fills ``error``."""
 
-    def __init__(self, weights: str, config: InferenceConfig, *, device: str, max_pixels: int, use_tags: bool) -> None:
+    def __init__(
+        self,
+        weights: str,
+        config: InferenceConfig,
+        *,
+        device: str,
+        images_per_pass: int,
+        max_pixels: int,
+        use_tags: bool,
+    ) -> None:
         """Args:
         weights: what ``jobs.train_segmentation`` wrote.
+        images_per_pass: images of one size that the network takes at once.
         use_tags: only background and the classes of the image's tags may win.
 
         Raises:
@@ -40,6 +52,7 @@ class Segment:
         self._network = network
         self._config = config
         self._device = device
+        self._images_per_pass = images_per_pass
         self._max_pixels = max_pixels
         self._use_tags = use_tags
 
@@ -48,6 +61,8 @@ class Segment:
         out: Batch = {**batch, "refined_cam": [None] * num_rows, "found_ids": [None] * num_rows}
         for name in ("height", "width", "error"):
             out[name] = list(batch[name])
+        images: dict[int, NDArray[np.uint8]] = {}
+        num_pixels = 0
         for row, encoded in enumerate(batch["encoded"]):
             if batch["error"][row] is not None:
                 continue
@@ -56,14 +71,26 @@ class Segment:
             except ImageError as error:
                 out["error"][row] = str(error)
                 continue
-            out["height"][row], out["width"][row] = image.shape[:2]
-            if self._use_tags:
-                found = sorted(set(batch["class_ids"][row]))
-                maps = self.probabilities(image, found)
-            else:
-                found, maps = self._winners(self.probabilities(image, self._all_ids()))
-            out["refined_cam"][row], out["found_ids"][row] = encode_map(maps), found
+            height, width = image.shape[:2]
+            if images and num_pixels + height * width > DECODED_PIXELS:
+                self._add_maps(out, images)
+                images, num_pixels = {}, 0
+            images[row] = image
+            num_pixels += height * width
+            out["height"][row], out["width"][row] = height, width
+        self._add_maps(out, images)
         return out
+
+    def _add_maps(self, out: Batch, images: dict[int, NDArray[np.uint8]]) -> None:
+        rows, everything = list(images), list(range(1, len(self._architecture.class_names) + 1))
+        ids = {row: sorted(set(out["class_ids"][row])) if self._use_tags else everything for row in rows}
+        # images of one shape have one size at every scale
+        for group in equal_groups([images[row].shape for row in rows], self._images_per_pass):
+            members = [rows[index] for index in group]
+            found = self.probabilities([images[row] for row in members], [ids[row] for row in members])
+            for row, maps in zip(members, found, strict=True):
+                winners, kept = (ids[row], maps) if self._use_tags else self._winners(maps)
+                out["refined_cam"][row], out["found_ids"][row] = encode_map(kept), winners
 
     def _winners(self, maps: NDArray[np.float32]) -> tuple[list[int], NDArray[np.float32]]:
         """The classes that win somewhere, and the maps of background and these; the nearest to it where none wins."""
@@ -73,38 +100,44 @@ class Segment:
         kept = maps[[0, *found]]
         return found, kept / kept.sum(axis=0)
 
-    def _all_ids(self) -> list[int]:
-        return list(range(1, len(self._architecture.class_names) + 1))
-
     @torch.inference_mode()
-    def probabilities(self, image: NDArray[np.uint8], class_ids: list[int]) -> NDArray[np.float32]:
-        """Probability of background and of each class that may win.
+    def probabilities(
+        self, images: Sequence[NDArray[np.uint8]], class_ids: Sequence[list[int]]
+    ) -> list[NDArray[np.float32]]:
+        """Probability of background and of each class that may win, of images of one shape.
 
         Args:
-            image: (H, W, 3) uint8.
-            class_ids: (K,) ids from 1.
+            images: of each (H, W, 3) uint8.
+            class_ids: of each (K,) ids from 1.
 
         Returns:
-            (K+1, h, w) float32 that sums to 1 over the channels.
+            of each (K+1, h, w) float32 that sums to 1 over the channels.
         """
-        config = self._config
-        channels = torch.tensor([0, *class_ids], device=self._device)
-        height, width = scaled_size(*image.shape[:2], long_side_px=config.long_side_px)
-        grid = working_size(-(-height // GRID_STRIDE), -(-width // GRID_STRIDE), len(channels))
-        total: Tensor | None = None
+        config, (height, width) = self._config, images[0].shape[:2]
+        present = sorted({class_id for ids in class_ids for class_id in ids})
+        channels = torch.tensor([0, *present], device=self._device)
+        # the classes of other images in the pass must not take part
+        own = [[0, *(1 + present.index(class_id) for class_id in ids)] for ids in class_ids]
+        totals: list[Tensor] = []
         for scale in config.scales:
-            size = scaled_size(*image.shape[:2], long_side_px=config.long_side_px, scale=scale)
-            picture = as_tensor([resized(image, size)], self._device)
-            flipped = [picture, picture.flip(-1)] if config.flip else [picture]
+            size = scaled_size(height, width, long_side_px=config.long_side_px, scale=scale)
+            pictures = as_tensor([resized(image, size) for image in images], self._device)
+            flipped = [pictures, pictures.flip(-1)] if config.flip else [pictures]
             with torch.autocast(
                 self._device, dtype=torch.bfloat16, enabled=config.precision == "bfloat16", cache_enabled=False
             ):
                 logits = self._network.maps(torch.cat(flipped), channels).float()
-            scores = functional.interpolate(logits, size=grid, mode="bilinear", align_corners=False).softmax(dim=1)
-            if config.flip:
-                scores = torch.stack([scores[0], scores[1].flip(-1)])
-            mean = scores.mean(dim=0)
-            total = mean if total is None else total + mean
-        assert total is not None
-        probabilities: NDArray[np.float32] = (total / len(config.scales)).cpu().numpy()
-        return probabilities
+            views = torch.split(logits, len(images))
+            means = [
+                self._mean([view[index][own[index]] for view in views], (height, width)) for index in range(len(images))
+            ]
+            totals = [total + mean for total, mean in zip(totals, means, strict=True)] if totals else means
+        return [(total / len(config.scales)).cpu().numpy() for total in totals]
+
+    def _mean(self, views: list[Tensor], shape: tuple[int, int]) -> Tensor:
+        """(K+1, h, w) probabilities from the logits (K+1, h', w') of an image of a shape, and of its mirror image."""
+        height, width = scaled_size(*shape, long_side_px=self._config.long_side_px)
+        grid = working_size(-(-height // GRID_STRIDE), -(-width // GRID_STRIDE), len(views[0]))
+        scores = functional.interpolate(torch.stack(views), size=grid, mode="bilinear", align_corners=False)
+        plain, *mirrored = scores.softmax(dim=1)
+        return torch.stack([plain, *(one.flip(-1) for one in mirrored)]).mean(dim=0)

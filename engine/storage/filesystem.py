@@ -103,7 +103,9 @@ def open_filesystem(location: str) -> tuple[Any, str]:
     """The pyarrow filesystem of ``location`` and the path inside it.
 
     Raises:
-        StorageError: the scheme is neither ``s3://`` nor ``file://``, the bucket has no name, or holds a password.
+        StorageError: the scheme is neither ``s3://`` nor ``file://``, the bucket has no name, or holds a password, or
+            a part of the key is empty.
+        OSError: as :func:`engine.storage.retries.retry`, where AWS has to be asked for a bucket's region.
     """
     location = absolute(location)
     scheme = _SCHEME.match(location)
@@ -117,6 +119,8 @@ def open_filesystem(location: str) -> tuple[Any, str]:
         raise StorageError(f"'{location}' cannot be opened; allowed: a local path or a URI s3://bucket/key")
     if not bucket:
         raise StorageError(f"'{location}' names no bucket; allowed: s3://bucket/key")
+    if "//" in path.rstrip("/"):
+        raise StorageError(f"'{location}' has an empty part between two slashes; allowed: s3://bucket/folder/name")
     # a client that was made before a fork waits half a minute for connections that the child does not have
     return _s3(bucket, tuple(os.environ.get(name, "") for name in _S3_VARIABLES), os.getpid()), path
 
@@ -126,13 +130,18 @@ def _s3(bucket: str, variables: tuple[str, ...], process: int) -> Any:
     value = dict(zip(_S3_VARIABLES, variables, strict=True))
     endpoint = value["AWS_ENDPOINT_URL_S3"] or value["AWS_ENDPOINT_URL"]
     region = value["AWS_REGION"] or value["AWS_DEFAULT_REGION"]
-    options: dict[str, Any] = {"connect_timeout": _CONNECT_TIMEOUT_S, "request_timeout": _REQUEST_TIMEOUT_S}
+    options: dict[str, Any] = {
+        "connect_timeout": _CONNECT_TIMEOUT_S,
+        "request_timeout": _REQUEST_TIMEOUT_S,
+        # one PUT for a small object, and parts that only their completion makes visible for a large one
+        "allow_delayed_open": True,
+    }
     if endpoint:
         scheme = _SCHEME.match(endpoint)
         options["scheme"] = scheme.group(1) if scheme else "https"
         options["endpoint_override"] = (endpoint[scheme.end() :] if scheme else endpoint).rstrip("/")
     elif not region:
-        region = pafs.resolve_s3_region(bucket)
+        region = retry(lambda: pafs.resolve_s3_region(bucket), f"s3://{bucket}")
     if value["AWS_ACCESS_KEY_ID"] and value["AWS_SECRET_ACCESS_KEY"]:
         options["access_key"] = value["AWS_ACCESS_KEY_ID"]
         options["secret_key"] = value["AWS_SECRET_ACCESS_KEY"]
@@ -207,7 +216,6 @@ def write_bytes(location: str, data: bytes, *, patience_s: float | None = None) 
         return
 
     def put() -> None:
-        # delayed open: one PUT for a small object, and parts that only their completion makes visible for a large one
         with filesystem.open_output_stream(path, buffer_size=None) as file:
             file.write(data)
 
@@ -330,7 +338,7 @@ def check_writable(location: str) -> None:
     Raises:
         OutputError: that is not possible; the sentence says why.
     """
-    probe = join(location, f".tag2mask-probe-{uuid.uuid4().hex}")
+    probe = join(location, f".tag2mask-probe-{uuid.uuid4().hex}.tmp")  # an ending that a later claim passes over
     try:
         filesystem, path = open_filesystem(location)
         bucket = path.partition("/")[0]
@@ -384,6 +392,8 @@ def check_store(location: str) -> None:
         filesystem, path = open_filesystem(location)
     except StorageError:
         return
+    except OSError as error:
+        raise StoreUnavailableError(str(error)) from error
     if isinstance(filesystem, pafs.LocalFileSystem):
         return
     bucket = path.partition("/")[0]

@@ -59,6 +59,8 @@ class Manifest:
     """What the paths of images are relative to."""
     allow_outside: bool
     """Whether local images that do not lie below that folder are read too."""
+    needs_tags: bool = True
+    """Whether a tag that is no class is an error of its row; without it such a row counts as one without tags."""
 
     @property
     def num_shards(self) -> int:
@@ -101,6 +103,8 @@ def _whole_rows(table: pa.Table, manifest: Manifest) -> Batch:
     batch: Batch = {name: table.column(name).to_pylist() for name in SCHEMA.names}
     ids = {name: class_id for class_id, name in enumerate(manifest.class_names, start=1)}
     folder = manifest.source_folder
+    if not manifest.needs_tags:
+        batch["tags"] = [tags if ids.keys() >= set(tags) else [] for tags in batch["tags"]]
     class_ids: list[list[int]] = []
     errors: list[str | None] = []
     for image, uri, tags in zip(batch["image"], batch["uri"], batch["tags"], strict=True):
@@ -235,7 +239,7 @@ def freeze_manifest(
         rows_per_shard: images of a shard.
         class_names: the classes 1..C.
         allow_outside: take local images that are not below the manifest's folder too; without it they are error rows.
-        needs_tags: refuse a manifest that has none; without it they may be left out altogether.
+        needs_tags: refuse a manifest that has none; without it they may be left out, or be no classes.
 
     Raises:
         ManifestError: the manifest cannot be used, an image_id stands twice, or all images lie outside.
@@ -276,6 +280,7 @@ def freeze_manifest(
                 data_hash=data_hash,
                 source_folder=source.folder,
                 allow_outside=allow_outside,
+                needs_tags=needs_tags,
             )
             writer.add_key_value_metadata({_METADATA_KEY: _to_json(manifest)})
     except OSError as error:
@@ -324,6 +329,7 @@ def _to_json(manifest: Manifest) -> str:
             "data_hash": manifest.data_hash,
             "source_folder": manifest.source_folder,
             "allow_outside": manifest.allow_outside,
+            "needs_tags": manifest.needs_tags,
         }
     )
 
@@ -349,6 +355,7 @@ def open_manifest(folder: str) -> Manifest:
         # an older one holds every uri
         source_folder=values.get("source_folder", ""),
         allow_outside=values.get("allow_outside", "source_folder" not in values),
+        needs_tags=values.get("needs_tags", True),
     )
 
 

@@ -154,9 +154,8 @@ def _some_shards(folder: str) -> list[int]:
 
 
 def _with_file(location: str, use: Callable[[pq.ParquetFile], Any]) -> Any:
-    opened, path = filesystem.open_filesystem(location)
-
     def call() -> Any:
+        opened, path = filesystem.open_filesystem(location)
         # ParquetFile, not read_table: that would take a folder `key=value` for a column
         with opened.open_input_file(path) as source:
             file = pq.ParquetFile(source, pre_buffer=not isinstance(opened, pafs.LocalFileSystem))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from engine.errors import OutputError
@@ -52,10 +52,20 @@ class Tally:
         if time.monotonic() - self._saved_at >= SAVE_EVERY_S:
             self.save()
 
+    def errors_of(self, shard: int) -> Counter[str]:
+        """Images of a shard that failed, by stage; nothing where it is not committed."""
+        return self._errors.get(shard, Counter())
+
     def forget_errors(self) -> None:
         """Take the shards with errors as not done."""
-        self._errors = {shard: errors for shard, errors in self._errors.items() if not errors}
-        self.save()
+        self.forget([shard for shard, errors in self._errors.items() if errors])
+
+    def forget(self, shards: Collection[int]) -> None:
+        """Take shards as not done."""
+        if shards:
+            for shard in shards:
+                self._errors.pop(shard, None)
+            self.save()
 
     def save(self) -> None:
         """Write the tally.

@@ -20,6 +20,7 @@ from engine.records import decode_mask
 from engine.storage.filesystem import absolute, exists, join, list_names, name_of, parent, read_bytes, stem
 from engine.storage.run_record import RECORD_NAME, read_json
 from engine.storage.shards import committed_shards, read_shard
+from engine.storage.sources.find import first_line
 
 EXPORTED, INDEX = "masks", "index.csv"
 """Folder of the PNGs of jobs.export, and beside it what says which name belongs to which image."""
@@ -85,8 +86,9 @@ class Truth:
         location = join(self._folder, name)
         try:
             mask = decode_mask(read_bytes(location))
-        except (OSError, SyntaxError, ValueError) as error:
-            raise StorageError(f"the true mask '{location}' cannot be read: {error}") from error
+        except Exception as error:
+            # Pillow's decoders raise anything, MemoryError included
+            raise StorageError(f"the true mask '{location}' cannot be read: {first_line(error)}") from error
         if mask.ndim != 2:
             raise StorageError(f"the true mask '{location}' is a colour picture; allowed: class ids, grey or a palette")
         return mask

@@ -90,9 +90,9 @@ def load_metadata(location: str) -> dict[str, str]:
         WeightsError: the file is missing or damaged.
     """
     file = weights_file(location)
-    opened, path = filesystem.open_filesystem(file)
 
     def read() -> bytes:
+        opened, path = filesystem.open_filesystem(file)
         with opened.open_input_file(path) as source:
             size = int.from_bytes(source.read(8), "little")
             return bytes(source.read(size)) if size <= _MOST_HEADER_BYTES else b""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,6 +16,7 @@ import engine
 from engine.config import Settings
 from engine.errors import ConfigError, WeightsError
 from engine.presets import preset
+from engine.records import encode_picture
 from tests.engine.stages.examples import CLASS_NAMES, picture, write_network
 
 
@@ -116,6 +118,23 @@ def test_image_that_cannot_be_labeled_costs_no_other(weights: dict[str, str], tm
     ]
     (alone,) = engine.label_images([good], [["cat"]], **weights, settings=_settings())
     assert np.array_equal(alone.mask, results[2].mask)
+
+
+def test_opened_image_that_is_damaged_costs_no_other(weights: dict[str, str]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3)).astype(np.uint8)
+    png = encode_picture(noise)
+    second = png.index(b"IDAT", png.index(b"IDAT") + 4)  # Pillow finds neither fault before it decodes
+    renamed = png[:second] + b"\0\0\0\0" + png[second + 4 :]
+    images = [Image.open(io.BytesIO(file)) for file in (renamed, png[: len(png) // 2])]
+    with pytest.raises(SyntaxError):
+        Image.open(io.BytesIO(renamed)).load()
+    results = engine.label_images([*images, picture(48, 64)], [["cat"]] * 3, **weights, settings=_settings())
+    assert [result.error and result.error.split(" (")[0] for result in results] == [
+        "decode: broken PNG file",
+        "decode: image file is truncated",
+        None,
+    ]
+    assert results[2].mask is not None
 
 
 def test_image_without_tags_is_all_background(weights: dict[str, str]) -> None:

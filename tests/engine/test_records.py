@@ -56,6 +56,18 @@ def test_mask_of_few_ids_keeps_their_numbers() -> None:
     np.testing.assert_array_equal(decode_mask(encode_mask(mask)), mask)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_mask_beyond_pillows_limit_comes_back_and_leaves_the_limit_alone(
+    dtype: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    mask = np.arange(20 * 20, dtype=np.uint16).reshape(20, 20).astype(dtype)
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(io.BytesIO(encode_mask(mask)))
+    np.testing.assert_array_equal(decode_mask(encode_mask(mask)), mask)
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
 def test_same_mask_gives_the_same_bytes() -> None:
     mask = np.eye(9, dtype=np.uint8)
     assert encode_mask(mask) == encode_mask(mask.copy())

@@ -5,23 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
 import ray
+import ray.train
 import torch
 
 from engine.cluster import Cluster, connected
-from engine.config import AffinityConfig, ResourceConfig, TrainingConfig
-from engine.errors import ConfigError
+from engine.config import AffinityConfig, CamConfig, ResourceConfig, TrainingConfig
+from engine.errors import ConfigError, StorageError, TooManyErrors
 from engine.fitting.events import TrainingEvent, TrainingProgress, TrainingStarted, TrainingValidated
 from engine.objectives import Objective
 from engine.ops.affinity import label_planes
 from engine.records import encode_mask
 from engine.stages.sample_order import is_held_out
 from engine.stages.samples import LoadSamples, SampleSource
-from engine.training import Trained, _check_room, _forwarded, _Mailbox, fit
+from engine.training import Trained, _check_room, _forwarded, _in_plain_words, _Mailbox, fit
 from tests.engine.stages.examples import CLASS_NAMES, network_config, picture, png, write_samples
 
 OBJECTIVE = cast(AffinityConfig, network_config("affinity"))
@@ -203,6 +205,41 @@ def test_training_whose_loss_is_no_number_any_more_ends_with_its_rates_and_keeps
     wild = replace(CONFIG, learning_rate=1e30, head_learning_rate=1e30, clip_norm=1e30)
     with pytest.raises(ConfigError, match=r"head-learning-rate 1e\+30, with which the loss is no number any more"):
         fitted("wild", num_workers=2, config=wild)
+
+
+def test_images_that_are_gone_are_one_sentence(source: SampleSource, tmp_path: Path, ray_session: None) -> None:
+    pictures = [png(picture(64, 72, number)) for number in range(3)]
+    gone = write_samples(tmp_path, pictures)
+    for image in tmp_path.glob("*.png"):
+        image.unlink()
+    resources = ResourceConfig(max_loader_actors=1, training_threads=1, max_worker_failures=0)
+    objective = Objective.of(cast(CamConfig, network_config("cam")), CLASS_NAMES)
+    with (
+        connected(resources) as cluster,
+        pytest.raises(TooManyErrors, match=r"^training: 20 images in a row .* the last: '.*\.png' does not exist$"),
+    ):
+        fit(
+            objective,
+            gone,
+            CONFIG,
+            resources,
+            cluster,
+            folder=str(tmp_path / "training"),
+            name="gone",
+            on_event=lambda _: None,
+        )
+
+
+def test_what_a_worker_met_is_told_in_plain_words() -> None:
+    error = ray.train.TrainingFailedError(
+        "Training failed due to worker errors:\n[Rank 0 Error Snippet]:\n  File 'x.py', line 3\n"
+        "engine.errors.StoreUnavailableError: 's3://bucket/a.jpg' failed: SLOW_DOWN\n\n"
+    )
+    told = _in_plain_words(error)
+    assert isinstance(told, StorageError)
+    assert str(told).startswith("'s3://bucket/a.jpg' failed: SLOW_DOWN; what was trained stays")
+    other = ray.train.TrainingFailedError("ZeroDivisionError: division by zero")
+    assert _in_plain_words(other) is other
 
 
 def _step(step: int) -> dict[str, np.ndarray]:

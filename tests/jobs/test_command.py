@@ -181,6 +181,22 @@ def test_value_of_a_config_file_that_is_not_allowed_is_said_with_the_file(
     assert "old.json" in capsys.readouterr().err
 
 
+def test_file_that_cannot_be_written_is_one_line_too(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(_: Label) -> dict[str, Any]:
+        raise OSError(28, "'/out/table.parquet' cannot be written (No space left on device)")
+
+    assert main(Label, fail, LABEL) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("error: ")
+    assert "'/out/table.parquet' cannot be written (No space left on device)" in said
+
+    def leave(_: Label) -> dict[str, Any]:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        main(Label, leave, LABEL)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Nap:
     """A job of no work."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import uuid
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ import pytest
 from pycocotools.coco import COCO
 
 from engine.errors import ConfigError, OutputError, TooManyErrors
-from engine.records import decode_mask
+from engine.records import decode_mask, encode_mask, mask_schema, shard_table
 from engine.storage.filesystem import read_bytes
 from engine.storage.images import image_size
 from engine.storage.run_record import read_json
+from engine.storage.shards import read_shard, write_shard
 from jobs import export
 from jobs.command import main, parse
+from jobs.export import _mended
 from tests.engine.export.examples import IDS, ring, upload_labeled_folder, write_labeled_folder
 from tests.s3_server import S3Server
 
@@ -60,6 +63,24 @@ def test_images_without_a_good_mask_are_left_out_and_counted(folder: Path, tmp_p
     assert _run(*options)["exported"] == 3
     assert (out / "classes.txt").read_text() == "cat\ndog\ncow\n"
 
+    # nor does it miss a mask that was mended since
+    mended = tmp_path / "mended"
+    shutil.copytree(folder, mended)
+    place = next(shard for shard in range(3) if IDS.index("photos/broken.jpg") // 2 == shard)
+    rows = read_shard(str(mended / "masks"), place).to_pylist()
+    for row in rows:
+        row |= {
+            "height": 40,
+            "width": 60,
+            "error": None,
+            "mask": row["mask"] or {"bytes": encode_mask(ring(class_id=1))},
+        }
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    columns["mask"] = [mask["bytes"] for mask in columns["mask"]]
+    assert _mended(str(out / ".tag2mask" / "export"), str(folder / "masks")) == []
+    write_shard(str(mended / "masks"), place, shard_table(columns, mask_schema(keep_stages=False, metadata={})))
+    assert _mended(str(out / ".tag2mask" / "export"), str(mended / "masks")) == [place]
+
     with pytest.raises(OutputError, match=r"settings\.format"):
         _run(*_options(folder, out, "--format", "voc"))
     (out / "mine.txt").write_text("keep me")
@@ -80,7 +101,7 @@ def test_images_without_a_good_mask_are_left_out_and_counted(folder: Path, tmp_p
     assert not (out / "masks").exists()
     assert not (out / "classes.txt").exists()
     assert (out / "mine.txt").read_text() == "keep me"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mended", "out"]
 
 
 @pytest.mark.slow

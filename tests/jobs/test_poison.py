@@ -73,7 +73,9 @@ def _stages(weights: dict[str, str], which: str) -> list[tuple[str, Any]]:
     mask = MakeMask(SETTINGS.crf, SETTINGS.walk, num_classes=3, max_pixels=MAX_PIXELS, keep_stages=False)
     if which == "segment":
         sight = SETTINGS.cam.inference
-        network = Segment(weights["segmentation"], sight, device="cpu", max_pixels=MAX_PIXELS, use_tags=True)
+        network = Segment(
+            weights["segmentation"], sight, device="cpu", images_per_pass=2, max_pixels=MAX_PIXELS, use_tags=True
+        )
         return [("segment", network), ("crf", mask)]
     if which == "seed":
         return [cam, ("seed", MakeSeed(SETTINGS.seed, num_classes=3, max_pixels=MAX_PIXELS))]

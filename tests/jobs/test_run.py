@@ -14,6 +14,7 @@ import pytest
 from engine.errors import ConfigError, OutputError, StorageError, UserError
 from engine.storage.weights import weights_hash
 from jobs import report, run
+from jobs.command import parse
 from jobs.stages import stages_of
 from tests.jobs.conftest import Chain
 from tests.jobs.small_runs import NUM_SCENES
@@ -191,6 +192,26 @@ def test_mistake_in_a_later_network_is_said_before_the_first_is_trained(
     with pytest.raises(UserError, match=words):
         run.run(replace(config, out=str(tmp_path / "out"), **wrong))
     assert not (tmp_path / "out" / "cam").exists()
+
+
+@pytest.mark.parametrize("preset", ["paper", "tiny"])
+def test_record_of_a_run_gives_the_same_run_again_whatever_the_preset(preset: str, tmp_path: Path) -> None:
+    needed = ["--data", "m.csv", "--out", "out"]
+    more = ["--preset", preset, "--min-confidence", ".5", "--val-fraction", "0.1", "--walk.beta", "7"]
+    first = parse(run.Run, [*needed, *more])
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(run._record(first)))
+    again = parse(run.Run, [*needed, "--config", str(path)])
+    assert run._record(again)["settings"] == run._record(first)["settings"]
+    assert run._shares_backbone(again) == run._shares_backbone(first) == (preset == "tiny")  # as the paper
+    for name in ("num_rounds", "last_num_epochs", "min_confidence", "val_fraction"):
+        assert getattr(again, name) == getattr(first, name)
+    assert parse(run.Run, [*needed, "--config", str(path), "--rounds", "3"]).num_rounds == 3
+    record = json.loads(path.read_text())
+    record["options"]["rounds"] = "many"
+    path.write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match=r"options\.rounds is 'many'"):
+        parse(run.Run, [*needed, "--config", str(path)])
 
 
 def test_truth_that_does_not_exist_is_said_before_the_training(config: run.Run, tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """WebDataset tars, as img2dataset writes them: members of one sample share their name up to the first dot.
 
-The picture is the member that ends with one of :data:`PICTURES`; the tags are the entry ``tags`` of the ``.json`` (a
-list, or names separated by ``;``), else the names in the ``.txt``, separated by ``;`` or line breaks. Only headers and
-these small members are read; of a picture, where it lies.
+They stand one after the other. The picture is the member whose rest of the name is one of :data:`PICTURES`; the tags
+are the entry ``tags`` of the ``.json`` (a list, or names separated by ``;``), else the names in the ``.txt``, separated
+by ``;`` or line breaks. A picture all alone has no tags. Where tags are not needed none are read, of the ``.json`` only
+the ``image_id``. Only headers and these small members are read; of a picture, where it lies.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -67,14 +68,39 @@ class _Window:
         return self.data[offset - self.start : offset - self.start + size]
 
 
+@dataclass(slots=True)
+class _Reader:
+    """The window as the file that tarfile wants; by itself it would ask for every header alone."""
+
+    window: _Window
+    total: int
+    position: int
+
+    def tell(self) -> int:
+        return self.position
+
+    def seek(self, position: int) -> None:
+        self.position = position
+
+    def read(self, size: int) -> bytes:
+        # a damaged header may name a size that no memory holds
+        size = min(size, self.total - self.position)
+        data = self.window.read(self.position, size) if size > 0 else b""
+        self.position += len(data)
+        return data
+
+
 def iter_tars(source: Source, *, needs_tags: bool) -> Iterator[pa.Table]:
     """The rows of all tars, a table of :data:`engine.storage.sources.rows.SCHEMA` for each.
 
     Args:
-        needs_tags: whether a ``.json`` that says nothing of tags is a mistake.
+        needs_tags: whether a label must say the tags. Then a ``.json`` that says nothing of them is a mistake, and so
+            is a picture with other members but neither ``.json`` nor ``.txt``, or with one that does not stand beside
+            it.
 
     Raises:
-        ManifestError: a tar is damaged, or a sample's tags cannot be read.
+        ManifestError: a tar is damaged, a sample's tags cannot be read or do not stand beside its picture, or a picture
+            is none by the rule, for its name has two dots.
         OSError: a file cannot be read.
     """
     index = _index(source, needs_tags)
@@ -100,31 +126,90 @@ def _index(source: Source, needs_tags: bool) -> Any:
 
 
 def _rows(source: Source, location: str, needs_tags: bool) -> pa.Table:
-    columns: dict[str, list[Any]] = {"image_id": [], "image": [], "uri": [], "tags": []}
-    name = source.name_of(location)
     where = f"--data '{location}'"
-
-    def walk() -> None:
-        for values in columns.values():
-            values.clear()
-        opened, _ = filesystem.open_filesystem(location)
-        local = isinstance(opened, pafs.LocalFileSystem)
-        lengths = (_NEAR_BYTES, _NEAR_BYTES) if local else (_FAR_BYTES, _LONGEST_BYTES)
-        with open_source_file(location) as file:
-            window = _Window(file, *lengths)
-            for _, members in groupby(_members(window, file, where), key=lambda member: _split(member.name)[0]):
-                by_kind = {_split(member.name)[1]: member for member in members}
-                picture = next((by_kind[kind] for kind in PICTURES if kind in by_kind), None)
-                if picture is None:
-                    continue
-                image_id, tags = _tags(window, by_kind, where, needs_tags)
-                columns["image_id"].append(image_id)
-                columns["image"].append(f"{name}/{picture.name}")
-                columns["uri"].append(tar_uri(location, picture.offset, picture.size))
-                columns["tags"].append(tags)
-
-    retry(walk, location)
+    columns = retry(lambda: _columns(location, source.name_of(location), where, needs_tags), location)
     return checked_rows(columns, where, 0)
+
+
+def _columns(location: str, name: str, where: str, needs_tags: bool) -> dict[str, list[Any]]:
+    """The pictures of a tar, as :func:`checked_rows` takes them.
+
+    Args:
+        name: what the tar is called in their names.
+        where: the tar, for the error's sentence.
+    """
+    columns: dict[str, list[Any]] = {"image_id": [], "image": [], "uri": [], "tags": []}
+    tagged_by: list[str] = []
+    apart: dict[str, _Member] = {}
+    opened, _ = filesystem.open_filesystem(location)
+    local = isinstance(opened, pafs.LocalFileSystem)
+    lengths = (_NEAR_BYTES, _NEAR_BYTES) if local else (_FAR_BYTES, _LONGEST_BYTES)
+    with open_source_file(location) as file:
+        window = _Window(file, *lengths)
+        some = (member for member in _members(window, file, where) if not _is_of_macos(member.name))
+        for key, members in groupby(some, key=lambda member: _split(member.name)[0]):
+            by_kind = {_split(member.name)[1]: member for member in members}
+            picture = next((by_kind[kind] for kind in PICTURES if kind in by_kind), None)
+            if picture is None:
+                _check_no_picture(by_kind, where)
+                label = _label(by_kind) if needs_tags else None
+                if label is not None and ("json" in by_kind or key not in apart):
+                    apart[key] = label
+                continue
+            image_id, tags = _tags(window, by_kind, where, needs_tags)
+            columns["image_id"].append(image_id)
+            columns["image"].append(f"{name}/{picture.name}")
+            columns["uri"].append(tar_uri(location, picture.offset, picture.size))
+            columns["tags"].append(tags)
+            tagged_by.append(next((kind for kind in ("json", "txt") if kind in by_kind), ""))
+    if apart:
+        pictures = (image.removeprefix(f"{name}/") for image in columns["image"])
+        _check_together(pictures, tagged_by, apart, where)
+    return columns
+
+
+def _check_no_picture(members: dict[str, _Member], where: str) -> None:
+    """A picture whose name has a dot too many must not vanish."""
+    hidden = next((member for kind, member in members.items() if _is_picture(kind)), None)
+    if hidden is not None:
+        raise ManifestError(
+            f"{where}: the picture '{hidden.name}' has more than one dot in its name, and no picture of its sample "
+            "stands beside it; a sample's name ends at the first dot, so names may have one dot only"
+        )
+
+
+def _check_together(pictures: Iterable[str], tagged_by: list[str], apart: dict[str, _Member], where: str) -> None:
+    """No picture has its tags elsewhere in the tar.
+
+    Args:
+        pictures: names of the members.
+        tagged_by: of each, what stands beside it and gives its tags: json, txt or nothing.
+        apart: by sample, the label that stands without a picture, a .json before others.
+    """
+    for name, kind in zip(pictures, tagged_by, strict=True):
+        label = apart.get(_split(name)[0])
+        # beside a .json nothing else counts, and beside a .txt only the .json would
+        if label is not None and (not kind or (kind == "txt" and _split(label.name)[1] == "json")):
+            raise ManifestError(
+                f"{where}: '{name}' and '{label.name}' are of one sample but do not stand together; "
+                "the members of a sample must stand one after the other, as tar --sort=name writes them"
+            )
+
+
+def _is_of_macos(name: str) -> bool:
+    """Whether a member is what tar on a Mac puts beside a file, and so between the members of a sample."""
+    return name.rpartition("/")[2].startswith("._")
+
+
+def _is_picture(kind: str) -> bool:
+    """Whether a member's last ending is a picture's: ``seg.png``, which a sample may have beside its picture, too."""
+    return kind.rpartition(".")[2] in PICTURES
+
+
+def _label(members: dict[str, _Member]) -> _Member | None:
+    """What may say something of a sample's picture: the .json, else the .txt, else another member."""
+    kinds = [kind for kind in ("json", "txt", *members) if kind in members and kind and not _is_picture(kind)]
+    return members[kinds[0]] if kinds else None
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -153,11 +238,19 @@ def _tags(window: _Window, members: dict[str, _Member], where: str, needs_tags: 
         if "txt" not in members and needs_tags:
             raise ManifestError(f"{where}: '{member.name}' has no entry 'tags', and there is no .txt beside it")
     if "txt" not in members:
+        label = _label(members)
+        if label is not None and needs_tags:
+            raise ManifestError(
+                f"{where}: '{label.name}' says no tags, and there is neither a .json with an entry 'tags' nor a .txt "
+                "beside it; one of them is needed"
+            )
         return image_id, []
     member = members["txt"]
     try:
         text = window.read(member.offset, member.size).decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        if not needs_tags:
+            return image_id, []
         raise ManifestError(f"{where}: '{member.name}' is not UTF-8 text") from error
     return image_id, ";".join(text.splitlines())
 
@@ -165,8 +258,8 @@ def _tags(window: _Window, members: dict[str, _Member], where: str, needs_tags: 
 def _members(window: _Window, file: Any, where: str) -> Iterator[_Member]:
     """The files in a tar, from their headers.
 
-    Plain headers, which is what WebDataset's writers leave, are read here, some ten times as fast as by tarfile; an
-    archive with others is left to tarfile.
+    Plain headers, which is what most of WebDataset's writers leave, are read here, some ten times as fast as by
+    tarfile; from the first other one on (of PAX or GNU's long names) it is tarfile that reads, through the window.
     """
     total = file.size()
     offset = 0
@@ -181,7 +274,7 @@ def _members(window: _Window, file: Any, where: str) -> Iterator[_Member]:
             size = checksum = -1
         kind = header[156:157]
         if checksum != sum(header) - sum(header[148:156]) + 256 or kind not in b"05" or header[257:262] != b"ustar":
-            yield from _members_by_tarfile(file, offset, where)
+            yield from _members_by_tarfile(_Reader(window, total, offset), where)
             return
         start = offset + _BLOCK
         if start + size > total:
@@ -195,13 +288,18 @@ def _members(window: _Window, file: Any, where: str) -> Iterator[_Member]:
         raise ManifestError(f"{where} is cut off at byte {total}, in the middle of a header")
 
 
-def _members_by_tarfile(file: Any, offset: int, where: str) -> Iterator[_Member]:
-    file.seek(offset)
+def _members_by_tarfile(reader: Any, where: str) -> Iterator[_Member]:
     try:
-        with tarfile.open(fileobj=file, mode="r:") as archive:
+        with tarfile.open(fileobj=reader, mode="r:") as archive:
             for member in archive:
                 if member.isreg():
                     yield _Member(member.name, member.offset_data, member.size)
                 archive.members = []  # type: ignore[attr-defined] # else it keeps them all
+            reader.seek(archive.offset)
+            rest = reader.read(_BLOCK)
+            if any(rest):  # after the first member tarfile takes a damaged header for the end
+                if len(rest) < _BLOCK:
+                    raise ManifestError(f"{where} is cut off at byte {reader.total}, in the middle of a header")
+                raise ManifestError(f"{where} is damaged at byte {archive.offset}: no member starts there")
     except tarfile.TarError as error:
         raise ManifestError(f"{where} is not a readable tar: {first_line(error)}") from error

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from engine.imports.folders import read_folders
 from engine.storage.class_names import read_class_names
+from engine.storage.filesystem import write_bytes
 from engine.storage.manifest import iter_manifest
 from jobs.command import main
 from tests.engine.export.examples import CLASS_NAMES, Labeled, export, jpeg, ring
+from tests.s3_server import S3Server
 
 job: Any = importlib.import_module("jobs.import")
 
@@ -47,8 +51,8 @@ def _items() -> list[Labeled]:
 
 
 def test_source_without_an_image_leaves_no_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "photos" / "dog").mkdir(parents=True)
-    arguments = ["--source", str(tmp_path / "photos"), "--format", "folders", "--out", str(tmp_path / "out")]
+    (tmp_path / "none.json").write_text('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "dog"}]}')
+    arguments = ["--source", str(tmp_path / "none.json"), "--format", "coco", "--out", str(tmp_path / "out")]
     assert main(job.Import, job.run, arguments) == 2
     assert capsys.readouterr().err == "error: --source holds no image of this format; nothing was written\n"
     assert not (tmp_path / "out" / "manifest.csv").exists()
@@ -119,6 +123,95 @@ def test_class_folders_tag_their_images(tmp_path: Path, capsys: pytest.CaptureFi
     assert "--allow-outside" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("file_uri", [False, True])
+def test_images_at_any_depth_belong_to_the_uppermost_folder(file_uri: bool, tmp_path: Path) -> None:
+    names = (
+        "dog/2.jpg",
+        "dog/10.pgm",
+        "dog/sub/2.jpg",
+        "dog/sub/.hidden/3.jpg",
+        "dog/sub/deep/1.PPM",
+        "cat/only/1.jpg",
+    )
+    for name in names:
+        path = tmp_path / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(jpeg(4, 4))
+    source = f"file://{tmp_path}/data" if file_uri else f"{tmp_path}/data/"
+    found = read_folders(source, images="", out="")
+    assert found.class_names == ("cat", "dog")
+    listed = list(found.images)
+    assert [(one.image_id, one.tags) for one in listed] == [
+        ("cat/only/1.jpg", ("cat",)),
+        ("dog/10.pgm", ("dog",)),
+        ("dog/2.jpg", ("dog",)),
+        ("dog/sub/2.jpg", ("dog",)),
+        ("dog/sub/deep/1.PPM", ("dog",)),
+    ]
+    assert all(one.location == f"{source.rstrip('/')}/{one.image_id}" for one in listed)
+    assert all(Path(one.location.removeprefix("file://")).is_file() for one in listed)
+
+
+@pytest.mark.s3
+def test_images_at_any_depth_of_a_bucket_are_found(s3: S3Server) -> None:
+    bucket = s3.make_bucket(f"import-{uuid.uuid4().hex[:12]}")
+    for name in ("photos/dog/sub dir/2.jpg", "photos/dog/1.jpg", "photos/cat/a#b/c/1.png", "photos/list.txt"):
+        write_bytes(f"{bucket}/{name}", b"x")
+    found = read_folders(f"{bucket}/photos/", images="", out="")
+    assert [(one.image_id, one.location) for one in found.images] == [
+        (name, f"{bucket}/photos/{name}") for name in ("cat/a#b/c/1.png", "dog/1.jpg", "dog/sub dir/2.jpg")
+    ]
+
+
+def test_class_folders_without_an_image_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("dog/1.jpg", "cat/sub/notes.txt", "runs/mine/run.json"):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(jpeg(4, 4))
+    arguments = ["--source", str(tmp_path / "photos"), "--format", "folders", "--out", str(tmp_path / "out")]
+    assert main(job.Import, job.run, arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "holds folders without an image (2: 'cat', 'runs')" in line
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_links_of_class_folders_are_followed_but_not_round_in_circles(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "1.jpg").write_bytes(jpeg(4, 4))
+    (tmp_path / "photos" / "dog").mkdir(parents=True)
+    (tmp_path / "photos" / "dog" / "more").symlink_to(tmp_path / "elsewhere")
+    rows, _ = _import(tmp_path / "photos", "folders", tmp_path / "out")
+    assert list(rows) == ["dog/more/1.jpg"]
+    (tmp_path / "photos" / "dog" / "round").symlink_to(tmp_path / "photos")
+    arguments = ["--source", str(tmp_path / "photos"), "--format", "folders", "--out", str(tmp_path / "again")]
+    assert main(job.Import, job.run, arguments) == 2
+    assert "dog/round' is a link to a folder above it" in capsys.readouterr().err
+
+
+def test_coco_names_that_are_uris_absolute_paths_or_numbers(tmp_path: Path) -> None:
+    values = {
+        "images": [
+            {"id": 1, "file_name": "s3://bucket/a b.jpg"},
+            {"id": 2, "file_name": "/data/b.jpg"},
+            {"id": 3, "file_name": "sub/c.jpg"},
+            {"id": 4, "file_name": 17},
+        ],
+        "annotations": [{"image_id": 1, "category_id": 2}, {"image_id": 1, "category_id": 1}],
+        "categories": [{"id": 2, "name": "dog"}, {"id": 1, "name": 1}],
+    }
+    (tmp_path / "instances.json").write_text(json.dumps(values))
+    rows, names = _import(tmp_path / "instances.json", "coco", tmp_path)
+    assert names == ["1", "dog"]
+    assert rows == {
+        "s3://bucket/a b.jpg": ("s3://bucket/a b.jpg", ["1", "dog"]),
+        "/data/b.jpg": ("/data/b.jpg", []),
+        "sub/c.jpg": (str(tmp_path / "sub" / "c.jpg"), []),
+        "17": (str(tmp_path / "17"), []),
+    }
+
+
 @pytest.mark.parametrize("several", [False, True])
 def test_parquet_that_datasets_wrote_becomes_files_and_names(several: bool, tmp_path: Path) -> None:
     import datasets
@@ -169,12 +262,57 @@ def test_labels_of_parquet_that_are_none_or_no_class(tmp_path: Path, capsys: pyt
     assert not (tmp_path / "manifest.csv").exists()
 
 
-def test_name_that_is_not_utf_8_is_the_users_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("metadata", ['{"info": null}', '{"info": {"features": null}}', "null", "[]", "{"])
+def test_parquet_whose_metadata_name_no_features_is_read_by_the_names_of_its_columns(
+    metadata: str, tmp_path: Path
+) -> None:
+    table = pa.table({"image": ["a.jpg", "b.jpg"], "label": ["dog", "cat"]})
+    pq.write_table(table.replace_schema_metadata({"huggingface": metadata}), tmp_path / "train.parquet")
+    rows, names = _import(tmp_path / "train.parquet", "parquet", tmp_path)
+    assert names == ["cat", "dog"]
+    assert [tags for _, tags in rows.values()] == [["dog"], ["cat"]]
+
+
+def test_classes_or_manifest_that_cannot_be_read_or_written_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "photos" / "dog").mkdir(parents=True)
-    Path(os.fsdecode(bytes(tmp_path / "photos" / "dog") + b"/caf\xe9.jpg")).write_bytes(jpeg(4, 4))
-    arguments = ["--source", str(tmp_path / "photos"), "--format", "folders", "--out", str(tmp_path / "out")]
+    (tmp_path / "photos" / "dog" / "1.jpg").write_bytes(jpeg(4, 4))
+    out = tmp_path / "out"
+    (out / "classes.txt").mkdir(parents=True)
+    arguments = ["--source", str(tmp_path / "photos"), "--format", "folders", "--out", str(out)]
     assert main(job.Import, job.run, arguments) == 2
-    assert capsys.readouterr().err.startswith("error: --source: ")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"error: --out: '{out}/classes.txt' is a folder or a device, not a file"
+    assert main(job.Import, job.run, [*arguments, "--overwrite"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "classes.txt' cannot be written (Is a directory)" in line
+
+    def no_answer(location: str) -> bool:
+        raise OSError(f"'{location}' failed: SLOW_DOWN")
+
+    monkeypatch.setattr(job, "exists", no_answer)
+    assert main(job.Import, job.run, arguments) == 2
+    assert capsys.readouterr().err == f"error: --out: '{out}/manifest.csv' failed: SLOW_DOWN\n"
+
+
+def test_name_that_is_not_utf_8_is_the_users_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for source, name in ("images", b"dog/caf\xe9.jpg"), ("classes", b"caf\xe9/1.jpg"):
+        path = Path(os.fsdecode(bytes(tmp_path / source) + b"/" + name))
+        path.parent.mkdir(parents=True)
+        path.write_bytes(jpeg(4, 4))
+        (tmp_path / f"{source}-out").mkdir()
+        (tmp_path / f"{source}-out" / "classes.txt").write_text("dog\n")
+        arguments = [
+            "--source",
+            str(tmp_path / source),
+            "--format",
+            "folders",
+            "--out",
+            str(tmp_path / f"{source}-out"),
+        ]
+        assert main(job.Import, job.run, arguments) == 2
+        assert capsys.readouterr().err.startswith("error: --")
 
 
 @pytest.mark.parametrize(
@@ -202,7 +340,10 @@ def test_broken_json_and_manifests_that_are_there_are_the_users_mistake(
 ) -> None:
     source = tmp_path / "instances.json"
     arguments = ["--source", str(source), "--format", "coco", "--out", str(tmp_path)]
-    for text in ("{", "[]", '{"images": []}', '{"images": [{}], "annotations": [], "categories": []}'):
+    for text in (
+        *("{", "[]", '{"images": []}', '{"images": [{}], "annotations": [], "categories": []}'),
+        '{"images": [], "annotations": [], "categories": [{"id": 1, "name": null}]}',
+    ):
         source.write_text(text)
         assert main(job.Import, job.run, arguments) == 2
         assert "is not a COCO instances file" in capsys.readouterr().err

@@ -96,7 +96,7 @@ def test_image_above_the_bound_has_a_mask_of_its_own_size(
 @pytest.mark.usefixtures("little_memory")
 def test_segmented_image_above_the_bound_has_a_mask_of_its_own_size(segmentation_weights: str) -> None:
     sight = replace(preset("tiny").segmentation.inference, long_side_px=64)
-    stage = Segment(segmentation_weights, sight, device="cpu", max_pixels=MAX_PIXELS, use_tags=False)
+    stage = Segment(segmentation_weights, sight, device="cpu", images_per_pass=1, max_pixels=MAX_PIXELS, use_tags=False)
     mask = MakeMask(preset("tiny").crf, num_classes=3, max_pixels=MAX_PIXELS, keep_stages=False)
     out = mask(stage(rows([png(picture(60, 80))], [[1]])))
     assert decode_mask(out["mask"][0]).shape == (60, 80)

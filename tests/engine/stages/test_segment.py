@@ -23,8 +23,10 @@ CONFIG = InferenceConfig(long_side_px=96, scales=(1.0, 0.5), flip=True)
 SIZES = [(60, 90), (91, 63), (40, 40)]
 
 
-def _stage(weights: str, *, use_tags: bool = False, config: InferenceConfig = CONFIG) -> Segment:
-    return Segment(weights, config, device="cpu", max_pixels=MAX_PIXELS, use_tags=use_tags)
+def _stage(weights: str, *, use_tags: bool = False, images_per_pass: int = 1) -> Segment:
+    return Segment(
+        weights, CONFIG, device="cpu", images_per_pass=images_per_pass, max_pixels=MAX_PIXELS, use_tags=use_tags
+    )
 
 
 def _masked(batch: Batch, num_iterations: int = 0) -> Batch:
@@ -63,7 +65,7 @@ def test_probabilities_are_the_mean_over_scales_and_mirror_images(segmentation_w
             logits = functional.interpolate(logits, size=(16, 24), mode="bilinear", align_corners=False)
             scores = logits[0, [0, 1, 3]].softmax(dim=0)
             parts.append(scores.flip(-1) if mirrored else scores)
-    found = _stage(segmentation_weights).probabilities(image, [1, 3])
+    (found,) = _stage(segmentation_weights).probabilities([image], [[1, 3]])
     assert found.shape == (3, 16, 24)
     np.testing.assert_allclose(found, torch.stack(parts).mean(dim=0).numpy(), atol=1e-4)
     np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-5)
@@ -83,7 +85,7 @@ def test_maps_are_of_the_classes_that_win_and_give_the_mask_of_all_classes(segme
     out = stage(rows(_encoded(), [[1], [], [2, 3]]))
     masks = _masked(out)["mask"]
     for number, size in enumerate(SIZES):
-        everything = stage.probabilities(picture(*size, number), [1, 2, 3])
+        (everything,) = stage.probabilities([picture(*size, number)], [[1, 2, 3]])
         winners = set(np.unique(everything.argmax(axis=0)).tolist()) - {0}
         assert set(out["found_ids"][number]) == winners or (not winners and len(out["found_ids"][number]) == 1)
         kept = decode_map(out["refined_cam"][number])
@@ -111,8 +113,24 @@ def test_without_tags_the_network_decides_alone(segmentation_weights: str) -> No
 
 def test_mirrored_image_has_the_mirrored_probabilities(segmentation_weights: str) -> None:
     stage, image = _stage(segmentation_weights), picture(64, 96)
-    mirrored = stage.probabilities(np.ascontiguousarray(image[:, ::-1]), [1, 2, 3])
-    np.testing.assert_allclose(mirrored[:, :, ::-1], stage.probabilities(image, [1, 2, 3]), atol=1e-3)
+    mirror = np.ascontiguousarray(image[:, ::-1])
+    mirrored, plain = (stage.probabilities([one], [[1, 2, 3]])[0] for one in (mirror, image))
+    np.testing.assert_allclose(mirrored[:, :, ::-1], plain, atol=1e-3)
+
+
+@pytest.mark.parametrize("use_tags", [False, True])
+def test_images_of_one_size_share_a_pass_and_keep_their_own_classes(use_tags: bool, segmentation_weights: str) -> None:
+    encoded = [png(picture(*size, number)) for number, size in enumerate([(60, 90), (40, 40), (60, 90), (60, 90)])]
+    batch = rows(encoded, [[1], [2], [], [2, 3]])
+    alone, together = (_stage(segmentation_weights, use_tags=use_tags, images_per_pass=most) for most in (1, 4))
+    passes: list[int] = []
+    maps = together._network.maps
+    together._network.maps = lambda images, channels: (passes.append(len(images)), maps(images, channels))[1]  # type: ignore[method-assign]
+    one, other = alone(batch), together(batch)
+    assert passes == [6, 6, 2, 2]  # with their mirror images, at two scales
+    assert one["found_ids"] == other["found_ids"]
+    for mine, theirs in zip(one["refined_cam"], other["refined_cam"], strict=True):
+        np.testing.assert_allclose(decode_map(mine), decode_map(theirs), atol=2e-3)
 
 
 @pytest.mark.parametrize("use_tags", [False, True])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import OutputError, StorageError
+from engine.errors import OutputError, StorageError, StoreUnavailableError
 from engine.storage import filesystem
 from tests.s3_faults import faulty
 from tests.s3_server import S3Server
@@ -107,6 +107,20 @@ def test_object_of_which_a_part_is_refused_is_not_there_at_all(
             file.write(bytes(12_000_000))
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint)
     assert filesystem.list_names(bucket) == []
+
+
+@pytest.mark.s3
+def test_small_object_is_one_request(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def rule(method: str, path: str) -> str:
+        seen.append(method)
+        return ""
+
+    with faulty(s3.endpoint, rule) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy)
+        filesystem.write_bytes(f"{bucket}/small", b"some bytes")
+    assert seen == ["PUT"]
 
 
 @pytest.mark.s3
@@ -228,6 +242,31 @@ def test_bucket_that_cannot_be_written_is_the_users_mistake(bucket: str, monkeyp
 )
 def test_image_of_a_manifest_is_found_beside_it(image: str, folder: str, expected: str) -> None:
     assert filesystem.resolve(image, folder) == expected
+
+
+def test_region_that_aws_is_asked_for_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    answers: list[str | OSError] = [OSError("When resolving region: curlCode: 28, Timeout was reached"), "eu-north-1"]
+
+    def resolve(bucket: str) -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("pyarrow.fs.resolve_s3_region", resolve)
+    opened, path = filesystem.open_filesystem(f"s3://region-{uuid.uuid4().hex}/key")
+    assert (opened.region, path.partition("/")[2], answers) == ("eu-north-1", "key", [])
+    answers.append(OSError("When resolving region: no such thing"))
+    with pytest.raises(StoreUnavailableError, match="failed: When resolving region"):  # no image's fault
+        filesystem.check_store(f"s3://region-{uuid.uuid4().hex}/key")
+
+
+def test_empty_part_of_a_key_is_named() -> None:
+    for use in (filesystem.read_bytes, filesystem.exists, filesystem.list_names, filesystem.check_writable):
+        with pytest.raises((StorageError, OutputError, OSError), match="has an empty part between two slashes"):
+            use("s3://bucket//run")
 
 
 def test_unknown_scheme_names_what_is_allowed() -> None:

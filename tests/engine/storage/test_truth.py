@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +70,24 @@ def test_colour_picture_is_no_mask(tmp_path: Path) -> None:
     Image.new("RGB", (2, 2)).save(tmp_path / "1.png")
     with pytest.raises(StorageError, match=r"1\.png' is a colour picture"):
         open_truth(str(tmp_path)).mask_of("1", "1.jpg")
+
+
+def test_mask_beyond_pillows_limit_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    mask = np.eye(20, dtype=np.uint8)
+    (tmp_path / "1.png").write_bytes(encode_mask(mask))
+    np.testing.assert_array_equal(open_truth(str(tmp_path)).mask_of("1", "1.jpg"), mask)
+
+
+def test_mask_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
+    png = encode_mask(np.eye(20, dtype=np.uint8))
+    size = png.index(b"IHDR") + 4
+    claim = b"IHDR" + struct.pack(">II", 2**31 - 1, 2**31 - 1) + png[size + 8 : size + 13]
+    huge = png[: size - 4] + claim + struct.pack(">I", zlib.crc32(claim)) + png[size + 17 :]
+    for number, file in enumerate((huge, png[:-30], b"<html>", b"")):
+        (tmp_path / f"{number}.png").write_bytes(file)
+        with pytest.raises(StorageError, match=rf"the true mask '.*{number}\.png' cannot be read: \w"):
+            open_truth(str(tmp_path)).mask_of(f"{number}", f"{number}.jpg")
 
 
 def test_folder_without_masks_is_refused(tmp_path: Path) -> None:

@@ -22,12 +22,12 @@ def samples(count: int = 7) -> list[Sample]:
     return [(f"{number:04d}.jpg", bytes([number]) * (1000 + number), tags[number % 3]) for number in range(count)]
 
 
-def tar_bytes(members: list[tuple[str, bytes]], *, format: int = tarfile.USTAR_FORMAT) -> bytes:
+def tar_bytes(members: list[tuple[str, bytes]], *, format: int = tarfile.USTAR_FORMAT, mtime: float = 0) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=format) as archive:
         for name, data in members:
             info = tarfile.TarInfo(name)
-            info.size = len(data)
+            info.size, info.mtime = len(data), mtime
             archive.addfile(info, io.BytesIO(data))
     return buffer.getvalue()
 
