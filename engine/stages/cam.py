@@ -12,15 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.config import InferenceConfig
-from engine.errors import ImageError
 from engine.models.cam_net import CamNetwork
 from engine.models.segmentation_net import SegmentationNetwork
 from engine.ops.cam import merge_cams, normalize_cam
 from engine.records import Batch, encode_map
-from engine.stages.memory import DECODED_PIXELS
+from engine.stages.decoded import decoded_pictures
 from engine.stages.networks import MAP_KINDS, attention_of, check_attention, load_for_inference
 from engine.stages.scaling import as_tensor, equal_groups, resized, scaled_size
-from engine.storage.images import decode_image
 
 GRID_STRIDE = 8
 """Pixels of the image at scale 1 for a cell of the map that is kept."""
@@ -55,24 +53,8 @@ class ComputeCam:
         out = {**batch, "cam": [None] * len(batch["encoded"])}
         for name in ("height", "width", "error"):
             out[name] = list(batch[name])
-        images: dict[int, NDArray[np.uint8]] = {}
-        num_pixels = 0
-        for row, encoded in enumerate(batch["encoded"]):
-            if batch["error"][row] is not None:
-                continue
-            try:
-                image = decode_image(encoded, max_pixels=self._max_pixels)
-            except ImageError as error:
-                out["error"][row] = str(error)
-                continue
-            height, width = image.shape[:2]
-            if images and num_pixels + height * width > DECODED_PIXELS:
-                self._add_maps(out, images)
-                images, num_pixels = {}, 0
-            images[row] = image
-            num_pixels += height * width
-            out["height"][row], out["width"][row] = height, width
-        self._add_maps(out, images)
+        for images in decoded_pictures(batch, out, max_pixels=self._max_pixels):
+            self._add_maps(out, images)
         return out
 
     def _add_maps(self, out: Batch, images: dict[int, NDArray[np.uint8]]) -> None:

@@ -14,13 +14,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine.config import InferenceConfig
-from engine.errors import ImageError
 from engine.models.segmentation_net import SegmentationNetwork
 from engine.records import Batch, encode_map
-from engine.stages.memory import DECODED_PIXELS, working_size
+from engine.stages.decoded import decoded_pictures
+from engine.stages.memory import working_size
 from engine.stages.networks import load_for_inference
 from engine.stages.scaling import as_tensor, equal_groups, resized, scaled_size
-from engine.storage.images import decode_image
 
 GRID_STRIDE = 4
 """Pixels of the image at scale 1 for a cell of the maps: that of the fine level of convolutional networks."""
@@ -61,24 +60,8 @@ class Segment:
         out: Batch = {**batch, "refined_cam": [None] * num_rows, "found_ids": [None] * num_rows}
         for name in ("height", "width", "error"):
             out[name] = list(batch[name])
-        images: dict[int, NDArray[np.uint8]] = {}
-        num_pixels = 0
-        for row, encoded in enumerate(batch["encoded"]):
-            if batch["error"][row] is not None:
-                continue
-            try:
-                image = decode_image(encoded, max_pixels=self._max_pixels)
-            except ImageError as error:
-                out["error"][row] = str(error)
-                continue
-            height, width = image.shape[:2]
-            if images and num_pixels + height * width > DECODED_PIXELS:
-                self._add_maps(out, images)
-                images, num_pixels = {}, 0
-            images[row] = image
-            num_pixels += height * width
-            out["height"][row], out["width"][row] = height, width
-        self._add_maps(out, images)
+        for images in decoded_pictures(batch, out, max_pixels=self._max_pixels):
+            self._add_maps(out, images)
         return out
 
     def _add_maps(self, out: Batch, images: dict[int, NDArray[np.uint8]]) -> None:

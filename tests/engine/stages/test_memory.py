@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from engine.presets import preset
 from engine.records import Batch, decode_mask, encode_map
-from engine.stages import cam as cam_stage
 from engine.stages import memory, scaling
 from engine.stages.cam import ComputeCam
 from engine.stages.guard import guarded
@@ -54,7 +53,7 @@ def test_enlarged_mask_holds_the_nearest_pixels(height: int, width: int, tall: i
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounds that a picture of 60 x 80 pixels exceeds."""
     monkeypatch.setattr(memory, "MASK_BYTES", 200_000)
-    monkeypatch.setattr(cam_stage, "DECODED_PIXELS", 6_000)
+    monkeypatch.setattr("engine.stages.decoded.DECODED_PIXELS", 6_000)
 
 
 def _stages(cam_weights: str, affinity_weights: str) -> list[tuple[str, Any]]:
@@ -112,7 +111,7 @@ def test_maps_are_the_same_when_pictures_are_held_a_few_at_a_time(
     held: list[int] = []
     maps = stage.maps
     monkeypatch.setattr(stage, "maps", lambda images, ids: (held.append(len(images)), maps(images, ids))[1])
-    monkeypatch.setattr(cam_stage, "DECODED_PIXELS", 10_000)
+    monkeypatch.setattr("engine.stages.decoded.DECODED_PIXELS", 10_000)
     assert stage(batch) == together
     assert held == [2, 2, 1]
 
