@@ -310,6 +310,7 @@ def _scores(config: Run, *, masks: str, segmented: str) -> dict[str, Any]:
     write_json(join(masks, RESULT), stages["crf"])
     write_json(join(segmented, RESULT), stages["segmentation"])
     return {
+        "scored_images": stages["crf"]["images"],
         "miou": {stage: result["miou"] for stage, result in stages.items()},
         "iou": {stage: result["iou"] for stage, result in stages.items()},
         "rounds": [
@@ -339,7 +340,7 @@ def _record(config: Run) -> dict[str, Any]:
 def _print_scores(summary: dict[str, Any]) -> None:
     stages = stages_of(summary)
     headings = {"cam": "CAM", "crf": "dCRF", "segmentation": "network"}
-    table = Table(title=f"IoU % over {summary['images']} images", title_justify="left")
+    table = Table(title=f"IoU % over {summary['scored_images']} images", title_justify="left")
     table.add_column("class")
     for stage in stages["miou"]:
         table.add_column(headings.get(stage, stage), justify="right")

@@ -44,6 +44,7 @@ def summary(chain: Chain) -> dict[str, Any]:
 
 
 def test_every_stage_is_scored_on_every_image(config: run.Run, summary: dict[str, Any]) -> None:
+    assert summary["scored_images"] == summary["images"] == NUM_SCENES
     assert summary["images"] == NUM_SCENES
     assert summary["errors"] == {}
     assert list(summary["miou"]) == list(summary["iou"]) == STAGES
