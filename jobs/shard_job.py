@@ -28,6 +28,7 @@ from engine.storage.manifest import (
     freeze_manifest,
     open_manifest,
 )
+from engine.storage.pictures import file_of
 from engine.storage.run_record import (
     RECORD_NAME,
     WORK_FOLDER,
@@ -149,7 +150,7 @@ def _has_moved(options: DataOptions, manifest: Manifest) -> bool:
     """
     before, now = manifest.source_folder, find_source(options.data).folder
     below = f"{before.rstrip('/')}/"
-    if before in ("", now) or not any(uri.startswith(below) for uri in manifest.read_shard(0)["uri"]):
+    if before in ("", now) or not any(file_of(uri).startswith(below) for uri in manifest.read_shard(0)["uri"]):
         return False
     there = False
     with suppress(OSError):  # another machine's bucket or credentials

@@ -10,6 +10,7 @@ import pytest
 from engine.errors import OtherRunError
 from jobs.options import DataOptions
 from jobs.shard_job import Claimed, claim
+from tests.engine.storage.sources.examples import tar_bytes
 
 ROWS = "image,tags\na.jpg,cat\nb.jpg,\n"
 
@@ -35,6 +36,23 @@ def test_same_rows_of_another_folder_are_other_images(data: Path, tmp_path: Path
         _claim(tmp_path / "other", out)
     (tmp_path / "link").symlink_to(data)  # the same folder by another name
     assert _claim(tmp_path / "link", out).manifest == first.manifest
+
+
+def test_so_are_the_same_tars_of_another_folder(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        members = [("a.jpg", b"x"), ("a.txt", b"cat")]
+        (tmp_path / name / "0.tar").write_bytes(tar_bytes(members))
+
+    def begin(name: str) -> Claimed:
+        options = DataOptions(data=str(tmp_path / name), out=str(tmp_path / "out"))
+        return claim("label", options, {}, {}, rows_per_shard=2)
+
+    begin("one")
+    with pytest.raises(OtherRunError, match=r"names the same ones below '.*other'"):
+        begin("other")
+    (tmp_path / "one").rename(tmp_path / "moved")
+    assert begin("moved").manifest.read_shard(0)["uri"][0].endswith("moved/0.tar")
 
 
 def test_data_that_was_moved_is_found_in_its_new_place(data: Path, tmp_path: Path) -> None:
