@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,18 @@ def test_stages_without_a_gpu_never_ask_for_one() -> None:
     assert (first.num_gpus, network.num_gpus, crf.num_gpus) == (0, 0.5, 0)
     head = Cluster(num_cpus=2, num_gpus=0, num_cores=2, started_here=False)
     assert fitted(_chain(resources, head), head) == _chain(resources, head)  # GPU nodes are still to come
+
+
+def test_images_are_fetched_by_as_many_as_a_growing_cluster_wants(tmp_path: Path) -> None:
+    manifest, head = _numbered(tmp_path / "images", 1, rows_per_shard=1), replace(JOINED, num_cpus=4, num_gpus=0)
+
+    def loaders(cluster: Cluster) -> int:
+        schema = mask_schema(keep_stages=False, metadata={})
+        pools = (crf_pool([], ResourceConfig(), cluster),)
+        line = pipeline._Line(pools=pools, schema=schema, resources=ResourceConfig(), cluster=cluster, fetch=True)
+        return line.chain(manifest, "out")[0].max_actors
+
+    assert (loaders(ALONE), loaders(head), loaders(JOINED)) == (1, 4, 40)
 
 
 class Measure:
