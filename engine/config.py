@@ -356,8 +356,7 @@ class ResourceConfig:
     threads_per_actor: int = 1
     """CPU threads of an actor that runs a network."""
     images_per_pass: int = 1
-    """Images of one size that a network takes at once. One suits a processor's caches; a GPU wants 16 or more.
-    jobs.check_tags takes one."""
+    """Images of one size that a network takes at once (jobs.check_tags: one); 1 suits a processor, 16 or more a GPU."""
     fetch_threads: int = 16
     """Images that are fetched from storage at the same time by one actor."""
 

@@ -18,7 +18,6 @@ from typing import Any
 
 import pyarrow as pa
 from ray.data import ActorPoolStrategy, DataContext
-from ray.data.context import AutoscalingConfig
 from ray.exceptions import RayError
 
 from engine.blocks import small_blocks
@@ -352,9 +351,8 @@ def fitted(chain: Sequence[Pool], cluster: Cluster) -> list[Pool]:
 def _stream_context(*, alone: bool, max_failed: int) -> DataContext:
     """For one stream alone: a training that this process starts later must lose no block of its samples."""
     context = unhurried_context().copy()
-    # a pool grows when its actors have more waiting than this; with one shard at a time none ever waits
-    usual = AutoscalingConfig().actor_pool_util_upscaling_threshold
-    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0 if alone else usual
+    if alone:  # a pool grows when its actors have more waiting than this; with one shard at a time none ever waits
+        context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
     context.target_max_block_size = None  # a block is a shard and stays whole
     context.max_errored_blocks = max_failed  # a shard that keeps failing must not end the others
     context.max_consecutive_actor_init_deaths = MAX_DEATHS_AT_BIRTH

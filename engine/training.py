@@ -50,8 +50,8 @@ from engine.fitting.events import (
 )
 from engine.fitting.learner import Learner, Samples, kept_weights
 from engine.objectives import Objective
-from engine.stages.sample_order import ends_epoch, num_steps, schedule
-from engine.stages.samples import LoadSamples, SampleSource
+from engine.stages.sample_order import ends_epoch, schedule
+from engine.stages.samples import LoadSamples, SampleSource, steps_of
 from engine.storage.filesystem import open_filesystem
 from engine.unhurried import unhurried_context
 
@@ -175,9 +175,9 @@ def fit(
             result = trainer.fit()
         except ray.train.TrainingFailedError as error:
             raise _in_plain_words(error) from error
-    state = _read_state(result.checkpoint) if result.checkpoint is not None and not diverged else {"journal": {}}
+    state = _read_state(result.checkpoint) if result.checkpoint is not None else {"journal": {}}
     journal = _Journal(**state["journal"])
-    if journal.step < _num_steps(source, config):  # also where the word of it was lost
+    if journal.step < steps_of(source, config):  # also where the word of it was lost
         raise ConfigError(
             f"training.learning-rate is {config.learning_rate:g} and training.head-learning-rate "
             f"{config.head_learning_rate:g}, with which the loss is no number any more at step "
@@ -200,10 +200,6 @@ def _in_plain_words(error: ray.train.TrainingFailedError) -> Exception:
         if told is not None:
             return StorageError(f"{told[2]}; what was trained stays, and the same command goes on from there")
     return error
-
-
-def _num_steps(source: SampleSource, config: TrainingConfig) -> int:
-    return num_steps(sum(source.rows_of_shards), num_epochs=config.num_epochs, batch_size=config.batch_size)
 
 
 def _check_room(resources: ResourceConfig, cluster: Cluster) -> None:
@@ -279,7 +275,7 @@ def _train(sent: dict[str, Any]) -> None:
         journal = _Journal(**state["journal"])
     learner.wrap(lambda network: ray.train.torch.prepare_model(network, move_to_device=False))
 
-    steps = _num_steps(source, config)
+    steps = steps_of(source, config)
     steps_per_epoch = max(1, -(-steps // config.num_epochs))
     held_out_steps = -(-sum(source.held_out_of_shards) // config.batch_size)
     say: Callable[[_Said], object] = job.mailbox.put.remote if rank == 0 else lambda event: None

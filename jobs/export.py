@@ -110,7 +110,7 @@ def run(config: Export) -> dict[str, Any]:
         schema=export_schema(),
         pools=pools,
         fetch=copies,
-        stale=_mended(folder, config.masks),
+        stale=partial(_mended, masks=config.masks),
     )
     done = summary.pop("done")
     del summary["done_before"]
@@ -133,9 +133,8 @@ def run(config: Export) -> dict[str, Any]:
     return summary
 
 
-def _mended(folder: str, masks: str) -> list[int]:
+def _mended(exported: Tally, masks: str) -> list[int]:
     """Shards of which images were left out for want of a mask that they have by now (``jobs.label --retry-errors``)."""
-    exported = Tally(folder)
     failed = {shard: exported.errors_of(shard) for shard in exported.shards if exported.errors_of(shard)["mask"]}
     if not failed:
         return []

@@ -7,7 +7,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -152,17 +151,17 @@ def _has_moved(options: DataOptions, manifest: Manifest) -> bool:
     below = f"{before.rstrip('/')}/"
     if before in ("", now) or not any(file_of(uri).startswith(below) for uri in manifest.read_shard(0)["uri"]):
         return False
-    there = False
-    with suppress(OSError):  # another machine's bucket or credentials
-        there = exists(before)
-    if there and not (is_uri(before) or is_uri(now)) and os.path.samefile(before, now):
+    try:
+        if not exists(before):
+            return True
+    except OSError:  # another machine's bucket or credentials
+        return True
+    if not (is_uri(before) or is_uri(now)) and os.path.samefile(before, now):
         return False
-    if there:
-        raise OtherRunError(
-            f"--out '{options.out}' holds the output of images below '{before}', and --data names the same ones below "
-            f"'{now}'; give the same folder, another --out, or --overwrite to start afresh"
-        )
-    return True
+    raise OtherRunError(
+        f"--out '{options.out}' holds the output of images below '{before}', and --data names the same ones below "
+        f"'{now}'; give the same folder, another --out, or --overwrite to start afresh"
+    )
 
 
 def network_classes(location: str, kind: str | tuple[str, ...], options: DataOptions) -> tuple[str, ...]:
@@ -233,7 +232,7 @@ def do_shards(
     schema: pa.Schema,
     pools: Callable[[Cluster], Sequence[Pool]],
     fetch: bool = True,
-    stale: Collection[int] = (),
+    stale: Callable[[Tally], Collection[int]] | None = None,
 ) -> dict[str, Any]:
     """Do the shards that are not there yet.
 
@@ -243,7 +242,7 @@ def do_shards(
         schema: of a shard.
         pools: the stages, for the cluster at hand.
         fetch: whether the images are read.
-        stale: shards to do again.
+        stale: which of the shards that are there to do again.
 
     Returns:
         ``images``, ``errors`` by stage, ``seconds`` and ``images_per_s`` of this run, ``shards``, ``missing_shards``,
@@ -255,7 +254,8 @@ def do_shards(
     tally = Tally(folder)
     if options.retry_errors:
         tally.forget_errors()
-    tally.forget(stale)
+    if stale is not None:
+        tally.forget(stale(tally))
     earlier = tally.shards
     todo = [shard for shard in range(manifest.num_shards) if shard not in earlier]
     errors = tally.errors

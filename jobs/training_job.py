@@ -16,8 +16,7 @@ from engine.objectives import Objective
 from engine.plain_settings import to_dict
 from engine.progress import Meter
 from engine.stages.networks import NetworkConfig, check_attention, save_network
-from engine.stages.sample_order import num_steps
-from engine.stages.samples import LoadSamples, SampleSource, kept_rows
+from engine.stages.samples import LoadSamples, SampleSource, kept_rows, steps_of
 from engine.storage.event_log import EventLog
 from engine.storage.filesystem import absolute, delete_folder, exists, join, write_bytes
 from engine.storage.manifest import Manifest
@@ -157,9 +156,8 @@ def _fitted(
     """Train with words on the screen and in TensorBoard's files; also the step that this process began at."""
     training = config.training
     starts: list[int] = []  # one more each time that a worker is lost
-    steps = num_steps(sum(source.rows_of_shards), num_epochs=training.num_epochs, batch_size=training.batch_size)
     with (
-        Meter(claimed.record["job"], steps, unit="steps") as meter,
+        Meter(claimed.record["job"], steps_of(source, training), unit="steps") as meter,
         EventLog(join(options.out, EVENTS)) as log,
         connected(options.resources) as cluster,
     ):

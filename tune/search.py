@@ -246,12 +246,7 @@ def run(config: Search) -> dict[str, Any]:
     )
     cpu_s = sum(read_state(context, part).cpu_s for part in (*slices, *with_crf))
     print(f"counted in {cpu_s:.0f} s of CPU time")
-    found = Found(
-        plain=plain,
-        with_crf=collect(context, with_crf),
-        short_lists=few[1:],
-        seeds=seeds,
-    )
+    found = Found(plain=plain, with_crf=collect(context, with_crf), short_lists=few[1:], seeds=seeds)
     return write_outcome(
         config.out,
         found,

@@ -19,7 +19,7 @@ from torchvision.transforms import functional as color
 from engine.config import TrainingConfig
 from engine.errors import ImageError
 from engine.records import IGNORE, IGNORE_16, Batch, decode_mask
-from engine.stages.sample_order import WINDOW_ROWS, held_out_of_step, is_held_out, samples_of_step
+from engine.stages.sample_order import WINDOW_ROWS, held_out_of_step, is_held_out, num_steps, samples_of_step
 from engine.storage.filesystem import check_store
 from engine.storage.images import decode_image
 from engine.storage.manifest import open_manifest
@@ -56,6 +56,11 @@ class SampleSource:
     grid_stride: int = 0
     """Pixels a cell of a seed."""
     max_pixels: int
+
+
+def steps_of(source: SampleSource, config: TrainingConfig) -> int:
+    """Steps of a whole training."""
+    return num_steps(sum(source.rows_of_shards), num_epochs=config.num_epochs, batch_size=config.batch_size)
 
 
 Sample = tuple[NDArray[np.uint8], NDArray[Any], float]

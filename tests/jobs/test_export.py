@@ -18,6 +18,7 @@ from engine.storage.filesystem import read_bytes
 from engine.storage.images import image_size
 from engine.storage.run_record import read_json
 from engine.storage.shards import read_shard, write_shard
+from engine.storage.tally import Tally
 from jobs import export
 from jobs.command import main, parse
 from jobs.export import _mended
@@ -77,9 +78,10 @@ def test_images_without_a_good_mask_are_left_out_and_counted(folder: Path, tmp_p
         }
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     columns["mask"] = [mask["bytes"] for mask in columns["mask"]]
-    assert _mended(str(out / ".tag2mask" / "export"), str(folder / "masks")) == []
+    exported = Tally(str(out / ".tag2mask" / "export"))
+    assert _mended(exported, str(folder / "masks")) == []
     write_shard(str(mended / "masks"), place, shard_table(columns, mask_schema(keep_stages=False, metadata={})))
-    assert _mended(str(out / ".tag2mask" / "export"), str(mended / "masks")) == [place]
+    assert _mended(exported, str(mended / "masks")) == [place]
 
     with pytest.raises(OutputError, match=r"settings\.format"):
         _run(*_options(folder, out, "--format", "voc"))
