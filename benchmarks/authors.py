@@ -27,19 +27,20 @@ from torch.nn import functional
 from benchmarks.photographs import MAX_PIXELS, add_options, frozen, label_stages
 from benchmarks.runner import Line, parser, report, timed
 from engine.config import Settings
+from engine.imaging.codecs import decode_mask, encode_mask
+from engine.imaging.decoding import decode_image
+from engine.imaging.scaling import as_tensor, resized
 from engine.models.affinity_net import AffinityNetwork
 from engine.models.cam_net import CamNetwork
+from engine.networks import load_network, read_architecture
 from engine.ops.affinity import grid_pairs, pair_affinity
 from engine.ops.cam import normalize_cam, with_background
 from engine.ops.crf import dense_crf
 from engine.ops.mask import pseudo_mask, to_probabilities, upsample
 from engine.plain_settings import to_dict
 from engine.presets import preset
-from engine.records import Batch, decode_mask, encode_mask, mask_dtype
+from engine.records import Batch, mask_dtype
 from engine.stages.fetch import FetchImages
-from engine.stages.networks import load_network, read_architecture
-from engine.stages.scaling import as_tensor, resized
-from engine.storage.images import decode_image
 
 SCALES = (0.5, 1.0, 1.5, 2.0)
 

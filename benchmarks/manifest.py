@@ -21,11 +21,11 @@ from typing import Any
 
 import torch
 
-from engine.objectives import Objective
+from engine.fitting.objectives import Objective
+from engine.networks import save_network
 from engine.plain_settings import to_dict
 from engine.presets import preset
 from engine.scenes import CLASS_NAMES, write_scenes
-from engine.stages.networks import save_network
 from engine.storage.shards import committed_shards
 
 NUM_SCENES = 24

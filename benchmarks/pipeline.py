@@ -23,13 +23,13 @@ import torch
 
 from benchmarks.photographs import add_options, frozen, label_stages, shortened_manifest
 from benchmarks.runner import ROOT, Line, parser, report, timed
+from engine.guard import guarded
+from engine.networks import read_architecture
 from engine.presets import preset
 from engine.records import Batch, mask_schema
 from engine.stages.commit import CommitShard
 from engine.stages.fetch import FetchImages
-from engine.stages.guard import guarded
 from engine.stages.load_shard import LoadShard
-from engine.stages.networks import read_architecture
 
 
 def job_seconds(options: Any, num_images: int, folder: Path) -> float:

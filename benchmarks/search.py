@@ -21,11 +21,12 @@ import numpy as np
 import torch
 
 from benchmarks.runner import device_name
+from engine.imaging.codecs import decode_mask
+from engine.networks import read_architecture
 from engine.presets import preset
-from engine.records import Batch, decode_mask, ignore_value
+from engine.records import Batch, ignore_value
 from engine.stages.cam import ComputeCam
 from engine.stages.mask import MakeMask
-from engine.stages.networks import read_architecture
 from engine.stages.walk import RefineCam
 from engine.storage.filesystem import read_bytes
 from tune.cache import StoreDistances, read_true_masks

@@ -22,11 +22,11 @@ import pyarrow.parquet as pq
 
 from benchmarks.photographs import add_options, shortened_manifest
 from benchmarks.runner import PHOTOGRAPHS, Line, report
-from engine.cluster import connected
 from engine.config import ResourceConfig
-from engine.stages.networks import read_architecture
+from engine.distributed.cluster import connected
+from engine.networks import read_architecture
 from jobs import evaluate, label
-from jobs.command import parse
+from jobs.cli.command import parse
 from tune import search
 
 TOLERANCE = 1e-3

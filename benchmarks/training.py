@@ -19,14 +19,14 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from engine.cluster import connected
 from engine.config import ResourceConfig
-from engine.objectives import Objective
+from engine.distributed.cluster import connected
+from engine.distributed.training import fit
+from engine.fitting.objectives import Objective
+from engine.fitting.samples import SampleSource
 from engine.presets import preset
 from engine.scenes import CLASS_NAMES, write_scenes
-from engine.stages.samples import SampleSource
 from engine.storage.manifest import freeze_manifest
-from engine.training import fit
 
 ROWS_PER_SHARD = 1024
 

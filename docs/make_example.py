@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from engine.records import decode_mask, voc_palette
+from engine.imaging.codecs import decode_mask, voc_palette
 
 NUM_SCENES = 3
 GAP_PX, HEADING_PX, TEXT_PX = 6, 26, 15

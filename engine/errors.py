@@ -42,3 +42,8 @@ class ImageError(Exception):
 
 class TooManyErrors(Exception):
     """More images ended in an error than the run allows; what was written stays; exit status 1."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, without a full stop."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.config import Settings
-from engine.errors import ConfigError, ImageError
+from engine.errors import ConfigError, ImageError, first_line
+from engine.guard import guarded
+from engine.imaging.codecs import decode_mask, encode_picture
+from engine.imaging.decoding import upright_rgb
+from engine.networks import MAP_KINDS, map_settings, read_architecture
 from engine.ops.confidence import LEVELS
 from engine.presets import preset
-from engine.records import Batch, decode_mask, encode_picture
+from engine.records import Batch
 from engine.stages.cam import ComputeCam
-from engine.stages.guard import guarded
 from engine.stages.mask import MakeMask
-from engine.stages.networks import MAP_KINDS, map_settings, read_architecture
 from engine.stages.pamr import AdaptMaps
 from engine.stages.walk import AddBackground, RefineCam
 from engine.storage.filesystem import read_bytes
-from engine.storage.images import upright_rgb
-from engine.storage.sources.find import first_line
 
 Picture = str | Path | NDArray[np.uint8] | Image.Image
 

@@ -6,7 +6,6 @@ later stage as it is. Maps travel as float16 on the grid, pictures and masks as 
 
 from __future__ import annotations
 
-import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,10 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin
-
-from engine.timing import measured
 
 IGNORE = 255
 """Value of a pixel or cell that does not count, in 8-bit masks and seeds."""
@@ -165,69 +160,6 @@ def to_batch(table: pa.Table) -> Batch:
 def error_counts(errors: Iterable[str | None]) -> dict[str, int]:
     """How many rows failed, by stage, from a column ``error``."""
     return dict(Counter(error.split(":", 1)[0] for error in errors if error is not None))
-
-
-def encode_map(values: NDArray[np.floating[Any]]) -> bytes:
-    """A map (K, h, w) as bytes: float16 in NumPy's own format, without pickle."""
-    buffer = io.BytesIO()
-    np.save(buffer, np.ascontiguousarray(values, dtype=np.float16), allow_pickle=False)
-    return buffer.getvalue()
-
-
-def decode_map(encoded: bytes) -> NDArray[np.float32]:
-    """The reverse of :func:`encode_map`: (K, h, w) float32."""
-    values: NDArray[np.float32] = np.load(io.BytesIO(encoded), allow_pickle=False).astype(np.float32)
-    return values
-
-
-def voc_palette() -> bytes:
-    """VOC's colours: 768 bytes, red, green and blue of each of 256 ids."""
-    palette = bytearray()
-    for class_id in range(256):
-        color, bits = [0, 0, 0], class_id
-        for shift in range(7, -1, -1):
-            for channel in range(3):
-                color[channel] |= ((bits >> channel) & 1) << shift
-            bits >>= 3
-        palette += bytes(color)
-    return bytes(palette)
-
-
-_PALETTE = voc_palette()
-
-
-@measured("encode")
-def encode_mask(mask: NDArray[np.integer[Any]]) -> bytes:
-    """A mask (H, W) of class ids as PNG: uint8 with VOC's palette, uint16 as 16-bit grey."""
-    if mask.dtype == np.uint16:
-        image = Image.fromarray(mask)
-    else:
-        assert mask.dtype == np.uint8, mask.dtype
-        image = Image.fromarray(mask)
-        image.putpalette(_PALETTE)
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", compress_level=4)
-    return buffer.getvalue()
-
-
-def encode_picture(pixels: NDArray[np.uint8]) -> bytes:
-    """A picture (H, W, 3) uint8 as PNG, without loss and fast."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=1)
-    return buffer.getvalue()
-
-
-def decode_mask(png: bytes) -> NDArray[np.integer[Any]]:
-    """The reverse of :func:`encode_mask`: (H, W) uint8 or uint16.
-
-    Raises:
-        OSError, SyntaxError, ValueError: it is no PNG, or damaged.
-    """
-    # a mask may be as large as --max-pixels lets its image be. Image.open would hold it to Pillow's own limit, which
-    # is one for the whole process: to raise it here would be felt by every other thread that decodes
-    with PngImagePlugin.PngImageFile(io.BytesIO(png)) as image:
-        values = np.asarray(image)
-    return values.astype(np.uint8 if values.dtype == np.uint8 else np.uint16)
 
 
 def mask_dtype(num_classes: int) -> type[np.uint8] | type[np.uint16]:

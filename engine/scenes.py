@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from engine.errors import ConfigError, OutputError, StorageError
-from engine.records import encode_mask
+from engine.imaging.codecs import encode_mask
 
 CLASS_NAMES = ("striped", "spotted", "checkered", "starred", "ringed")
 """The classes, ids 1..5, named after the pattern of the head."""

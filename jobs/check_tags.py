@@ -13,19 +13,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tyro
 
-from engine.cluster import Cluster
 from engine.config import CamInferenceConfig, ShardConfig
+from engine.distributed.cluster import Cluster
+from engine.distributed.pipeline import Pool, Step, network_pool
 from engine.errors import OutputError
-from engine.pipeline import Pool, Step, network_pool
 from engine.plain_settings import to_dict
 from engine.records import tag_schema
+from engine.runs.options import ShardOptions, check_fraction
+from engine.runs.shards import claim, label_shards, network_classes, shard_metadata
 from engine.stages.tag_scores import ScoreTags
 from engine.storage.filesystem import join, write_bytes
 from engine.storage.shards import read_shards
 from engine.storage.weights import weights_file, weights_hash
-from jobs.command import main
-from jobs.options import ShardOptions, check_fraction
-from jobs.shard_job import claim, label_shards, network_classes, shard_metadata
+from jobs.cli.command import main
 
 TABLE = "contradicted.parquet"
 TABLE_SCHEMA = pa.schema(

@@ -15,17 +15,18 @@ from rich.table import Table
 
 from engine.config import ConfidenceConfig, PresetName
 from engine.errors import ConfigError, StorageError
+from engine.imaging.codecs import decode_mask
 from engine.ops.confidence import recalibrated
 from engine.ops.metrics import confusion_matrix, image_iou, mean_iou, rank_correlation
 from engine.plain_settings import merged, to_dict
-from engine.progress import Meter
-from engine.records import decode_mask, ignore_value
+from engine.records import ignore_value
+from engine.runs.options import OptionalText
+from engine.runs.progress import Meter
 from engine.storage.filesystem import join
 from engine.storage.run_record import RECORD_NAME, read_json, write_json
 from engine.storage.shards import count_rows, read_schema, read_shards
 from engine.storage.truth import open_truth
-from jobs.command import main
-from jobs.options import OptionalText
+from jobs.cli.command import main
 
 RESULT = "evaluation.json"
 CALIBRATION = "calibration.json"

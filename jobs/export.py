@@ -14,11 +14,14 @@ from typing import Any, Literal, TextIO
 
 import pyarrow.parquet as pq
 
-from engine.cluster import Cluster
+from engine.distributed.cluster import Cluster
+from engine.distributed.pipeline import Pool, Step, crf_pool
 from engine.errors import ConfigError, OutputError
 from engine.export import FORMATS, Exported, FormatOptions, plan_names
-from engine.pipeline import Pool, Step, crf_pool
 from engine.records import export_schema
+from engine.runs.inputs import made_with
+from engine.runs.options import OptionalText, ShardOptions, check_fraction
+from engine.runs.shards import SUMMARY, check_errors, claim, do_shards
 from engine.stages.export import ExportImages
 from engine.storage.filesystem import atomic_file, join, open_filesystem
 from engine.storage.labeled import SKIPPED, LabeledManifest
@@ -28,10 +31,7 @@ from engine.storage.shards import read_shards
 from engine.storage.sources.find import embeds_pictures, find_source
 from engine.storage.tally import Tally
 from engine.storage.truth import INDEX
-from jobs.command import main
-from jobs.options import OptionalText, ShardOptions, check_fraction
-from jobs.shard_job import SUMMARY, check_errors, claim, do_shards
-from jobs.shard_samples import made_with
+from jobs.cli.command import main
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from engine.errors import ConfigError
-from engine.stages.networks import load_network
-from engine.stages.portable import FILES, TOLERANCE, Format, exported, greatest_difference
+from engine.export.network import FILES, TOLERANCE, Format, exported, greatest_difference
+from engine.networks import load_network
+from engine.runs.options import OptionalText
 from engine.storage.filesystem import check_writable, join, parent, write_bytes
 from engine.storage.run_record import write_json
 from engine.storage.weights import weights_file, weights_hash
-from jobs.command import main
-from jobs.options import OptionalText
+from jobs.cli.command import main
 
 DESCRIPTION = "network.json"
 

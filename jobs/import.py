@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from engine.errors import ConfigError, OutputError
 from engine.imports import READERS, Found, write_manifest
+from engine.runs.options import OptionalText
 from engine.storage.filesystem import check_writable, exists, join, read_bytes
-from jobs.command import main
-from jobs.options import OptionalText
+from jobs.cli.command import main
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import tyro
 
-from engine.cluster import Cluster
 from engine.config import (
     AffinityInferenceConfig,
     CamInferenceConfig,
@@ -19,13 +18,10 @@ from engine.config import (
     ShardConfig,
     WalkConfig,
 )
+from engine.distributed.cluster import Cluster
+from engine.distributed.pipeline import Pool, Step
 from engine.errors import ConfigError
-from engine.ops.confidence import LEVELS
-from engine.pipeline import Pool, Step
-from engine.plain_settings import to_dict
-from engine.records import mask_schema
-from engine.stages.cam import ComputeCam
-from engine.stages.networks import (
+from engine.networks import (
     MAP_KINDS,
     WALK_OF_KIND,
     check_map_network,
@@ -33,12 +29,16 @@ from engine.stages.networks import (
     map_settings,
     read_architecture,
 )
+from engine.ops.confidence import LEVELS
+from engine.plain_settings import to_dict
+from engine.records import mask_schema
+from engine.runs.options import OptionalText, ShardOptions
+from engine.runs.shards import claim, label_shards, mask_pools, network_classes, shard_metadata
+from engine.stages.cam import ComputeCam
 from engine.stages.pamr import AdaptMaps
 from engine.stages.walk import AddBackground, RefineCam
 from engine.storage.weights import weights_file, weights_hash
-from jobs.command import main
-from jobs.options import OptionalText, ShardOptions
-from jobs.shard_job import claim, label_shards, mask_pools, network_classes, shard_metadata
+from jobs.cli.command import main
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

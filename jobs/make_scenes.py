@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.scenes import write_scenes
-from jobs.command import main
+from jobs.cli.command import main
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

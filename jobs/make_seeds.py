@@ -8,18 +8,18 @@ from typing import Annotated, Any
 
 import tyro
 
-from engine.cluster import Cluster
 from engine.config import CamInferenceConfig, InferenceConfig, SeedConfig, ShardConfig
-from engine.pipeline import Pool, Step
+from engine.distributed.cluster import Cluster
+from engine.distributed.pipeline import Pool, Step
+from engine.networks import INFERENCE_OF_KIND, MAP_KINDS, check_map_network, inference_record, read_architecture
 from engine.plain_settings import to_dict
 from engine.records import seed_schema
+from engine.runs.options import ShardOptions
+from engine.runs.shards import behind_networks, claim, label_shards, network_classes, shard_metadata
 from engine.stages.cam import ComputeCam
-from engine.stages.networks import INFERENCE_OF_KIND, MAP_KINDS, check_map_network, inference_record, read_architecture
 from engine.stages.seed import MakeSeed
 from engine.storage.weights import weights_file, weights_hash
-from jobs.command import main
-from jobs.options import ShardOptions
-from jobs.shard_job import behind_networks, claim, label_shards, network_classes, shard_metadata
+from jobs.cli.command import main
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,18 +14,21 @@ from numpy.typing import NDArray
 
 from engine.config import PresetName
 from engine.errors import ConfigError, ImageError, UserError
+from engine.guard import guarded
+from engine.imaging.codecs import decode_map, decode_mask
+from engine.imaging.decoding import decode_image, resize_long_side
+from engine.networks import MAP_KINDS, map_settings, read_architecture
 from engine.ops.metrics import confusion_matrix, image_iou
 from engine.plain_settings import merged
 from engine.presets import preset
-from engine.records import Batch, decode_map, decode_mask, ignore_value
+from engine.records import Batch, ignore_value
 from engine.report import ReportData, ReportImage, render_report
 from engine.report.sample import Row, Sample
+from engine.runs.options import OptionalText
+from engine.runs.stage_scores import EARLIER_ROUND, MOST_ROUNDS, STAGE_COLUMNS, stages_of
 from engine.stages.cam import ComputeCam
-from engine.stages.guard import guarded
-from engine.stages.networks import MAP_KINDS, map_settings, read_architecture
 from engine.stages.walk import RefineCam
 from engine.storage.filesystem import exists, join, name_of, parent, resolve, write_bytes
-from engine.storage.images import decode_image, resize_long_side
 from engine.storage.manifest import Manifest, open_manifest
 from engine.storage.pictures import read_picture
 from engine.storage.roots import lies_outside
@@ -34,10 +37,8 @@ from engine.storage.shards import committed_shards, read_schema, read_shard, rea
 from engine.storage.sources.find import embeds_pictures, find_source
 from engine.storage.truth import Truth, open_truth
 from engine.storage.weights import weights_hash
-from jobs.command import main
+from jobs.cli.command import main
 from jobs.evaluate import Scores, as_result, class_names_of, score, score_images
-from jobs.options import OptionalText
-from jobs.stages import EARLIER_ROUND, MOST_ROUNDS, STAGE_COLUMNS, stages_of
 
 REPORT = "report.html"
 SHOWN_LONG_SIDE_PX = 480

@@ -13,7 +13,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from engine.cluster import connected
 from engine.config import (
     AffinityConfig,
     CamConfig,
@@ -27,22 +26,23 @@ from engine.config import (
     ShardConfig,
     WalkConfig,
 )
+from engine.distributed.cluster import connected
 from engine.errors import ConfigError, OtherRunError, OutputError
 from engine.fitting.learner import freeze_levels
-from engine.objectives import Objective
+from engine.fitting.objectives import Objective
+from engine.networks import NetworkConfig
 from engine.plain_settings import to_dict
-from engine.stages.networks import NetworkConfig
+from engine.runs.options import DataOptions, OptionalText, ShardOptions, check_fraction
+from engine.runs.shards import SUMMARY
+from engine.runs.stage_scores import EARLIER_ROUND, MOST_ROUNDS, STAGE_COLUMNS, stages_of
 from engine.storage.filesystem import check_writable, exists, join
 from engine.storage.run_record import RECORD_NAME, commit, read_json, versions, write_json
 from engine.storage.shards import committed_shards, read_schema
 from engine.storage.truth import open_truth
 from engine.storage.weights import WEIGHTS_NAME
 from jobs import label, make_seeds, report, segment, train_affinity, train_cam, train_segmentation
-from jobs.command import OWN_OPTIONS, main
+from jobs.cli.command import OWN_OPTIONS, main
 from jobs.evaluate import RESULT, score
-from jobs.options import DataOptions, OptionalText, ShardOptions, check_fraction
-from jobs.shard_job import SUMMARY
-from jobs.stages import EARLIER_ROUND, MOST_ROUNDS, STAGE_COLUMNS, stages_of
 
 SEGMENTED = "segmented"
 """Folder of the segmentation network's own masks, made where there is truth to score them."""

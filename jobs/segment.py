@@ -8,17 +8,17 @@ from typing import Annotated, Any
 
 import tyro
 
-from engine.cluster import Cluster
 from engine.config import ConfidenceConfig, CrfConfig, InferenceConfig, ShardConfig
+from engine.distributed.cluster import Cluster
+from engine.distributed.pipeline import Pool, Step
 from engine.ops.confidence import LEVELS
-from engine.pipeline import Pool, Step
 from engine.plain_settings import to_dict
 from engine.records import mask_schema
+from engine.runs.options import ShardOptions
+from engine.runs.shards import claim, label_shards, mask_pools, network_classes, shard_metadata
 from engine.stages.segment import Segment
 from engine.storage.weights import weights_file, weights_hash
-from jobs.command import main
-from jobs.options import ShardOptions
-from jobs.shard_job import claim, label_shards, mask_pools, network_classes, shard_metadata
+from jobs.cli.command import main
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,13 +9,13 @@ from typing import Annotated, Any
 import tyro
 
 from engine.config import CamConfig
-from engine.stages.samples import SampleSource
+from engine.fitting.samples import SampleSource
+from engine.runs.options import TrainOptions
+from engine.runs.shards import claim
+from engine.runs.training import WRITES, held_out, train, training_settings
 from engine.storage.filesystem import absolute, join
 from engine.storage.run_record import WORK_FOLDER
-from jobs.command import main
-from jobs.options import TrainOptions
-from jobs.shard_job import claim
-from jobs.training_job import WRITES, held_out, train, training_settings
+from jobs.cli.command import main
 
 ROWS_PER_SHARD = 1024
 """Rows of the manifest that a loader reads at once."""

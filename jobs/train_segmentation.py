@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import tyro
 
 from engine.config import SegmentationConfig
+from engine.runs.inputs import made_with, shard_source
+from engine.runs.options import OptionalText, TrainOptions, check_fraction
+from engine.runs.shards import claim
+from engine.runs.training import WRITES, held_out, train, training_settings
 from engine.storage.weights import weights_file, weights_hash
-from jobs.command import main
-from jobs.options import OptionalText, TrainOptions, check_fraction
-from jobs.shard_job import claim
-from jobs.shard_samples import made_with, shard_source
-from jobs.training_job import WRITES, held_out, train, training_settings
+from jobs.cli.command import main
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -60,7 +60,7 @@ def ray_session(request: pytest.FixtureRequest) -> Iterator[None]:
         request.getfixturevalue("s3")  # its variables must be there before the workers are
     import ray
 
-    from engine.cluster import QUIET
+    from engine.distributed.cluster import QUIET
 
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)

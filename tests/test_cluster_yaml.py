@@ -8,8 +8,8 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from engine.cluster import Cluster
-from engine.pipeline import Pool, crf_pool, network_pool
+from engine.distributed.cluster import Cluster
+from engine.distributed.pipeline import Pool, crf_pool, network_pool
 from engine.presets import PRESETS, preset
 from tests.conftest import ROOT
 

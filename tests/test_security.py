@@ -18,16 +18,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from engine.cluster import QUIET
+from engine.distributed.cluster import QUIET
 from engine.errors import ManifestError, StorageError
-from engine.records import decode_map, mask_schema, shard_table
+from engine.imaging.codecs import decode_map
+from engine.records import mask_schema, shard_table
 from engine.storage.filesystem import read_bytes
 from engine.storage.manifest import iter_manifest
 from engine.storage.pictures import parquet_uri, read_picture
 from engine.storage.shards import read_shard, shard_path, write_shard
 from engine.storage.truth import open_truth
 from jobs import evaluate, label, report
-from jobs.command import main
+from jobs.cli.command import main
 from tests.conftest import ROOT
 from tests.engine.stages.examples import write_network
 from tests.poison import encode, good_cases, pixels, write_images
@@ -170,7 +171,7 @@ def test_dashboard_is_off_or_on_loopback_alone() -> None:
     code = (
         "import ray, json, sys; calls = []; ray.init = lambda *a, **k: calls.append(k); ray.shutdown = lambda: None;"
         "ray.is_initialized = lambda: False; ray.cluster_resources = lambda: {};"
-        "from engine.cluster import connected; from engine.config import ResourceConfig\n"
+        "from engine.distributed.cluster import connected; from engine.config import ResourceConfig\n"
         "with connected(ResourceConfig()): pass\n"
         "print(json.dumps(calls[0], default=str))"
     )

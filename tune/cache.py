@@ -23,17 +23,18 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from engine.config import AffinityInferenceConfig, InferenceConfig, ResourceConfig, WalkConfig
+from engine.distributed.pipeline import Committed, Step, network_pool, run_shards
 from engine.errors import ConfigError, ManifestError, StorageError, TooManyErrors
+from engine.imaging.codecs import encode_map, encode_mask
+from engine.imaging.decoding import decode_image
+from engine.imaging.scaling import as_tensor, equal_groups, resized, scaled_size
 from engine.ops.metrics import confusion_matrix
-from engine.pipeline import Committed, Step, network_pool, run_shards
 from engine.plain_settings import to_dict
-from engine.progress import Meter
-from engine.records import Batch, encode_map, encode_mask, ignore_value
+from engine.records import Batch, ignore_value
+from engine.runs.progress import Meter
 from engine.stages.cam import ComputeCam
-from engine.stages.scaling import as_tensor, equal_groups, resized, scaled_size
 from engine.stages.walk import RefineCam
 from engine.storage.filesystem import absolute, delete_file, exists, join, write_bytes
-from engine.storage.images import decode_image
 from engine.storage.manifest import MANIFEST_NAME, Manifest, freeze_manifest, iter_manifest, open_manifest
 from engine.storage.roots import lies_outside, outside_reason
 from engine.storage.run_record import RECORD_NAME, WORK_FOLDER, fingerprint, versions, write_json

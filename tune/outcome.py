@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.errors import OutputError
+from engine.networks import WALK_OF_KIND, inference_record
 from engine.plain_settings import to_dict
-from engine.stages.networks import WALK_OF_KIND, inference_record
 from engine.storage.filesystem import join, write_bytes
 from engine.storage.run_record import write_json
 from tune.plots import class_bars, heat_maps

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import tyro
 
-from engine.cluster import Cluster, connected
 from engine.config import (
     AffinityInferenceConfig,
     CamInferenceConfig,
@@ -19,9 +18,9 @@ from engine.config import (
     SeedConfig,
     WalkConfig,
 )
+from engine.distributed.cluster import Cluster, connected
 from engine.errors import ConfigError
-from engine.plain_settings import to_dict
-from engine.stages.networks import (
+from engine.networks import (
     MAP_KINDS,
     WALK_OF_KIND,
     check_map_network,
@@ -29,12 +28,13 @@ from engine.stages.networks import (
     map_settings,
     read_architecture,
 )
+from engine.plain_settings import to_dict
+from engine.runs.options import DataOptions, check_fraction
+from engine.runs.shards import network_classes
 from engine.storage.filesystem import absolute, join
 from engine.storage.run_record import WORK_FOLDER, claim_output, commit, versions
 from engine.storage.weights import weights_hash
-from jobs.command import main
-from jobs.options import DataOptions, check_fraction
-from jobs.shard_job import network_classes
+from jobs.cli.command import main
 from tune.cache import Look, TrueMasks, check_errors, fill_cache, missing_shards, open_cache, read_true_masks
 from tune.outcome import BEST, CLASSES, HEAT_MAPS, RESULTS, SEEDS, Found, Judging, write_outcome
 from tune.results import Default, Scored, collect, short_lists

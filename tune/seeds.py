@@ -26,15 +26,15 @@ from torch import Tensor
 
 from engine.config import SeedConfig
 from engine.errors import StorageError
+from engine.imaging.codecs import decode_map
+from engine.imaging.decoding import decode_image
+from engine.imaging.memory import working_size
+from engine.imaging.scaling import resized, scaled_size
 from engine.ops.cam import with_background
 from engine.ops.mask import to_probabilities, upsample
 from engine.ops.seed import sure_cells, to_grid
-from engine.records import decode_map
-from engine.stages.memory import working_size
-from engine.stages.scaling import resized, scaled_size
 from engine.stages.seed import MakeSeed
 from engine.storage.filesystem import exists, join, read_bytes, write_bytes
-from engine.storage.images import decode_image
 from engine.storage.pictures import read_picture
 from engine.storage.run_record import fingerprint
 from tune.cache import group_of, read_maps

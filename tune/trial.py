@@ -19,8 +19,9 @@ from torch import Tensor
 
 from engine.config import WalkConfig
 from engine.errors import StorageError
-from engine.records import decode_map, decode_mask, encode_map, ignore_value
-from engine.stages.guard import guarded
+from engine.guard import guarded
+from engine.imaging.codecs import decode_map, decode_mask, encode_map
+from engine.records import ignore_value
 from engine.stages.mask import MakeMask
 from engine.storage.filesystem import join, read_bytes, write_bytes
 from engine.storage.manifest import Manifest

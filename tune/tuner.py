@@ -12,9 +12,9 @@ from typing import Any
 import ray.tune
 from ray.tune.schedulers import ASHAScheduler
 
-from engine.cluster import Cluster
+from engine.distributed.cluster import Cluster
 from engine.errors import ConfigError, StorageError, TooManyErrors
-from engine.progress import Meter
+from engine.runs.progress import Meter
 from engine.storage.filesystem import list_names
 from tune.seeds import SeedPart, count_seeds, seeds_counted
 from tune.space import Scales, Slice, slice_of

@@ -14,7 +14,7 @@ import numpy as np
 
 from engine.errors import ConfigError
 from engine.export.format import Exported, FormatOptions, Item, Opener, Subset
-from engine.records import decode_mask
+from engine.imaging.codecs import decode_mask
 
 
 class Coco:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.export.format import Exported, FormatOptions, Item, Opener, Subset
-from engine.records import decode_mask, voc_palette
+from engine.imaging.codecs import decode_mask, voc_palette
 from engine.storage.filesystem import absolute, is_uri, join
 
 TASKS_PER_FILE = 1000

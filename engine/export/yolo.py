@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from engine.errors import ConfigError
 from engine.export.format import Exported, FormatOptions, Item, Opener, Subset
-from engine.records import decode_mask
+from engine.imaging.codecs import decode_mask
 
 _FIRST_CHILD, _PARENT = 2, 3
 _MOST_CUTS = 64

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from engine.config import TrainingConfig
 from engine.errors import ConfigError
 from engine.fitting.averaging import averaged
+from engine.fitting.objectives import Objective, parameter_groups
 from engine.models.backbone import Backbone
 from engine.models.folding import fold_frozen_batch_norms
-from engine.objectives import Objective, parameter_groups
 
 Samples = dict[str, Any]
-"""Columns of :class:`engine.stages.samples.LoadSamples`."""
+"""Columns of :class:`engine.fitting.samples.LoadSamples`."""
 
 
 class Learner:

@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 import numpy as np
 
 from engine.errors import StorageError
+from engine.imaging.codecs import decode_mask
 from engine.imports.found import Found, Image
-from engine.records import decode_mask
 from engine.storage.filesystem import exists, join, list_names, read_bytes, stem
 
 VOC_CLASSES = (

@@ -1,7 +1,7 @@
 """How good a mask is expected to be, from what its maps say about it: no truth is needed to use it, only to fit it.
 
 Source: our own. Five signs are read off the walked maps and the mask, and a logistic regression, fitted once to the
-true IoU of photographs, turns them into the IoU to expect (``benchmarks/confidence.py`` fits and cross-validates it;
+true IoU of photographs, turns them into the IoU to expect (``experiments/confidence.py`` fits and cross-validates it;
 docs/decisions.md has the figures). Two numbers bring it to other networks and data: see :func:`recalibrated`.
 
 Letters: K classes present, (H, W) pixels, n images.

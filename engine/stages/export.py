@@ -11,10 +11,10 @@ from PIL import Image
 
 from engine.errors import ImageError, StoreUnavailableError
 from engine.export import FORMATS, FormatOptions, Item, Naming, Subset
+from engine.imaging.decoding import decode_image, image_size, is_upright
 from engine.records import Batch
-from engine.stages.sample_order import is_held_out
 from engine.storage.filesystem import join, write_bytes
-from engine.storage.images import decode_image, image_size, is_upright
+from engine.storage.subsets import is_held_out
 
 _JPEG_QUALITY = 95
 

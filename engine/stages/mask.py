@@ -10,18 +10,19 @@ import torch
 from numpy.typing import NDArray
 
 from engine.config import ConfidenceConfig, CrfConfig, WalkConfig
+from engine.imaging.codecs import decode_map, encode_mask
+from engine.imaging.decoding import decode_image
+from engine.imaging.memory import enlarged, working_size
+from engine.imaging.scaling import resized
 from engine.ops.cam import with_background
 from engine.ops.confidence import expected_iou, quality_features
 from engine.ops.crf import dense_crf
 from engine.ops.mask import class_areas, pseudo_mask, to_probabilities, upsample
-from engine.records import Batch, decode_map, encode_mask, mask_dtype
-from engine.stages.memory import enlarged, working_size
-from engine.stages.scaling import resized
-from engine.storage.images import decode_image
+from engine.records import Batch, mask_dtype
 from engine.timing import measured
 
 AS_FITTED = ConfidenceConfig()
-"""Confidence as it was fitted to the photographs of benchmarks/confidence.py."""
+"""Confidence as it was fitted to the photographs of experiments/confidence.py."""
 
 DEFAULT_WALK = WalkConfig()
 
@@ -30,7 +31,7 @@ class MakeMask:
     """Reads ``refined_cam``, ``encoded``, ``class_ids``; adds ``mask``, ``areas``, ``confidence``; drops what it read.
 
     Where the row has ``found_ids`` the maps are of these, and not of the tags' classes. An image whose maps would take
-    too much memory (:mod:`engine.stages.memory`) is worked on at a smaller size. With ``keep_stages`` it also reads
+    too much memory (:mod:`engine.imaging.memory`) is worked on at a smaller size. With ``keep_stages`` it also reads
     ``cam`` and adds ``mask_cam`` and ``mask_walk``.
     """
 

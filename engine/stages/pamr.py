@@ -9,12 +9,13 @@ import numpy as np
 import torch
 
 from engine.config import PamrConfig
+from engine.imaging.codecs import decode_map, encode_map
+from engine.imaging.decoding import decode_image
+from engine.imaging.memory import working_size
+from engine.imaging.scaling import as_tensor, equal_groups, resized, scaled_size
 from engine.ops.mask import to_probabilities, upsample
 from engine.ops.pamr import pamr
-from engine.records import Batch, decode_map, encode_map
-from engine.stages.memory import working_size
-from engine.stages.scaling import as_tensor, equal_groups, resized, scaled_size
-from engine.storage.images import decode_image
+from engine.records import Batch
 from engine.timing import measured
 
 _WEIGHTS_AS_MAPS = 10

@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.config import SeedConfig
+from engine.imaging.codecs import decode_map, encode_mask
+from engine.imaging.decoding import decode_image
+from engine.imaging.memory import working_size
+from engine.imaging.scaling import resized, scaled_size
 from engine.ops.cam import with_background
 from engine.ops.crf import DenseCrf
 from engine.ops.mask import class_areas, to_probabilities, upsample
 from engine.ops.seed import sure_cells, to_grid
-from engine.records import Batch, decode_map, encode_mask, ignore_value, mask_dtype
-from engine.stages.memory import working_size
-from engine.stages.scaling import resized, scaled_size
-from engine.storage.images import decode_image
+from engine.records import Batch, ignore_value, mask_dtype
 from engine.timing import measured
 
 

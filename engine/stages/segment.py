@@ -14,12 +14,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine.config import InferenceConfig
+from engine.imaging.batches import decoded_pictures
+from engine.imaging.codecs import encode_map
+from engine.imaging.memory import working_size
+from engine.imaging.scaling import as_tensor, equal_groups, resized, scaled_size
 from engine.models.segmentation_net import SegmentationNetwork
-from engine.records import Batch, encode_map
-from engine.stages.decoded import decoded_pictures
-from engine.stages.memory import working_size
-from engine.stages.networks import load_for_inference
-from engine.stages.scaling import as_tensor, equal_groups, resized, scaled_size
+from engine.networks import load_for_inference
+from engine.records import Batch
 
 GRID_STRIDE = 4
 """Pixels of the image at scale 1 for a cell of the maps: that of the fine level of convolutional networks."""

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from engine.config import InferenceConfig
 from engine.errors import ImageError
+from engine.imaging.decoding import decode_image
+from engine.imaging.scaling import as_tensor, resized, scaled_size
+from engine.networks import load_for_inference
 from engine.records import Batch
-from engine.stages.networks import load_for_inference
-from engine.stages.scaling import as_tensor, resized, scaled_size
-from engine.storage.images import decode_image
 
 
 class ScoreTags:

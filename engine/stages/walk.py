@@ -13,13 +13,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine.config import AffinityInferenceConfig, WalkConfig
+from engine.imaging.codecs import decode_map, encode_map
+from engine.imaging.decoding import decode_image
+from engine.imaging.scaling import as_tensor, equal_groups, resized, scaled_size
 from engine.models.affinity_net import AffinityNetwork
+from engine.networks import load_for_inference
 from engine.ops.cam import with_background
 from engine.ops.random_walk import refine_many
-from engine.records import Batch, decode_map, encode_map
-from engine.stages.networks import load_for_inference
-from engine.stages.scaling import as_tensor, equal_groups, resized, scaled_size
-from engine.storage.images import decode_image
+from engine.records import Batch
 from engine.timing import measured
 
 

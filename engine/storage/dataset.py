@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from engine.errors import StorageError
-from engine.records import decode_mask
+from engine.imaging.codecs import decode_mask
+from engine.imaging.decoding import decode_image
 from engine.storage.filesystem import join
-from engine.storage.images import decode_image
 from engine.storage.labeled import LabeledManifest
 from engine.storage.manifest import open_manifest
 from engine.storage.pictures import read_picture

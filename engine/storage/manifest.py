@@ -20,13 +20,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from engine.errors import ManifestError, StorageError
+from engine.errors import ManifestError, StorageError, first_line
 from engine.records import Batch
 from engine.storage import filesystem
 from engine.storage.plain_columns import check_plain
 from engine.storage.retries import retry
 from engine.storage.roots import lies_outside, outside_reason
-from engine.storage.sources.find import Source, find_source, first_line, source_hash
+from engine.storage.sources.find import Source, find_source, source_hash
 from engine.storage.sources.parquet import iter_parquet
 from engine.storage.sources.rows import SCHEMA, checked_rows
 from engine.storage.sources.tar import iter_tars

@@ -15,12 +15,11 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import StorageError
-from engine.records import decode_mask
+from engine.errors import StorageError, first_line
+from engine.imaging.codecs import decode_mask
 from engine.storage.filesystem import absolute, exists, join, list_names, name_of, parent, read_bytes, stem
 from engine.storage.run_record import RECORD_NAME, read_json
 from engine.storage.shards import committed_shards, read_shard
-from engine.storage.sources.find import first_line
 
 EXPORTED, INDEX = "masks", "index.csv"
 """Folder of the PNGs of jobs.export, and beside it what says which name belongs to which image."""

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from engine.cluster import connected
 from engine.config import ResourceConfig
+from engine.distributed.cluster import connected
+from engine.distributed.pipeline import Pool, Step, run_shards
 from engine.errors import StorageError
-from engine.pipeline import Pool, Step, run_shards
 from engine.records import mask_schema
 from engine.storage.manifest import Manifest
 from engine.storage.shards import committed_shards
-from tests.engine.test_pipeline import Measure, Paint, _numbered
+from tests.engine.distributed.test_pipeline import Measure, Paint, _numbered
 
 pytestmark = pytest.mark.slow
 FULL, ROOMY = "size=12k", "size=1m"

@@ -15,8 +15,8 @@ from PIL import ExifTags, Image
 import engine
 from engine.config import Settings
 from engine.errors import ConfigError, WeightsError
+from engine.imaging.codecs import encode_picture
 from engine.presets import preset
-from engine.records import encode_picture
 from tests.engine.stages.examples import CLASS_NAMES, picture, write_network
 
 

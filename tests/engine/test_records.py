@@ -11,11 +11,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from engine.imaging.codecs import decode_map, decode_mask, encode_map, encode_mask, voc_palette
 from engine.records import (
-    decode_map,
-    decode_mask,
-    encode_map,
-    encode_mask,
     error_counts,
     ignore_value,
     mask_dtype,
@@ -24,7 +21,6 @@ from engine.records import (
     shard_table,
     to_batch,
     to_table,
-    voc_palette,
 )
 
 

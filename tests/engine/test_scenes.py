@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from engine.errors import ConfigError, OutputError, StorageError
-from engine.records import decode_mask
+from engine.imaging.codecs import decode_mask
 from engine.scenes import CLASS_NAMES, make_scene, write_scenes
 from jobs.make_scenes import MakeScenes, run
 

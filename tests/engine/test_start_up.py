@@ -11,7 +11,7 @@ import pytest
 @pytest.mark.parametrize(
     ("module", "spared"),
     [
-        ("engine.pipeline", "torch"),  # of the actors that only fetch
+        ("engine.distributed.pipeline", "torch"),  # of the actors that only fetch
         ("jobs.evaluate", "torch"),
         ("jobs.label", "timm"),  # of the driver, which builds no network
         ("tune.tuner", "timm"),  # of the trials

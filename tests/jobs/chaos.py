@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 from ray.cluster_utils import Cluster
 
-from engine.cluster import QUIET
 from engine.config import Settings
+from engine.distributed.cluster import QUIET
+from engine.imaging.codecs import decode_mask
 from engine.labeling import label_images
-from engine.records import decode_mask
 from engine.storage.filesystem import write_bytes
 from engine.storage.shards import committed_shards, read_shard
 from tests.conftest import ROOT

@@ -17,11 +17,11 @@ from pathlib import Path
 import torch
 
 from engine.config import ResourceConfig, Settings, ShardConfig, TrainingConfig
-from engine.objectives import Objective
+from engine.fitting.objectives import Objective
+from engine.networks import save_network
 from engine.plain_settings import to_dict
 from engine.presets import preset
 from engine.scenes import CLASS_NAMES, write_scenes
-from engine.stages.networks import save_network
 from tests.conftest import ROOT
 
 NETWORK = {"backbone": "mobilenetv3_small_050", "weights": "random"}

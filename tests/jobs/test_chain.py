@@ -15,11 +15,12 @@ import torch
 
 from engine.config import PamrConfig, WalkConfig
 from engine.errors import ManifestError, OutputError
-from engine.records import decode_mask, mask_schema
-from engine.stages.networks import load_network
+from engine.imaging.codecs import decode_mask
+from engine.networks import load_network
+from engine.records import mask_schema
 from engine.storage.shards import committed_shards, read_schema, read_shards
 from jobs import check_tags, evaluate, label, segment, train_cam
-from jobs.command import main
+from jobs.cli.command import main
 from tests.jobs.conftest import Chain
 from tests.jobs.small_runs import CHAIN_SETTINGS, HELD_OUT_FRACTION, NETWORK, NUM_HELD_OUT, NUM_SCENES
 

@@ -11,9 +11,10 @@ import pytest
 from numpy.typing import NDArray
 
 from engine.errors import ConfigError, StorageError
-from engine.records import encode_mask, mask_schema, shard_table
+from engine.imaging.codecs import encode_mask
+from engine.records import mask_schema, shard_table
 from engine.storage.shards import write_shard
-from jobs.command import main, parse
+from jobs.cli.command import main, parse
 from jobs.evaluate import Evaluate, run
 from jobs.label import Label
 

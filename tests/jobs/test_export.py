@@ -13,14 +13,15 @@ import pytest
 from pycocotools.coco import COCO
 
 from engine.errors import ConfigError, OutputError, TooManyErrors
-from engine.records import decode_mask, encode_mask, mask_schema, shard_table
+from engine.imaging.codecs import decode_mask, encode_mask
+from engine.imaging.decoding import image_size
+from engine.records import mask_schema, shard_table
 from engine.storage.filesystem import read_bytes
-from engine.storage.images import image_size
 from engine.storage.run_record import read_json
 from engine.storage.shards import read_shard, write_shard
 from engine.storage.tally import Tally
 from jobs import export
-from jobs.command import main, parse
+from jobs.cli.command import main, parse
 from jobs.export import _mended
 from tests.engine.export.examples import IDS, ring, upload_labeled_folder, write_labeled_folder
 from tests.s3_server import S3Server

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from engine.errors import ConfigError
-from engine.stages import portable
-from engine.stages.networks import load_network
+from engine.export import network as portable
+from engine.networks import load_network
 from jobs import export_network
-from jobs.command import main
+from jobs.cli.command import main
 from jobs.export_network import ExportNetwork
 from tests.engine.stages.examples import CLASS_NAMES, write_network
 

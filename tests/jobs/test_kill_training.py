@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.stages.networks import load_network
+from engine.networks import load_network
 from jobs import train_cam
-from jobs.command import parse
+from jobs.cli.command import parse
 from tests.jobs.small_runs import QUICK, Run, small_settings, started, write_settings, write_some_scenes
 
 pytestmark = pytest.mark.slow

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 import ray
 
-from engine.cluster import connected
 from engine.config import ResourceConfig
-from engine.pipeline import Pool, Step, run_shards
+from engine.distributed.cluster import connected
+from engine.distributed.pipeline import Pool, Step, run_shards
 from engine.records import Batch, mask_schema
 from engine.storage.manifest import open_manifest
 from engine.storage.shards import committed_shards, read_shards
 from tests.conftest import ROOT
-from tests.engine.test_pipeline import Measure, Paint, _numbered
+from tests.engine.distributed.test_pipeline import Measure, Paint, _numbered
 from tests.jobs.chaos import add_node, cluster_of_nodes
 
 pytestmark = pytest.mark.slow

@@ -13,11 +13,12 @@ import pytest
 
 from engine.config import ResourceConfig, Settings
 from engine.errors import ManifestError
+from engine.guard import guarded
+from engine.imaging.codecs import decode_mask
 from engine.presets import preset
-from engine.records import Batch, decode_mask
+from engine.records import Batch
 from engine.stages.cam import ComputeCam
 from engine.stages.fetch import FetchImages
-from engine.stages.guard import guarded
 from engine.stages.mask import MakeMask
 from engine.stages.seed import MakeSeed
 from engine.stages.segment import Segment

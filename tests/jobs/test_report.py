@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.objectives import Objective
+from engine.fitting.objectives import Objective
+from engine.imaging.codecs import encode_mask
+from engine.networks import save_network
 from engine.plain_settings import to_dict
-from engine.records import encode_mask, mask_schema, shard_table
+from engine.records import mask_schema, shard_table
 from engine.scenes import CLASS_NAMES, make_scene
-from engine.stages.networks import save_network
 from engine.storage.shards import write_shard
 from engine.storage.weights import weights_hash
-from jobs.command import main
+from jobs.cli.command import main
 from jobs.report import Report, run
 from tests.jobs.small_runs import small_settings, write_random_cam
 

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.errors import ConfigError, OutputError, StorageError, UserError
+from engine.runs.stage_scores import stages_of
 from engine.storage.weights import weights_hash
 from jobs import report, run
-from jobs.command import parse
-from jobs.stages import stages_of
+from jobs.cli.command import parse
 from tests.jobs.conftest import Chain
 from tests.jobs.small_runs import NUM_SCENES
 

@@ -11,13 +11,13 @@ from typing import Any
 import boto3
 import pytest
 
+from engine.fitting.samples import LoadSamples, SampleSource
 from engine.scenes import CLASS_NAMES
-from engine.stages.samples import LoadSamples, SampleSource
 from engine.storage.filesystem import list_names, read_bytes
 from engine.storage.manifest import open_manifest
 from engine.storage.shards import committed_shards, read_shards
 from jobs import evaluate, label, make_seeds, train_cam
-from jobs.command import main
+from jobs.cli.command import main
 from tests.jobs.small_runs import QUICK, RESOURCES, small_settings, write_random_cam, write_some_scenes
 from tests.s3_faults import faulty
 from tests.s3_server import S3Server

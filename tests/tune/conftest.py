@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from engine.networks import Architecture, build_pretrained, save_network
 from engine.presets import preset
-from engine.stages.networks import Architecture, build_pretrained, save_network
 from jobs import make_scenes
 
 NUM_SCENES, NUM_TRUE = 14, 11

@@ -14,7 +14,7 @@ import pytest
 
 from engine.errors import ConfigError, OutputError, StorageError, TooManyErrors
 from jobs import evaluate, label, make_seeds
-from jobs.command import main, parse
+from jobs.cli.command import main, parse
 from tests.engine.storage.sources.examples import tar_bytes
 from tests.tune.conftest import NUM_TRUE, SIGHT, SPACE, arguments
 from tune import search

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.storage.filesystem import list_entries, list_names, read_bytes, write_bytes
-from jobs.command import parse
+from jobs.cli.command import parse
 from tests.conftest import ROOT
 from tests.jobs.test_submit import JOB_S, RAY, START_S, taking_submissions
 from tests.s3_server import S3Server

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from engine.errors import ManifestError, StorageError
+from engine.errors import ManifestError, StorageError, first_line
 from engine.storage import filesystem
 from engine.storage.retries import retry
 
@@ -48,11 +48,6 @@ class Source:
     def name_of(self, file: str) -> str:
         """A file as it is called from the folder of the source."""
         return file[len(self.folder) :].lstrip("/") if file.startswith(self.folder) else filesystem.name_of(file)
-
-
-def first_line(error: BaseException) -> str:
-    """What an exception says, without a full stop."""
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def open_source_file(location: str) -> Any:

@@ -22,11 +22,11 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from engine.errors import ManifestError
+from engine.errors import ManifestError, first_line
 from engine.storage import filesystem
 from engine.storage.pictures import tar_uri
 from engine.storage.retries import retry
-from engine.storage.sources.find import Source, first_line, open_source_file
+from engine.storage.sources.find import Source, open_source_file
 from engine.storage.sources.rows import SCHEMA, checked_rows
 
 PICTURES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.export import FORMATS, Exported, FormatOptions, plan_names
-from engine.records import encode_mask, mask_schema, shard_table
+from engine.imaging.codecs import encode_mask
+from engine.records import mask_schema, shard_table
 from engine.stages.export import ExportImages
 from engine.storage.filesystem import atomic_file, join, write_bytes
 from engine.storage.manifest import freeze_manifest

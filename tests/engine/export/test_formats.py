@@ -16,7 +16,7 @@ from PIL import Image
 from engine.export import FORMATS
 from engine.export.label_studio import encode_brush
 from engine.export.yolo import polygons_of
-from engine.records import decode_mask
+from engine.imaging.codecs import decode_mask
 from engine.storage.filesystem import list_names, read_bytes
 from tests.engine.export.examples import CLASS_NAMES, Labeled, export, jpeg, ring
 from tests.s3_server import S3Server

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from engine.config import TrainingConfig
 from engine.errors import ConfigError
 from engine.fitting.learner import Learner, Samples, kept_weights
-from engine.objectives import Objective
+from engine.fitting.objectives import Objective
 from tests.engine.stages.examples import CLASS_NAMES, network_config
 
 CONFIG = replace(network_config("cam").training, crop_px=32, batch_size=4, freeze_batch_norm=False)

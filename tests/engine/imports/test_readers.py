@@ -21,7 +21,7 @@ from engine.imports.folders import read_folders
 from engine.storage.class_names import read_class_names
 from engine.storage.filesystem import write_bytes
 from engine.storage.manifest import iter_manifest
-from jobs.command import main
+from jobs.cli.command import main
 from tests.engine.export.examples import CLASS_NAMES, Labeled, export, jpeg, ring
 from tests.s3_server import S3Server
 

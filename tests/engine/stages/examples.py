@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from engine.fitting.samples import SampleSource
+from engine.networks import Architecture, NetworkConfig, build, save_network
 from engine.presets import preset
 from engine.records import Batch, mask_schema, seed_schema, shard_table
-from engine.stages.networks import Architecture, NetworkConfig, build, save_network
-from engine.stages.samples import SampleSource
 from engine.storage.manifest import freeze_manifest
 from engine.storage.shards import write_shard
 

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from engine.config import CamInferenceConfig
 from engine.errors import ConfigError, WeightsError
+from engine.imaging.codecs import decode_map
+from engine.imaging.scaling import as_tensor, resized, scaled_size
 from engine.models.cam_net import CamNetwork
 from engine.models.segmentation_net import SegmentationNetwork
+from engine.networks import load_network
 from engine.ops.cam import merge_cams, normalize_cam
-from engine.records import decode_map
 from engine.stages.cam import ComputeCam
-from engine.stages.networks import load_network
-from engine.stages.scaling import as_tensor, resized, scaled_size
 from tests.engine.stages.examples import MAX_PIXELS, picture, png, rows, write_network
 
 CONFIG = CamInferenceConfig(long_side_px=96, scales=(1.0, 0.5), flip=True)

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.records import Batch, encode_mask, mask_schema
+from engine.imaging.codecs import encode_mask
+from engine.records import Batch, mask_schema
 from engine.stages.commit import CommitShard
 from engine.storage.shards import committed_shards, read_shard, shard_path
 

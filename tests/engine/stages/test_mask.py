@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from engine.config import CrfConfig, WalkConfig
-from engine.records import Batch, decode_mask, encode_map
+from engine.imaging.codecs import decode_mask, encode_map
+from engine.records import Batch
 from engine.stages.mask import MakeMask
 from tests.engine.stages.examples import MAX_PIXELS, picture, png, rows
 

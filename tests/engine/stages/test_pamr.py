@@ -8,12 +8,13 @@ import numpy as np
 import torch
 
 from engine.config import PamrConfig
+from engine.imaging.codecs import decode_map, encode_map
+from engine.imaging.scaling import as_tensor, resized
 from engine.ops.mask import to_probabilities, upsample
 from engine.ops.pamr import pamr
-from engine.records import Batch, decode_map, encode_map
+from engine.records import Batch
 from engine.stages import pamr as stage_module
 from engine.stages.pamr import AdaptMaps
-from engine.stages.scaling import as_tensor, resized
 from tests.engine.stages.examples import MAX_PIXELS, picture, png, rows
 
 SIZES = [(60, 90), (90, 60), (60, 90), (40, 56), (60, 90)]

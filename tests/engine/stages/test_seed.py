@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine.config import CrfConfig, SeedConfig
-from engine.records import decode_mask, encode_map
+from engine.imaging.codecs import decode_mask, encode_map
 from engine.stages.seed import MakeSeed
 from tests.engine.stages.examples import MAX_PIXELS, picture, png, rows
 

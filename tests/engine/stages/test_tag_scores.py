@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from engine.imaging.scaling import resized
+from engine.networks import load_network
 from engine.presets import preset
-from engine.stages.networks import load_network
-from engine.stages.scaling import resized
 from engine.stages.tag_scores import ScoreTags
 from tests.engine.stages.examples import CLASS_NAMES, MAX_PIXELS, picture, png, rows
 

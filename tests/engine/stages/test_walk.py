@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from engine.config import AffinityInferenceConfig, WalkConfig
+from engine.imaging.codecs import decode_map, encode_map
+from engine.imaging.scaling import as_tensor, resized, scaled_size
 from engine.models.affinity_net import AffinityNetwork
+from engine.networks import load_network
 from engine.ops.cam import with_background
 from engine.ops.random_walk import refine
-from engine.records import Batch, decode_map, encode_map
-from engine.stages.networks import load_network
-from engine.stages.scaling import as_tensor, resized, scaled_size
+from engine.records import Batch
 from engine.stages.walk import AddBackground, RefineCam
 from tests.engine.stages.examples import MAX_PIXELS, picture, png, rows
 

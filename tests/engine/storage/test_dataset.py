@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from engine.errors import StorageError
-from engine.records import encode_mask
+from engine.imaging.codecs import encode_mask
 from engine.storage.dataset import MaskDataset, MaskStream, Sample
 from engine.storage.shards import read_shard, write_shard
 from tests.engine.export.examples import FOLDER_CLASSES, IDS, ring, upload_labeled_folder, write_labeled_folder

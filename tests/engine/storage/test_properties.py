@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from engine.records import decode_map, decode_mask, encode_map, encode_mask, mask_schema, shard_table
-from engine.storage.images import decode_image, image_size
+from engine.imaging.codecs import decode_map, decode_mask, encode_map, encode_mask
+from engine.imaging.decoding import decode_image, image_size
+from engine.records import mask_schema, shard_table
 from engine.storage.manifest import iter_manifest
 from engine.storage.shards import read_shard, write_shard
 from engine.storage.weights import load_weights, save_weights

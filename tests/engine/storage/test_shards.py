@@ -14,7 +14,8 @@ import pyarrow as pa
 import pytest
 
 from engine.errors import StorageError
-from engine.records import decode_mask, encode_mask, mask_schema, shard_table
+from engine.imaging.codecs import decode_mask, encode_mask
+from engine.records import mask_schema, shard_table
 from engine.storage.filesystem import write_bytes
 from engine.storage.shards import (
     committed_shards,

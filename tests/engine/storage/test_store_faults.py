@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from engine.distributed.pipeline import Pool, Step, _Actor
 from engine.errors import StoreUnavailableError
-from engine.pipeline import Pool, Step, _Actor
+from engine.fitting.samples import LoadSamples, SampleSource
 from engine.presets import preset
 from engine.stages.fetch import FetchImages
-from engine.stages.samples import LoadSamples, SampleSource
 from engine.storage import filesystem, retries
 from engine.storage.manifest import freeze_manifest
 from tests.engine.stages.examples import png

@@ -12,7 +12,7 @@ from PIL import Image
 
 from engine.errors import StorageError
 from engine.export import plan_names
-from engine.records import encode_mask
+from engine.imaging.codecs import encode_mask
 from engine.storage.truth import open_truth
 
 

@@ -1,0 +1,1 @@
+"""All that imports Ray: the pipeline, training, the cluster."""

@@ -1,0 +1,95 @@
+"""What each of the three networks learns: its architecture, its first weights, its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from engine.config import AffinityConfig, SegmentationConfig
+from engine.networks import Architecture, NetworkConfig, build_pretrained
+from engine.ops.affinity import balanced_loss
+from engine.ops.losses import Terms, affinity_terms, mean_loss, segmentation_terms, tag_terms
+from engine.ops.scores import mask_scores, mask_table, pair_scores, pair_table, tag_scores, tag_table
+from engine.records import ignore_value
+from engine.storage.weights import absolute_source
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Objective:
+    """A network and its loss."""
+
+    architecture: Architecture
+    weights: str
+    """Source of the backbone's first weights."""
+    terms: Callable[[Tensor, Tensor, Tensor], Terms]
+    """From the network's output, the target and the images' weights to sums and counts of the loss."""
+    combine: Callable[[Tensor, Tensor], Tensor]
+    """From sums and the counts of all workers to the loss."""
+    table: Callable[[Tensor, Tensor], Tensor]
+    """From output and target to counts that tell how good the output is, and that add up."""
+    scores: Callable[[Tensor], dict[str, float]]
+    """From the counts of all workers to figures by name; the first one decides which weights are the best."""
+
+    @classmethod
+    def of(cls, config: NetworkConfig, class_names: tuple[str, ...]) -> Objective:
+        """The objective of a part of the settings."""
+        ignore = ignore_value(len(class_names))
+        shared: dict[str, Any] = {
+            "architecture": Architecture.of(config, class_names),
+            "weights": absolute_source(config.weights),
+        }
+        if isinstance(config, AffinityConfig):
+            radius = config.radius
+            return cls(
+                terms=partial(_unweighted, terms=partial(affinity_terms, radius=radius, ignore=ignore)),
+                combine=balanced_loss,
+                table=partial(pair_table, radius=radius, ignore=ignore),
+                scores=pair_scores,
+                **shared,
+            )
+        if isinstance(config, SegmentationConfig):
+            return cls(
+                terms=partial(segmentation_terms, ignore=ignore),
+                combine=mean_loss,
+                table=partial(mask_table, ignore=ignore),
+                scores=mask_scores,
+                **shared,
+            )
+        return cls(
+            terms=partial(_unweighted, terms=tag_terms),
+            combine=mean_loss,
+            table=tag_table,
+            scores=tag_scores,
+            **shared,
+        )
+
+    def build(self) -> nn.Module:
+        """The network with its first weights.
+
+        Raises:
+            ConfigError: the backbone cannot do what is asked for.
+            WeightsError: the first weights cannot be had.
+        """
+        return build_pretrained(self.architecture, self.weights)
+
+
+def _unweighted(output: Tensor, target: Tensor, _weight: Tensor, *, terms: Callable[[Tensor, Tensor], Terms]) -> Terms:
+    return terms(output, target)
+
+
+def parameter_groups(network: nn.Module, *, learning_rate: float, head_learning_rate: float) -> list[dict[str, object]]:
+    """The trained parameters in two groups: the pretrained backbone, and the new layers at their own rate."""
+    backbone = {id(parameter) for parameter in cast(nn.Module, network.backbone).parameters()}
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in trained if id(p) in backbone], "lr": learning_rate, "initial_lr": learning_rate},
+        {
+            "params": [p for p in trained if id(p) not in backbone],
+            "lr": head_learning_rate,
+            "initial_lr": head_learning_rate,
+        },
+    ]

@@ -1,0 +1,328 @@
+"""Training samples: an image decoded, augmented and cropped, with its target cut out the same way.
+
+Source: jiwoon-ahn/psa, tool/imutils.py and voc12/data.py (the authors' augmentation).
+Letters: B samples, C classes, (H, W) pixels, (h, w) cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torchvision.transforms import functional as color
+
+from engine.config import TrainingConfig
+from engine.errors import ImageError
+from engine.fitting.sample_order import WINDOW_ROWS, held_out_of_step, num_steps, samples_of_step
+from engine.imaging.codecs import decode_mask
+from engine.imaging.decoding import decode_image
+from engine.records import IGNORE, IGNORE_16, Batch
+from engine.storage.filesystem import check_store
+from engine.storage.manifest import open_manifest
+from engine.storage.pictures import file_of, read_picture
+from engine.storage.retries import expect_stores
+from engine.storage.shards import read_shard
+from engine.storage.subsets import is_held_out
+
+Target = Literal["tags", "seed", "mask"]
+MAX_REDRAWS = 20
+"""Unreadable images in a row after which training gives up."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleSource:
+    """Where training samples come from."""
+
+    manifest: str
+    """Folder of the frozen manifest whose rows are the images."""
+    target: Target
+    """What is learned."""
+    shards: str = ""
+    """Folder of the shards with the target column; its rows are those of the manifest."""
+    rows_of_shards: tuple[int, ...]
+    """Images of each shard to learn from."""
+    held_out_of_shards: tuple[int, ...] = ()
+    """Images of each shard that are kept for validation."""
+    val_fraction: float = 0.0
+    """Which those are: see :func:`engine.fitting.sample_order.is_held_out`."""
+    confidence_power: float = 0.0
+    """A mask counts as much as its confidence to this power."""
+    min_confidence: float = 0.0
+    """Masks with less are not learned from; those that are held out are scored all the same."""
+    num_classes: int
+    grid_stride: int = 0
+    """Pixels a cell of a seed."""
+    max_pixels: int
+
+
+def steps_of(source: SampleSource, config: TrainingConfig) -> int:
+    """Steps of a whole training."""
+    return num_steps(sum(source.rows_of_shards), num_epochs=config.num_epochs, batch_size=config.batch_size)
+
+
+Sample = tuple[NDArray[np.uint8], NDArray[Any], float]
+"""Image, target and weight."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _View:
+    """Which part of an image is seen, and how."""
+
+    size: tuple[int, int]
+    """Height and width of the scaled image, pixels."""
+    corner: tuple[int, int]
+    """Top and left of the crop in it, pixels; negative where the crop reaches beyond."""
+    flip: bool = False
+
+
+class LoadSamples:
+    """Reads ``step``, ``held_out``; adds ``image`` (H, W, 3) uint8, ``target``, ``weight`` float32.
+
+    A step gives this worker's part of its ``batch_size`` rows: of the training images cropped at random, or of the
+    held-out images as they are. ``target`` is (C,) float32 for tags, (h, w) int32 for a seed, (H, W) int32 for a mask;
+    255 (65535) does not count. ``weight`` is 0 where a batch of held-out images has none left, or one is not usable.
+    """
+
+    def __init__(self, source: SampleSource, config: TrainingConfig, *, rank: int, num_workers: int) -> None:
+        """Args:
+        rank: which part of each step's batch; 0 to num_workers - 1.
+        """
+        self._source = source
+        self._config = config
+        self._rank = rank
+        self._num_workers = num_workers
+        self._ignore = IGNORE if source.num_classes < IGNORE else IGNORE_16
+        shards = WINDOW_ROWS // max(1, *source.rows_of_shards) + 2  # whose rows are shuffled together
+        self._read = lru_cache(maxsize=shards)(self._read_shard)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, NDArray[Any]]:
+        expect_stores()
+        samples = [
+            sample
+            for step, held_out in zip(batch["step"], batch["held_out"], strict=True)
+            for sample in (self._held_out(int(step)) if held_out else self._training(int(step)))
+        ]
+        return {
+            "image": np.stack([image for image, _, _ in samples]),
+            "target": np.stack([target for _, target, _ in samples]),
+            "weight": np.array([weight for _, _, weight in samples], dtype=np.float32),
+        }
+
+    def _training(self, step: int) -> list[Sample]:
+        return [self.sample(*place) for place in self._places(step)[self._rank :: self._num_workers]]
+
+    def _places(self, step: int) -> list[tuple[int, int, int]]:
+        config = self._config
+        return samples_of_step(
+            self._source.rows_of_shards, step, batch_size=config.batch_size, rng_seed=config.rng_seed
+        )
+
+    def first(self) -> Sample:
+        """The first sample of all, or what takes its place; raises as :meth:`sample`."""
+        return self.sample(*self._places(0)[0])
+
+    def _held_out(self, number: int) -> list[Sample]:
+        everyone = held_out_of_step(self._source.held_out_of_shards, number, batch_size=self._config.batch_size)
+        return [self.held_out(place) for place in everyone[self._rank :: self._num_workers]]
+
+    def sample(self, epoch: int, shard: int, row: int) -> Sample:
+        """One sample to learn from; an image that cannot be used gives its place to another.
+
+        Raises:
+            ImageError: many in a row could not be read.
+            StoreUnavailableError: the store of the images is away for long, or refuses the account.
+        """
+        rng, jitter = np.random.default_rng([self._config.rng_seed, epoch, shard, row]), self._config.color_jitter
+        failure: object = None
+        for _ in range(MAX_REDRAWS):
+            rows = self._read(shard, held_out=False)
+            try:
+                image = self._image(rows, row)
+                view = self._random_view(image, rng)
+                return self._cut(image, rows, row, view, lambda picture: _jittered(picture, jitter, rng))
+            except (ImageError, FileNotFoundError) as error:
+                failure = error
+            except OSError as error:
+                check_store(file_of(rows["uri"][row]))  # where the store is to blame, no other image is better
+                failure = error
+            shard = int(rng.choice(len(self._source.rows_of_shards), p=self._weights()))
+            row = int(rng.integers(self._source.rows_of_shards[shard]))
+        raise ImageError("training", f"{MAX_REDRAWS} images in a row cannot be used; the last: {failure}")
+
+    def held_out(self, place: tuple[int, int] | None) -> Sample:
+        """One sample to score, the whole image without augmentation; of weight 0 where there is none.
+
+        Args:
+            place: shard, and row among its held-out rows.
+
+        Raises:
+            StoreUnavailableError: as for :meth:`sample`.
+        """
+        crop = self._config.crop_px
+        if place is not None:
+            rows = self._read(place[0], held_out=True)
+            try:
+                image = self._image(rows, place[1])
+            except (ImageError, FileNotFoundError):
+                pass
+            except OSError:
+                check_store(file_of(rows["uri"][place[1]]))
+            else:
+                height, width = (max(1, round(side * crop / max(image.shape[:2]))) for side in image.shape[:2])
+                view = _View(size=(height, width), corner=(-((crop - height) // 2), -((crop - width) // 2)))
+                pixels, target, _ = self._cut(image, rows, place[1], view, lambda picture: picture)
+                return pixels, target, 1.0
+        target = np.full((-(-crop // self._cell),) * 2, self._ignore, dtype=np.int32)
+        if self._source.target == "tags":
+            target = image_labels([], self._source.num_classes)
+        return np.zeros((crop, crop, 3), dtype=np.uint8), target, 0.0
+
+    @property
+    def _cell(self) -> int:
+        return self._source.grid_stride if self._source.target == "seed" else 1
+
+    def _weights(self) -> NDArray[np.float64]:
+        rows = np.asarray(self._source.rows_of_shards, dtype=np.float64)
+        weights: NDArray[np.float64] = rows / rows.sum()
+        return weights
+
+    def _read_shard(self, shard: int, *, held_out: bool) -> Batch:
+        """The rows of one shard to learn from, or those that are held out."""
+        source = self._source
+        rows = open_manifest(source.manifest).read_shard(shard)
+        if source.target != "tags":
+            columns = ["image_id", source.target, "error"]
+            if source.confidence_power or source.min_confidence:
+                columns.append("confidence")
+            table = read_shard(source.shards, shard, columns)
+            assert table.column("image_id").to_pylist() == rows["image_id"], "shards and manifest disagree"
+            pictures = table.column(source.target).to_pylist()
+            rows = {**rows, **{name: table.column(name).to_pylist() for name in columns[2:]}}
+            rows["png"] = [None if picture is None else picture["bytes"] for picture in pictures]
+        if not (source.val_fraction or source.min_confidence):
+            return rows
+        kept = kept_rows(source, rows["image_id"], rows.get("confidence"), held_out=held_out)
+        return {name: [values[row] for row in kept] for name, values in rows.items()}
+
+    def _image(self, rows: Batch, row: int) -> NDArray[np.uint8]:
+        """The decoded image of a row.
+
+        Raises:
+            ImageError: the row carries an error, or the image cannot be decoded.
+            OSError: it cannot be read.
+        """
+        if rows["error"][row] is not None:
+            stage, _, reason = rows["error"][row].partition(": ")
+            raise ImageError(stage, reason)
+        if self._source.target != "tags" and rows["png"][row] is None:
+            raise ImageError("training", f"the row has no {self._source.target}")
+        return decode_image(
+            read_picture(rows["uri"][row]), max_pixels=self._source.max_pixels, draft_px=self._config.long_side_px[1]
+        )
+
+    def _random_view(self, image: NDArray[np.uint8], rng: np.random.Generator) -> _View:
+        low, high = self._config.long_side_px
+        factor = rng.integers(low, high, endpoint=True) / max(image.shape[:2])
+        height, width = (max(1, round(side * factor)) for side in image.shape[:2])
+        flip, crop = bool(rng.random() < 0.5), self._config.crop_px
+        return _View(size=(height, width), corner=(_corner(height, crop, rng), _corner(width, crop, rng)), flip=flip)
+
+    def _cut(
+        self,
+        image: NDArray[np.uint8],
+        rows: Batch,
+        row: int,
+        view: _View,
+        colored: Callable[[Image.Image], Image.Image],
+    ) -> Sample:
+        """What a view shows of an image and of its target."""
+        crop, (height, width), (top, left) = self._config.crop_px, view.size, view.corner
+        picture = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+        scaled = np.asarray(colored(picture))
+        pixels = np.full((crop, crop, 3), scaled.mean(axis=(0, 1)).astype(np.uint8), dtype=np.uint8)
+        pixels[max(0, -top) : height - top, max(0, -left) : width - left] = scaled[
+            max(0, top) : top + crop, max(0, left) : left + crop
+        ]
+        if view.flip:
+            pixels = np.ascontiguousarray(pixels[:, ::-1])
+        if self._source.target == "tags":
+            return pixels, image_labels(rows["class_ids"][row], self._source.num_classes), 1.0
+        target = cut_labels(
+            decode_mask(rows["png"][row]), view.size, view.corner, crop=crop, cell=self._cell, ignore=self._ignore
+        )
+        power = self._source.confidence_power
+        weight = float(rows["confidence"][row]) ** power if power else 1.0
+        return pixels, np.ascontiguousarray(target[:, ::-1]) if view.flip else target, weight
+
+
+def kept_rows(
+    source: SampleSource, image_ids: Sequence[str], confidences: Sequence[float | None] | None, *, held_out: bool
+) -> list[int]:
+    """Which rows of a shard are learned from, or are held out.
+
+    Args:
+        confidences: of the masks; needed with ``min_confidence``, which no error row reaches.
+    """
+    kept = [row for row, name in enumerate(image_ids) if is_held_out(name, source.val_fraction) == held_out]
+    if held_out or not source.min_confidence:
+        return kept
+    assert confidences is not None
+    return [row for row in kept if (confidences[row] or 0.0) >= source.min_confidence]
+
+
+def image_labels(class_ids: list[int], num_classes: int) -> NDArray[np.float32]:
+    """The classes that an image's tags name: (C,) float32 of 0 and 1, for ids from 1."""
+    labels = np.zeros(num_classes, dtype=np.float32)
+    labels[np.asarray(class_ids, dtype=np.int64) - 1] = 1
+    return labels
+
+
+def cut_labels(
+    labels: NDArray[np.integer[Any]],
+    size: tuple[int, int],
+    corner: tuple[int, int],
+    *,
+    crop: int,
+    cell: int,
+    ignore: int,
+) -> NDArray[np.int32]:
+    """The part of a map of labels that a crop of the scaled image covers, by the nearest label.
+
+    Args:
+        labels: (h', w') over the whole image, on any grid.
+        size: height and width of the scaled image, pixels.
+        corner: top and left of the crop in it, pixels; negative where the crop reaches beyond.
+        crop: side of the crop, pixels.
+        cell: pixels of the crop for one label of the result.
+
+    Returns:
+        (ceil(crop / cell), ceil(crop / cell)) int32; ``ignore`` beyond the image.
+    """
+    index: list[NDArray[np.int64]] = []
+    inside: list[NDArray[np.bool_]] = []
+    for start, length, num_labels in zip(corner, size, labels.shape, strict=True):
+        centers = start + (np.arange(-(-crop // cell)) + 0.5) * cell
+        inside.append((centers >= 0) & (centers < length))
+        index.append(np.clip(centers * num_labels / length, 0, num_labels - 1).astype(np.int64))
+    cut = labels[np.ix_(*index)].astype(np.int32)
+    return np.where(np.outer(*inside), cut, np.int32(ignore))
+
+
+def _corner(length: int, crop: int, rng: np.random.Generator) -> int:
+    spare = length - crop
+    return int(rng.integers(min(spare, 0), max(spare, 0), endpoint=True))
+
+
+def _jittered(picture: Image.Image, jitter: tuple[float, float, float, float], rng: np.random.Generator) -> Image.Image:
+    brightness, contrast, saturation = (float(rng.uniform(max(0, 1 - most), 1 + most)) for most in jitter[:3])
+    picture = color.adjust_brightness(picture, brightness)
+    picture = color.adjust_contrast(picture, contrast)
+    picture = color.adjust_saturation(picture, saturation)
+    if jitter[3] > 0:
+        picture = color.adjust_hue(picture, float(rng.uniform(-jitter[3], jitter[3])))
+    return picture

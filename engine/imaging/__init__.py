@@ -1,0 +1,1 @@
+"""Bytes to pixels: decoding, orientation, scaling, the memory they take."""

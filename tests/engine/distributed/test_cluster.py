@@ -1,0 +1,145 @@
+"""Joining or starting Ray."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from engine.config import ResourceConfig
+from engine.distributed import cluster
+from engine.distributed.cluster import connected
+from tests.conftest import ROOT
+
+
+@pytest.mark.slow
+def test_connection_that_stands_is_used_and_left_standing(ray_session: None) -> None:
+    import ray
+
+    with connected(ResourceConfig()) as found:
+        assert (found.num_cpus, found.num_gpus, found.started_here) == (8, 0, False)
+    assert ray.is_initialized()
+
+
+ALONE = """
+import ray
+from engine.distributed.cluster import connected
+from engine.config import ResourceConfig
+from engine.errors import ConfigError
+
+try:
+    with connected(ResourceConfig(num_gpus=1)):
+        print("went on without a GPU")
+except ConfigError as error:
+    print(error)
+print(ray.is_initialized())
+with connected(ResourceConfig()) as outer, connected(ResourceConfig()) as inner:
+    print(outer.started_here, inner.started_here)
+"""
+
+
+@pytest.mark.slow
+def test_alone_it_starts_ray_quietly_and_ends_it_and_refuses_gpus_that_are_not_there() -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE],
+        env={**environment, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert done.stdout.splitlines() == [
+        "--resources.num-gpus is 1, but this machine has 0 GPUs; allowed: 0 (CPUs), or run it on a cluster",
+        "False",
+        "True True",
+    ]
+    assert done.stderr == ""
+
+
+def test_what_is_said_while_ray_starts_is_held_and_comes_after_it() -> None:
+    code = (
+        "import os; from engine.distributed.cluster import _REMARK, _without_remark\n"
+        "with _without_remark():\n"
+        "    os.write(2, b'[I] ' + _REMARK + b' to 3\\nworse\\n'); os.write(1, b'inside\\n')\n"
+        "os.write(2, b'after\\n'); os.close(2)\n"
+        "with _without_remark():\n"
+        "    os.write(1, b'without\\n')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60, check=True)
+    assert (done.stdout, done.stderr) == (b"inside\nwithout\n", b"worse\nafter\n")
+
+
+WAITING = """
+import time
+from dataclasses import dataclass
+
+from engine.distributed import cluster
+from engine.distributed.cluster import connected
+from engine.config import ResourceConfig
+from jobs.cli.command import main
+
+
+@dataclass(frozen=True)
+class Nothing:
+    '''A job that waits.'''
+
+
+def run(config):
+    with connected(ResourceConfig()):
+        print("connected", flush=True)
+        time.sleep(100)
+
+
+raise SystemExit(main(Nothing, run, []))
+"""
+
+
+@pytest.mark.slow
+def test_sigterm_ends_a_job_as_ctrl_c_does() -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    job = subprocess.Popen(
+        [sys.executable, "-c", WAITING],
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert job.stdout is not None
+    assert job.stdout.readline() == "connected\n"
+    job.terminate()
+    _, err = job.communicate(timeout=60)
+    assert job.returncode == 1
+    assert "interrupted: what was written stays" in err
+    assert "***" not in err
+
+
+def test_node_that_a_busy_machine_starts_too_late_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[object] = []
+    ends: list[int] = []
+
+    def init(**options: object) -> None:
+        tries.append(options["num_cpus"])
+        if len(tries) < 3:
+            raise Exception("The current node timed out during startup. This could happen because ...")
+
+    monkeypatch.setattr(cluster.ray, "init", init)
+    monkeypatch.setattr(cluster.ray, "shutdown", lambda: ends.append(len(tries)))
+    cluster._start_ray(6)
+    assert (tries, ends) == ([6, 6, 6], [1, 2])
+    tries.clear()
+    monkeypatch.setattr(cluster, "STARTS", 2)
+    with pytest.raises(Exception, match="timed out during startup"):
+        cluster._start_ray(6)
+    assert tries == [6, 6]
+
+
+def test_other_trouble_of_ray_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        raise ValueError("no such address")
+
+    monkeypatch.setattr(cluster.ray, "init", init)
+    with pytest.raises(ValueError, match="no such address"):
+        cluster._start_ray(6)
