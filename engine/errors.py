@@ -2,7 +2,15 @@
 
 
 class UserError(Exception):
-    """The user's mistake, in a sentence that names the option or file and what is allowed; exit status 2."""
+    """The user's mistake, in a sentence that names the parameter or file and what is allowed."""
+
+    def __init__(self, reason: str, *, thing: str = "") -> None:
+        """Args:
+        reason: a predicate that reads on from ``thing``, or a whole sentence.
+        thing: dotted name of the parameter or setting, such as ``data`` or ``walk.alpha``.
+        """
+        super().__init__(f"{thing} {reason}" if thing else reason)
+        self.thing, self.reason = thing, reason
 
 
 class ConfigError(UserError, ValueError):

@@ -11,19 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from engine.chain import label_chain, run_chain
 from engine.config import Settings
 from engine.errors import ConfigError, ImageError, first_line
-from engine.guard import guarded
 from engine.imaging.codecs import decode_mask, encode_picture
 from engine.imaging.decoding import upright_rgb
-from engine.networks import MAP_KINDS, map_settings, read_architecture
-from engine.ops.confidence import LEVELS
+from engine.networks import MAP_KINDS, map_kind, read_architecture
 from engine.presets import preset
 from engine.records import Batch
-from engine.stages.cam import ComputeCam
-from engine.stages.mask import MakeMask
-from engine.stages.pamr import AdaptMaps
-from engine.stages.walk import AddBackground, RefineCam
 from engine.storage.filesystem import read_bytes
 
 Picture = str | Path | NDArray[np.uint8] | Image.Image
@@ -59,8 +54,8 @@ def label_images(
     Args:
         images: paths or URIs, Pillow images, or (H, W, 3) uint8 arrays.
         tags: for each image the names of what it shows.
-        cam: folder or URI of ``jobs.train_cam``, or of ``jobs.train_segmentation``, whose maps ``settings.recam``
-            takes and ``settings.rewalk`` spreads.
+        cam: folder or URI of ``jobs.train_cam``; or of ``jobs.train_segmentation``, used with ``settings.later_maps``
+            and ``settings.later_walk``.
         affinity: folder or URI of ``jobs.train_affinity``; not needed when the walk has 0 steps.
         settings: preset ``small`` by default; its ``resources`` choose the device.
         max_pixels: a larger image is an error.
@@ -75,42 +70,20 @@ def label_images(
     if len(images) != len(tags):
         raise ConfigError(f"images has {len(images)} entries and tags {len(tags)}; allowed: as many of each")
     chosen = settings or preset("small")
-    architecture = read_architecture(cam, MAP_KINDS)
-    class_names = architecture.class_names
-    inference, walk = map_settings(architecture.kind, chosen)
-    walks = walk.num_steps > 0
-    if walks and not affinity:
-        raise ConfigError("affinity is missing; give the folder of jobs.train_affinity, or settings without a walk")
-    shared: dict[str, Any] = {
-        "device": chosen.resources.device,
-        "images_per_pass": chosen.resources.images_per_pass,
-        "max_pixels": max_pixels,
-    }
-    stages: list[tuple[str, Any]] = [
-        ("cam", ComputeCam(cam, inference, **shared)),
-        (
-            "walk",
-            RefineCam(affinity, chosen.affinity.inference, walk, **shared, keep_cam=False)
-            if walks
-            else AddBackground(walk, keep_cam=False),
-        ),
-        *([("pamr", AdaptMaps(chosen.pamr, **shared))] if chosen.pamr.num_iterations > 0 else []),
-        (
-            "crf",
-            MakeMask(
-                chosen.crf,
-                walk,
-                num_classes=len(class_names),
-                max_pixels=max_pixels,
-                keep_stages=False,
-                device=chosen.resources.device if chosen.crf.backend == "torch" else "cpu",
-                confidence=chosen.confidence.after(LEVELS[architecture.kind]),
-            ),
-        ),
-    ]
-    batch = _batch(images, tags, class_names)
-    for name, stage in stages:
-        batch = guarded(name, stage, batch)
+    class_names = read_architecture(cam, MAP_KINDS).class_names
+    kind = map_kind(cam)
+    if chosen.maps_of(kind).walk.num_steps > 0 and not affinity:
+        raise ConfigError("is missing; give the folder of jobs.train_affinity, or a walk of 0 steps", thing="affinity")
+    chain = label_chain(
+        chosen,
+        kind,
+        cam=cam,
+        affinity=affinity,
+        num_classes=len(class_names),
+        max_pixels=max_pixels,
+        keep_stages=False,
+    )
+    batch = run_chain(chain, _batch(images, tags, class_names))
     return [_result(batch, row, class_names) for row in range(len(images))]
 
 

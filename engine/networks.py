@@ -14,8 +14,9 @@ from engine.config import (
     CamConfig,
     CamInferenceConfig,
     InferenceConfig,
+    MapKind,
+    NetworkConfig,
     SegmentationConfig,
-    WalkConfig,
 )
 from engine.errors import ConfigError, WeightsError
 from engine.models.affinity_net import AffinityNetwork
@@ -23,7 +24,6 @@ from engine.models.backbone import Backbone
 from engine.models.cam_net import CamNetwork
 from engine.models.folding import fold_batch_norms
 from engine.models.segmentation_net import SegmentationNetwork
-from engine.plain_settings import to_dict
 from engine.storage.filesystem import name_of
 from engine.storage.weights import (
     BEST_WEIGHTS_NAME,
@@ -35,12 +35,8 @@ from engine.storage.weights import (
     save_weights,
 )
 
-NetworkConfig = CamConfig | AffinityConfig | SegmentationConfig
-WALK_OF_KIND = {"cam": "walk", "segmentation": "rewalk"}
-"""Kind of a network that gives maps of the classes, to the part of the settings by which they are spread."""
-INFERENCE_OF_KIND = {"cam": "cam_inference", "segmentation": "recam"}
-"""The same, to the part by which they are taken."""
-MAP_KINDS = tuple(WALK_OF_KIND)
+MAP_KINDS = ("cam", "segmentation")
+"""Kinds of networks that give maps of the classes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +54,11 @@ class Architecture:
     @classmethod
     def of(cls, config: NetworkConfig, class_names: tuple[str, ...]) -> Architecture:
         """The architecture that a part of the settings asks for."""
-        kinds = {CamConfig: "cam", AffinityConfig: "affinity", SegmentationConfig: "segmentation"}
+        kinds: dict[type[NetworkConfig], str] = {
+            CamConfig: "cam",
+            AffinityConfig: "affinity",
+            SegmentationConfig: "segmentation",
+        }
         return cls(
             kind=kinds[type(config)],
             backbone=config.backbone,
@@ -167,16 +167,9 @@ def load_for_inference(location: str, kind: str | tuple[str, ...], device: str) 
     return fold_batch_norms(network).to(device).to(memory_format=torch.channels_last), architecture
 
 
-def map_settings(kind: str, settings: Any) -> tuple[InferenceConfig, WalkConfig]:
-    """How the maps of a kind of network are taken and spread, of all settings or of a job's options."""
-    return getattr(settings, INFERENCE_OF_KIND[kind]), getattr(settings, WALK_OF_KIND[kind])
-
-
-def inference_record(kind: str, inference: InferenceConfig) -> dict[str, Any]:
-    """How the maps of a kind of network were taken, as the part of the settings that it is (``run.json``)."""
-    return (
-        {"cam": {"inference": to_dict(inference)}} if kind == "cam" else {INFERENCE_OF_KIND[kind]: to_dict(inference)}
-    )
+def map_kind(location: str) -> MapKind:
+    """Which kind of network gives the class maps; errors as :func:`load_network`."""
+    return "cam" if read_architecture(location, MAP_KINDS).kind == "cam" else "segmentation"
 
 
 def attention_of(inference: InferenceConfig) -> dict[str, int]:

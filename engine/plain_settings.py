@@ -1,8 +1,9 @@
-"""Settings as plain values: to JSON, from JSON, and what differs between two of them. A leaf."""
+"""Settings as plain values: to JSON, from JSON, one part by its path, and what differs between two of them. A leaf."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
@@ -16,6 +17,33 @@ def to_dict(config: object) -> dict[str, Any]:
     assert dataclasses.is_dataclass(config)
     assert not isinstance(config, type)
     return dataclasses.asdict(config)
+
+
+def part_at(config: object, path: str) -> Any:
+    """The part of a settings tree at a dotted path such as ``cam.inference``."""
+    for name in path.split("."):
+        config = getattr(config, name)
+    return config
+
+
+def with_part(config: Part, path: str, part: object) -> Part:
+    """A settings tree with another part at a dotted path."""
+    name, _, rest = path.partition(".")
+    value = with_part(getattr(config, name), rest, part) if rest else part
+    return cast(Part, replace(cast(Any, config), **{name: value}))
+
+
+def parts_to_dict(config: object, paths: Sequence[str]) -> dict[str, Any]:
+    """The parts at some dotted paths as nested plain values, as :func:`to_dict` has them."""
+    whole = to_dict(config)
+    chosen: dict[str, Any] = {}
+    for path in paths:
+        *parents, name = path.split(".")
+        source, target = whole, chosen
+        for one in parents:
+            source, target = source[one], target.setdefault(one, {})
+        target[name] = source[name]
+    return chosen
 
 
 def merged(config: Part, changes: dict[str, Any], *, where: str, prefix: str = "") -> Part:
@@ -43,7 +71,7 @@ def merged(config: Part, changes: dict[str, Any], *, where: str, prefix: str = "
         try:
             updates[name] = _as_type(value, hints[name])
         except TypeError as error:
-            raise ConfigError(f"{where}: setting '{prefix}{name}' is {value!r}; allowed: {error}") from error
+            raise ConfigError(f"{where}: {prefix}{name} must be {error}, got {value!r}") from error
     try:
         return cast(Part, replace(config, **updates))
     except ConfigError as error:
@@ -54,7 +82,7 @@ def _as_type(value: Any, hint: Any) -> Any:
     """A JSON value as the type of a setting; TypeError with what is allowed."""
     if get_origin(hint) is Literal:
         if value not in get_args(hint) or isinstance(value, bool):
-            raise TypeError(", ".join(str(choice) for choice in get_args(hint)))
+            raise TypeError(f"one of {', '.join(str(choice) for choice in get_args(hint))}")
         return value
     if get_origin(hint) is tuple:
         kinds = get_args(hint)
@@ -76,7 +104,7 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
     """What differs between two nested settings, a line ``name: old -> new`` each.
 
     A setting that ``old`` does not have, from before there was one, and that is off in ``new`` (0, false, "") is the
-    same: a new version goes on with what an older one began.
+    same: a new version resumes what an older one began.
     """
     lines: list[str] = []
     for name in sorted(old.keys() | new.keys()):

@@ -1,4 +1,4 @@
-"""The presets: settings that belong together, by name. A leaf, as :mod:`engine.config`."""
+"""Presets: the settings tree with values for one purpose, by name. A leaf, like :mod:`engine.config`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from engine.config import (
     CrfConfig,
     InferenceConfig,
     ResourceConfig,
+    RoundsConfig,
     SeedConfig,
     SegmentationConfig,
     Settings,
@@ -23,7 +24,7 @@ from engine.config import (
 from engine.errors import ConfigError
 
 MILD_CRF = CrfConfig(bilateral_weight=4.0, bilateral_sigma_px=30.0, bilateral_sigma_rgb=8.0)
-"""The authors' constants take whole objects from the softer maps of small networks (docs/decisions.md)."""
+"""The authors' constants erase whole objects from the softer maps of small networks (docs/decisions.md)."""
 
 
 def _small() -> Settings:
@@ -60,7 +61,7 @@ def _tiny() -> Settings:
         small,
         cam=replace(small.cam, training=shrunk(small.cam.training), inference=CamInferenceConfig(long_side_px=240)),
         walk=WalkConfig(num_steps=64),
-        recam=InferenceConfig(long_side_px=240),
+        later_maps=InferenceConfig(long_side_px=240),
         seed=replace(small.seed, long_side_px=240),
         affinity=replace(
             small.affinity,
@@ -72,6 +73,7 @@ def _tiny() -> Settings:
             training=shrunk(small.segmentation.training),
             inference=replace(small.segmentation.inference, long_side_px=240),
         ),
+        rounds=RoundsConfig(num_rounds=2),
         shards=ShardConfig(rows_per_shard=16),
     )
 
@@ -91,7 +93,7 @@ def _default() -> Settings:
     return Settings(
         cam=CamConfig(training=crops, inference=CamInferenceConfig(scales=(0.5, 1.0, 1.5), **sight), **resnet),
         seed=SeedConfig(long_side_px=0),
-        recam=InferenceConfig(scales=(0.5, 1.0, 1.5), **sight),
+        later_maps=InferenceConfig(scales=(0.5, 1.0, 1.5), **sight),
         crf=MILD_CRF,
         affinity=AffinityConfig(
             training=replace(crops, num_epochs=4, batch_size=16),
@@ -136,11 +138,12 @@ def _paper() -> Settings:
             **resnet,
         ),
         walk=WalkConfig(alpha=16.0, beta=8.0, num_steps=256),
-        recam=InferenceConfig(**sight),
+        later_maps=InferenceConfig(**sight),
         crf=CrfConfig(),
         segmentation=SegmentationConfig(
             training=crops, inference=InferenceConfig(**sight), head_channels=256, **resnet
         ),
+        rounds=RoundsConfig(num_rounds=1, start="imagenet"),
     )
 
 
@@ -157,5 +160,5 @@ def preset(name: str) -> Settings:
         ConfigError: no preset has that name.
     """
     if name not in PRESETS:
-        raise ConfigError(f"--preset is {name!r}; allowed: {', '.join(PRESETS)}")
+        raise ConfigError(f"must be one of {', '.join(PRESETS)}, got {name!r}", thing="preset")
     return PRESETS[name]()

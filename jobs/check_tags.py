@@ -11,17 +11,15 @@ from typing import Annotated, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import tyro
 
-from engine.config import CamInferenceConfig, ShardConfig
-from engine.distributed.cluster import Cluster
-from engine.distributed.pipeline import Pool, Step, network_pool
+from engine.chain import tag_chain
+from engine.config import Settings
 from engine.errors import OutputError
-from engine.plain_settings import to_dict
 from engine.records import tag_schema
-from engine.runs.options import ShardOptions, check_fraction
-from engine.runs.shards import claim, label_shards, network_classes, shard_metadata
-from engine.stages.tag_scores import ScoreTags
+from engine.runs.images import ImageSet
+from engine.runs.options import ShardOptions, Uses, check_fraction
+from engine.runs.output import claim, network_classes
+from engine.runs.shards import label_shards
 from engine.storage.filesystem import join, write_bytes
 from engine.storage.shards import read_shards
 from engine.storage.weights import weights_file, weights_hash
@@ -42,59 +40,48 @@ TABLE_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckTags(ShardOptions):
-    """List the tags that the classifier contradicts, to drop or to review, the surest first."""
+    """List the tags that the classifier contradicts, to drop or to review, most confident first."""
 
     cam: str
-    """Folder that jobs.train_cam wrote; its images should be others, or many, or few epochs: it learns errors too."""
+    """Output folder of jobs.train_cam; best trained on other images, as a classifier also learns wrong tags."""
     doubt_below: float = 0.05
-    """A tag of the manifest is contradicted when the classifier gives it less than this probability."""
+    """A tag is contradicted if the classifier gives it less than this probability."""
     miss_above: float = 0.95
-    """A tag that the manifest lacks is listed when the classifier gives it more than this probability."""
-    cam_inference: Annotated[CamInferenceConfig, tyro.conf.arg(name="cam.inference")]
-    """How the classifier looks at an image."""
-    shards: ShardConfig
-    """The output's layout."""
+    """A class that is not among the tags is listed if the classifier gives it more than this probability."""
+    settings: Annotated[Settings, Uses("cam.inference", "shards")]
 
     def __post_init__(self) -> None:
         ShardOptions.__post_init__(self)
-        for name in ("doubt_below", "miss_above"):
-            check_fraction(name, getattr(self, name))
+        check_fraction("doubt_below", self.doubt_below)
+        check_fraction("miss_above", self.miss_above)
 
 
-def run(config: CheckTags) -> dict[str, Any]:
+def run(config: CheckTags, images: ImageSet | None = None) -> dict[str, Any]:
     """Write every class's probability for every image as shards, and the contradicted tags as one table.
 
-    Other thresholds need no second look at the images: the shards stay as they are.
+    With other thresholds the shards stay as they are; only the table changes.
     """
-    class_names = network_classes(config.cam, "cam", config)
-    settings = {"cam": {"inference": to_dict(config.cam_inference)}, "shards": to_dict(config.shards)}
+    images, settings = images or ImageSet(config), config.settings
+    class_names = network_classes(config.cam, "cam", images)
     claimed = claim(
         "check_tags",
         config,
-        settings,
-        {"cam": weights_hash(config.cam)},
-        rows_per_shard=config.shards.rows_per_shard,
+        images,
+        uses=("cam.inference", "shards"),
+        inputs={"cam": weights_hash(config.cam)},
+        rows_per_shard=settings.shards.rows_per_shard,
         class_names=class_names,
         writes=(TABLE,),
     )
-
-    def pools(cluster: Cluster) -> list[Pool]:
-        arguments = {
-            "weights": weights_file(config.cam),
-            "config": config.cam_inference,
-            "device": config.resources.device,
-            "max_pixels": config.max_pixels,
-        }
-        return [network_pool([Step(name="tags", stage=ScoreTags, arguments=arguments)], config.resources, cluster)]
-
-    summary = label_shards(config, claimed, schema=tag_schema(metadata=shard_metadata(claimed)), pools=pools)
+    chain = tag_chain(settings, cam=weights_file(config.cam), max_pixels=config.max_pixels)
+    summary = label_shards(config, claimed, schema=tag_schema(metadata=claimed.metadata), steps=chain)
     found = contradicted(config, class_names)
     buffer = io.BytesIO()
     pq.write_table(found, buffer, compression="zstd")
     try:
         write_bytes(join(config.out, TABLE), buffer.getvalue())
     except OSError as error:
-        raise OutputError(f"--out: {error}") from error
+        raise OutputError(f"cannot be written: {error}", thing="out") from error
     denied = pc.sum(found.column("present")).as_py() or 0
     missed = len(found) - denied
     print(f"{denied} tags denied, {missed} missed: {join(config.out, TABLE)}")
@@ -102,7 +89,7 @@ def run(config: CheckTags) -> dict[str, Any]:
 
 
 def contradicted(config: CheckTags, class_names: tuple[str, ...]) -> pa.Table:
-    """The table, the surest first; those that are as sure in the order of the shards."""
+    """The table, most confident first; ties in the order of the shards."""
     tables = [
         pa.Table.from_pylist(list(_contradicted(shard, config, class_names)), TABLE_SCHEMA)
         for shard in read_shards(config.out, ("image_id", "image", "tags", "probabilities", "error"))

@@ -10,18 +10,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TextIO
+from typing import Annotated, Any, Literal, TextIO
 
 import pyarrow.parquet as pq
 
-from engine.distributed.cluster import Cluster
-from engine.distributed.pipeline import Pool, Step, crf_pool
+from engine.chain import Step
+from engine.config import Settings
 from engine.errors import ConfigError, OutputError
 from engine.export import FORMATS, Exported, FormatOptions, plan_names
 from engine.records import export_schema
-from engine.runs.inputs import made_with
-from engine.runs.options import OptionalText, ShardOptions, check_fraction
-from engine.runs.shards import SUMMARY, check_errors, claim, do_shards
+from engine.runs.images import ImageSet
+from engine.runs.options import ShardOptions, Uses, check_fraction
+from engine.runs.output import SUMMARY, claim, earlier_output
+from engine.runs.shards import check_errors, do_shards
 from engine.stages.export import ExportImages
 from engine.storage.filesystem import atomic_file, join, open_filesystem
 from engine.storage.labeled import SKIPPED, LabeledManifest
@@ -39,49 +40,48 @@ class Export(ShardOptions):
     """Write masks in the format of another program; images without a mask are left out and counted."""
 
     masks: str
-    """Folder that jobs.label or jobs.segment wrote."""
+    """Output folder of jobs.label or jobs.segment."""
     format: str
     """voc, coco (RLE), yolo (polygons), label-studio (brush), fiftyone, png (a plain folder)."""
     images: Literal["auto", "copy", "refer"] = "auto"
     """copy the images too, or refer to where they lie; auto copies for voc and yolo, whose readers need it, and images
-    that lie inside of .tar or .parquet files."""
+    inside .tar or .parquet files."""
     min_confidence: float = 0.0
-    """Images whose mask has less confidence are left out, 0 to 1; 0 takes all."""
-    val_fraction: float = 0.0
-    """Part of the images that goes to the subset val, by a hash of the id; the rest is train."""
-    image_url_prefix: OptionalText = ""
-    """For label-studio: what stands before an image's path; empty takes s3:// as it is, else local files from /."""
+    """Images whose mask has lower confidence are left out, 0 to 1; 0 keeps all."""
+    image_url_prefix: str = ""
+    """For label-studio: prefix of an image's path; by default s3:// URIs as they are, and local files from /."""
+    settings: Annotated[Settings, Uses("val_fraction")]
 
     def __post_init__(self) -> None:
         ShardOptions.__post_init__(self)
-        if isinstance(self.format, str) and self.format not in FORMATS:
-            raise ConfigError(f"--format is '{self.format}'; allowed: {', '.join(FORMATS)}")
-        for name in ("min_confidence", "val_fraction"):
-            check_fraction(name, getattr(self, name))
+        if self.format not in FORMATS:
+            raise ConfigError(f"must be one of {', '.join(FORMATS)}, got '{self.format}'", thing="format")
+        check_fraction("min_confidence", self.min_confidence)
 
 
-def run(config: Export) -> dict[str, Any]:
+def run(config: Export, images: ImageSet | None = None) -> dict[str, Any]:
     """Write the files of every image that has a mask, then the lists, ``index.csv`` and ``summary.json``."""
-    source = made_with(config.masks, ("label", "segment"), "--masks", data=config.data)
+    images, val_fraction = images or ImageSet(config), config.settings.val_fraction
+    source = earlier_output(config.masks, ("label", "segment"), thing="masks", images=images)
     class_names = tuple(source.record["class_names"])
     options = FormatOptions(class_names=class_names, out=config.out, image_url_prefix=config.image_url_prefix)
     chosen = FORMATS[config.format](options)
     embedded = embeds_pictures(find_source(config.data))
     if embedded and config.images == "refer":
-        raise ConfigError(f"--images is refer, but '{config.data}' holds the images itself; allowed: auto or copy")
+        raise ConfigError(f"must be auto or copy, as '{config.data}' holds the images itself", thing="images")
     copies = config.images == "copy" or embedded or (config.images == "auto" and chosen.copies_images)
-    settings = {
+    chosen_options = {
         "format": config.format,
         "images": "copy" if copies else "refer",
-        "min_confidence": config.min_confidence,
-        "val_fraction": config.val_fraction,
+        "min_confidence": f"{config.min_confidence:g}",
         "image_url_prefix": config.image_url_prefix,
     }
     claimed = claim(
         "export",
         config,
-        settings,
-        {"masks": source.hash},
+        images,
+        uses=("val_fraction",),
+        inputs={"masks": source.hash, **chosen_options},
         rows_per_shard=source.manifest.rows_per_shard,
         class_names=class_names,
         writes=(*chosen.writes, INDEX),
@@ -91,24 +91,22 @@ def run(config: Export) -> dict[str, Any]:
     labeled = LabeledManifest.of(manifest, masks=config.masks, min_confidence=config.min_confidence)
     naming = plan_names(partial(_image_ids, manifest))
 
-    def pools(cluster: Cluster) -> list[Pool]:
-        arguments = {
-            "format_name": config.format,
-            "options": options,
-            "naming": naming,
-            "val_fraction": config.val_fraction,
-            "max_pixels": config.max_pixels,
-            "threads": config.resources.fetch_threads,
-        }
-        return [crf_pool([Step(name="export", stage=ExportImages, arguments=arguments)], config.resources, cluster)]
-
+    write = partial(
+        ExportImages,
+        config.format,
+        options,
+        naming,
+        val_fraction=val_fraction,
+        max_pixels=config.max_pixels,
+        threads=config.settings.resources.fetch_threads,
+    )
     folder = join(config.out, WORK_FOLDER, "export")
     summary = do_shards(
         config,
         dataclasses.replace(claimed, manifest=labeled),
         folder=folder,
         schema=export_schema(),
-        pools=pools,
+        steps=[Step(name="export", build=write, on="crf")],
         fetch=copies,
         stale=partial(_mended, masks=config.masks),
     )
@@ -126,7 +124,7 @@ def run(config: Export) -> dict[str, Any]:
             chosen.finish(exported, partial(_open_text, config.out))
             _write_index(config.out, exported())
         except OSError as error:
-            raise OutputError(f"--out '{config.out}' cannot be written: {error}") from error
+            raise OutputError(f"'{config.out}' cannot be written: {error}", thing="out") from error
     write_json(join(config.out, SUMMARY), summary)
     check_errors(summary, config)
     print(f"exported {summary['exported']} of {summary['images']} images: {config.out}")
@@ -134,7 +132,7 @@ def run(config: Export) -> dict[str, Any]:
 
 
 def _mended(exported: Tally, masks: str) -> list[int]:
-    """Shards of which images were left out for want of a mask that they have by now (``jobs.label --retry-errors``)."""
+    """Shards with images that had no mask when they were exported and have one now (``jobs.label --retry-errors``)."""
     failed = {shard: exported.errors_of(shard) for shard in exported.shards if exported.errors_of(shard)["mask"]}
     if not failed:
         return []

@@ -11,7 +11,6 @@ import torch
 from engine.errors import ConfigError
 from engine.export.network import FILES, TOLERANCE, Format, exported, greatest_difference
 from engine.networks import load_network
-from engine.runs.options import OptionalText
 from engine.storage.filesystem import check_writable, join, parent, write_bytes
 from engine.storage.run_record import write_json
 from engine.storage.weights import weights_file, weights_hash
@@ -30,7 +29,7 @@ class ExportNetwork:
 
     segmentation: str
     """Folder that jobs.train_segmentation wrote, or a file of weights."""
-    out: OptionalText = ""
+    out: str = ""
     """Folder or URI for the network and network.json; beside the weights by default."""
     format: Format = "onnx"
     """onnx (needs pip install 'tag2mask[onnx]') or torch, the archive that torch.export.load reads."""
@@ -39,7 +38,7 @@ class ExportNetwork:
 
     def __post_init__(self) -> None:
         if self.side_px < 64 or self.side_px % 32:
-            raise ConfigError(f"--side-px is {self.side_px}; allowed: a multiple of 32, 64 or more")
+            raise ConfigError(f"must be a multiple of 32, 64 or more, got {self.side_px}", thing="side_px")
 
 
 def run(config: ExportNetwork) -> dict[str, Any]:

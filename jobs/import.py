@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from engine.errors import ConfigError, OutputError
 from engine.imports import READERS, Found, write_manifest
-from engine.runs.options import OptionalText
 from engine.storage.filesystem import check_writable, exists, join, read_bytes
 from jobs.cli.command import main
 
@@ -23,7 +22,7 @@ class Import:
     """voc, coco, folders (one for each class), parquet (of Hugging Face datasets)."""
     out: str
     """Folder or URI for the manifest, classes.txt, and the images of parquet."""
-    images: OptionalText = ""
+    images: str = ""
     """coco: folder of the images; without it the folder of the .json."""
     manifest: Literal["csv", "jsonl", "parquet"] = "csv"
     """Kind of the manifest."""
@@ -31,8 +30,8 @@ class Import:
     """Replace a manifest and classes.txt that are there already."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.format, str) and self.format not in READERS:
-            raise ConfigError(f"--format is '{self.format}'; allowed: {', '.join(READERS)}")
+        if self.format not in READERS:
+            raise ConfigError(f"must be one of {', '.join(READERS)}, got '{self.format}'", thing="format")
 
 
 def run(config: Import) -> dict[str, Any]:
@@ -68,9 +67,9 @@ def _check_free(location: str, *, same: str | None = None) -> None:
             same is not None and read_bytes(location) == same.encode(errors="surrogatepass")
         )
     except OSError as error:
-        raise OutputError(f"--out: {error}") from error
+        raise OutputError(f"cannot be read: {error}", thing="out") from error
     if not free:
-        raise OutputError(f"--out: '{location}' is there already; give another --out, or --overwrite to replace it")
+        raise OutputError(f"has '{location}' already; use another --out, or --overwrite to replace it", thing="out")
 
 
 if __name__ == "__main__":

@@ -3,40 +3,18 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-import tyro
-
-from engine.config import (
-    AffinityInferenceConfig,
-    CamInferenceConfig,
-    ConfidenceConfig,
-    CrfConfig,
-    InferenceConfig,
-    PamrConfig,
-    ShardConfig,
-    WalkConfig,
-)
-from engine.distributed.cluster import Cluster
-from engine.distributed.pipeline import Pool, Step
+from engine.chain import label_chain
+from engine.config import Settings, map_paths
 from engine.errors import ConfigError
-from engine.networks import (
-    MAP_KINDS,
-    WALK_OF_KIND,
-    check_map_network,
-    inference_record,
-    map_settings,
-    read_architecture,
-)
-from engine.ops.confidence import LEVELS
-from engine.plain_settings import to_dict
+from engine.networks import MAP_KINDS, check_map_network, map_kind, read_architecture
 from engine.records import mask_schema
-from engine.runs.options import OptionalText, ShardOptions
-from engine.runs.shards import claim, label_shards, mask_pools, network_classes, shard_metadata
-from engine.stages.cam import ComputeCam
-from engine.stages.pamr import AdaptMaps
-from engine.stages.walk import AddBackground, RefineCam
+from engine.runs.images import ImageSet
+from engine.runs.options import ShardOptions, Uses
+from engine.runs.output import claim, network_classes
+from engine.runs.shards import label_shards
 from engine.storage.weights import weights_file, weights_hash
 from jobs.cli.command import main
 
@@ -46,97 +24,70 @@ class Label(ShardOptions):
     """Make a mask for every image from its tags."""
 
     cam: str
-    """Folder that jobs.train_cam wrote; or jobs.train_segmentation, for the maps of a second round (--recam and
-    --rewalk)."""
-    affinity: OptionalText = ""
-    """Folder that jobs.train_affinity wrote; not needed with --walk.num-steps 0, or, where --cam is a segmentation
-    network, with --rewalk.num-steps 0."""
+    """Output folder of jobs.train_cam; or of jobs.train_segmentation, for the maps of a later round (--later-maps,
+    --later-walk)."""
+    affinity: str = ""
+    """Output folder of jobs.train_affinity; not needed if the walk has 0 steps."""
     keep_stages: bool = False
     """Also write the masks of the CAM alone and of the walk without dCRF: columns mask_cam and mask_walk."""
     profile: bool = False
-    """Print where the time went, stage by stage, and write it into summary.json."""
-    cam_inference: Annotated[CamInferenceConfig, tyro.conf.arg(name="cam.inference")]
-    """How the activation maps are taken."""
-    recam: InferenceConfig
-    """The same in the place of --cam.inference, where --cam is a segmentation network."""
-    affinity_inference: Annotated[AffinityInferenceConfig, tyro.conf.arg(name="affinity.inference")]
-    """How the affinities are taken."""
-    walk: WalkConfig
-    """Background and random walk."""
-    rewalk: WalkConfig
-    """The same in the place of --walk, where --cam is a segmentation network."""
-    pamr: PamrConfig = field(default_factory=PamrConfig)
-    """A local refinement between the walk and the dCRF, off by default."""
-    crf: CrfConfig
-    """The dense CRF."""
-    confidence: ConfidenceConfig = field(default_factory=ConfidenceConfig)
-    """The expected quality of a mask."""
-    shards: ShardConfig
-    """The output's layout."""
+    """Print where the time went, by stage, and write it to summary.json."""
+    settings: Annotated[
+        Settings,
+        Uses(
+            "cam.inference",
+            "affinity.inference",
+            "walk",
+            "later_maps",
+            "later_walk",
+            "pamr",
+            "crf",
+            "confidence",
+            "shards",
+        ),
+    ]
 
 
-def run(config: Label) -> dict[str, Any]:
-    """Write a mask, or an error, for every image of the manifest as Parquet shards under ``--out``."""
-    kind = read_architecture(config.cam, MAP_KINDS).kind
-    inference, walk = map_settings(kind, config)
-    check_map_network(config.cam, inference)
-    walk_name = WALK_OF_KIND[kind]
-    walks = walk.num_steps > 0
-    if walks and not config.affinity:
-        raise ConfigError(
-            f"--affinity is missing; give the folder of jobs.train_affinity, or --{walk_name}.num-steps 0"
-        )
-    settings = {
-        **inference_record(kind, inference),
-        "affinity": {"inference": to_dict(config.affinity_inference)},
-        walk_name: to_dict(walk),
-        "crf": to_dict(config.crf),
-        "confidence": to_dict(config.confidence),
-        "shards": to_dict(config.shards),
-    }
-    if config.pamr.num_iterations > 0:
-        settings["pamr"] = to_dict(config.pamr)
+def run(config: Label, images: ImageSet | None = None) -> dict[str, Any]:
+    """Write a mask, or an error, for every image of the manifest as Parquet shards to the output folder."""
+    images, settings = images or ImageSet(config), config.settings
+    kind = map_kind(config.cam)
+    maps = settings.maps_of(kind)
+    check_map_network(config.cam, maps.inference)
+    class_names = network_classes(config.cam, MAP_KINDS, images)
+    uses = [*map_paths(kind), "affinity.inference", "crf", "confidence", "shards"]
+    if settings.pamr.num_iterations > 0:
+        uses.append("pamr")
     inputs = {"cam": weights_hash(config.cam), "keep_stages": str(config.keep_stages)}
-    class_names = network_classes(config.cam, MAP_KINDS, config)
-    if walks:
+    if maps.walk.num_steps > 0:
+        if not config.affinity:
+            walk = map_paths(kind)[1]
+            raise ConfigError(
+                f"is missing; give the output folder of jobs.train_affinity, or set {walk}.num_steps to 0",
+                thing="affinity",
+            )
         read_architecture(config.affinity, "affinity")
         inputs["affinity"] = weights_hash(config.affinity)
     claimed = claim(
-        "label", config, settings, inputs, rows_per_shard=config.shards.rows_per_shard, class_names=class_names
+        "label",
+        config,
+        images,
+        uses=uses,
+        inputs=inputs,
+        rows_per_shard=settings.shards.rows_per_shard,
+        class_names=class_names,
     )
-
-    def pools(cluster: Cluster) -> list[Pool]:
-        network = {
-            "device": config.resources.device,
-            "images_per_pass": config.resources.images_per_pass,
-            "max_pixels": config.max_pixels,
-        }
-        cam = {"weights": weights_file(config.cam), "config": inference, **network}
-        keep_cam = config.keep_stages
-        if walks:
-            along = {
-                "weights": weights_file(config.affinity),
-                "affinity": config.affinity_inference,
-                "walk": walk,
-                **network,
-            }
-            refining = Step(name="walk", stage=RefineCam, arguments={**along, "keep_cam": keep_cam})
-        else:
-            refining = Step(name="walk", stage=AddBackground, arguments={"config": walk, "keep_cam": keep_cam})
-        mask = {
-            "walk": walk,
-            "num_classes": len(class_names),
-            "max_pixels": config.max_pixels,
-            "keep_stages": config.keep_stages,
-            "confidence": config.confidence.after(LEVELS[kind]),
-        }
-        networks = [Step(name="cam", stage=ComputeCam, arguments=cam), refining]
-        if config.pamr.num_iterations > 0:
-            networks.append(Step(name="pamr", stage=AdaptMaps, arguments={"config": config.pamr, **network}))
-        return mask_pools(networks, config.crf, mask, config.resources, cluster)
-
-    schema = mask_schema(keep_stages=config.keep_stages, metadata=shard_metadata(claimed))
-    return label_shards(config, claimed, schema=schema, pools=pools, with_profile=config.profile)
+    chain = label_chain(
+        settings,
+        kind,
+        cam=weights_file(config.cam),
+        affinity=weights_file(config.affinity),
+        num_classes=len(class_names),
+        max_pixels=config.max_pixels,
+        keep_stages=config.keep_stages,
+    )
+    schema = mask_schema(keep_stages=config.keep_stages, metadata=claimed.metadata)
+    return label_shards(config, claimed, schema=schema, steps=chain, with_profile=config.profile)
 
 
 if __name__ == "__main__":

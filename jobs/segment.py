@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-import tyro
-
-from engine.config import ConfidenceConfig, CrfConfig, InferenceConfig, ShardConfig
-from engine.distributed.cluster import Cluster
-from engine.distributed.pipeline import Pool, Step
-from engine.ops.confidence import LEVELS
-from engine.plain_settings import to_dict
+from engine.chain import segment_chain
+from engine.config import Settings
 from engine.records import mask_schema
-from engine.runs.options import ShardOptions
-from engine.runs.shards import claim, label_shards, mask_pools, network_classes, shard_metadata
-from engine.stages.segment import Segment
+from engine.runs.images import ImageSet
+from engine.runs.options import ShardOptions, Uses
+from engine.runs.output import claim, network_classes
+from engine.runs.shards import label_shards
 from engine.storage.weights import weights_file, weights_hash
 from jobs.cli.command import main
 
@@ -26,58 +22,34 @@ class SegmentImages(ShardOptions):
     """Make a mask for every image with the segmentation network; it needs no tags."""
 
     segmentation: str
-    """Folder that jobs.train_segmentation wrote."""
+    """Output folder of jobs.train_segmentation."""
     use_tags: bool = False
     """Only background and the classes of an image's tags may appear in its mask."""
-    segmentation_inference: Annotated[InferenceConfig, tyro.conf.arg(name="segmentation.inference")]
-    """How the network looks at an image."""
-    crf: CrfConfig
-    """The dense CRF after the network; --crf.num-iterations 0 leaves it out."""
-    confidence: ConfidenceConfig = field(default_factory=ConfidenceConfig)
-    """The expected quality of a mask."""
-    shards: ShardConfig
-    """The output's layout."""
+    settings: Annotated[Settings, Uses("segmentation.inference", "crf", "confidence", "shards")]
 
 
-def run(config: SegmentImages) -> dict[str, Any]:
-    """Write a mask, or an error, for every image of the manifest as Parquet shards under ``--out``."""
-    class_names = network_classes(config.segmentation, "segmentation", config)
-    settings = {
-        "segmentation": {"inference": to_dict(config.segmentation_inference)},
-        "crf": to_dict(config.crf),
-        "confidence": to_dict(config.confidence),
-        "shards": to_dict(config.shards),
-    }
+def run(config: SegmentImages, images: ImageSet | None = None) -> dict[str, Any]:
+    """Write a mask, or an error, for every image of the manifest as Parquet shards to the output folder."""
+    images, settings = images or ImageSet(config), config.settings
+    class_names = network_classes(config.segmentation, "segmentation", images)
     claimed = claim(
         "segment",
         config,
-        settings,
-        {"segmentation": weights_hash(config.segmentation), "use_tags": str(config.use_tags)},
-        rows_per_shard=config.shards.rows_per_shard,
+        images,
+        uses=("segmentation.inference", "crf", "confidence", "shards"),
+        inputs={"segmentation": weights_hash(config.segmentation), "use_tags": str(config.use_tags)},
+        rows_per_shard=settings.shards.rows_per_shard,
         class_names=class_names,
         needs_tags=config.use_tags,
     )
-
-    def pools(cluster: Cluster) -> list[Pool]:
-        arguments = {
-            "weights": weights_file(config.segmentation),
-            "config": config.segmentation_inference,
-            "device": config.resources.device,
-            "images_per_pass": config.resources.images_per_pass,
-            "max_pixels": config.max_pixels,
-            "use_tags": config.use_tags,
-        }
-        mask = {
-            "num_classes": len(class_names),
-            "max_pixels": config.max_pixels,
-            "keep_stages": False,
-            "confidence": config.confidence.after(LEVELS["segmentation"]),
-        }
-        networks = [Step(name="segment", stage=Segment, arguments=arguments)]
-        return mask_pools(networks, config.crf, mask, config.resources, cluster)
-
-    schema = mask_schema(keep_stages=False, metadata=shard_metadata(claimed))
-    return label_shards(config, claimed, schema=schema, pools=pools)
+    chain = segment_chain(
+        settings,
+        segmentation=weights_file(config.segmentation),
+        use_tags=config.use_tags,
+        num_classes=len(class_names),
+        max_pixels=config.max_pixels,
+    )
+    return label_shards(config, claimed, schema=mask_schema(keep_stages=False, metadata=claimed.metadata), steps=chain)
 
 
 if __name__ == "__main__":

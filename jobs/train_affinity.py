@@ -6,42 +6,54 @@ import sys
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import tyro
-
-from engine.config import AffinityConfig
-from engine.runs.inputs import made_with, shard_source
-from engine.runs.options import TrainOptions
-from engine.runs.shards import claim
-from engine.runs.training import WRITES, held_out, train, training_settings
+from engine.config import Settings
+from engine.fitting.objectives import Objective
+from engine.fitting.samples import SampleSource
+from engine.runs.images import ImageSet
+from engine.runs.options import DataOptions, Uses
+from engine.runs.output import claim, earlier_output
+from engine.runs.training import WRITES, MakeObjective, train, training_paths
+from engine.storage.filesystem import absolute, join
+from engine.storage.run_record import WORK_FOLDER
 from jobs.cli.command import main
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainAffinity(TrainOptions):
+class TrainAffinity(DataOptions):
     """Train AffinityNet on the seeds of the same images."""
 
     seeds: str
-    """Folder that jobs.make_seeds wrote."""
-    affinity_network: Annotated[AffinityConfig, tyro.conf.arg(name="affinity")]
-    """AffinityNet."""
+    """Output folder of jobs.make_seeds."""
+    settings: Annotated[Settings, Uses("affinity", "val_fraction")]
 
 
-def run(config: TrainAffinity) -> dict[str, Any]:
-    """Train AffinityNet; writes ``weights.safetensors``, ``run.json`` and ``summary.json`` under ``--out``."""
-    made = made_with(config.seeds, ("make_seeds",), "--seeds", data=config.data)
-    network = held_out(config.affinity_network, config)
-    settings = training_settings("affinity", network)
+def run(
+    config: TrainAffinity, images: ImageSet | None = None, *, make_objective: MakeObjective = Objective.of
+) -> dict[str, Any]:
+    """Train AffinityNet; writes ``weights.safetensors``, ``run.json`` and ``summary.json`` to the output folder."""
+    images = images or ImageSet(config)
+    network = config.settings.affinity
+    made = earlier_output(config.seeds, ("make_seeds",), thing="seeds", images=images)
     claimed = claim(
         "train_affinity",
         config,
-        settings,
-        {"seeds": made.hash},
+        images,
+        uses=training_paths("affinity", network),
+        inputs={"seeds": made.hash},
         rows_per_shard=made.manifest.rows_per_shard,
         class_names=made.manifest.class_names,
         writes=WRITES,
     )
-    source = shard_source(config, claimed, config.seeds, "seed", grid_stride=network.grid_stride)
-    return train(config, claimed, network, source)
+    source = SampleSource(
+        manifest=join(absolute(config.out), WORK_FOLDER),
+        target="seed",
+        shards=absolute(config.seeds),
+        rows_of_shards=claimed.manifest.rows_of_shards,
+        num_classes=len(claimed.manifest.class_names),
+        grid_stride=network.grid_stride,
+        max_pixels=config.max_pixels,
+    )
+    return train(config, claimed, network, source, make_objective=make_objective)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Train the classifier whose activation maps start everything: ``python -m jobs.train_cam``."""
+"""Train the classifier: ``python -m jobs.train_cam``."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import sys
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import tyro
-
-from engine.config import CamConfig
+from engine.config import Settings
+from engine.fitting.objectives import Objective
 from engine.fitting.samples import SampleSource
-from engine.runs.options import TrainOptions
-from engine.runs.shards import claim
-from engine.runs.training import WRITES, held_out, train, training_settings
+from engine.runs.images import ImageSet
+from engine.runs.options import DataOptions, Uses
+from engine.runs.output import claim
+from engine.runs.training import WRITES, MakeObjective, train, training_paths
 from engine.storage.filesystem import absolute, join
 from engine.storage.run_record import WORK_FOLDER
 from jobs.cli.command import main
@@ -22,18 +22,26 @@ ROWS_PER_SHARD = 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainCam(TrainOptions):
+class TrainCam(DataOptions):
     """Train the multi-label classifier on images and their tags."""
 
-    cam_network: Annotated[CamConfig, tyro.conf.arg(name="cam")]
-    """The classifier."""
+    settings: Annotated[Settings, Uses("cam", "val_fraction")]
 
 
-def run(config: TrainCam) -> dict[str, Any]:
-    """Train the classifier; writes ``weights.safetensors``, ``run.json`` and ``summary.json`` under ``--out``."""
-    network = held_out(config.cam_network, config)
-    settings = training_settings("cam", network)
-    claimed = claim("train_cam", config, settings, {}, rows_per_shard=ROWS_PER_SHARD, writes=WRITES)
+def run(
+    config: TrainCam, images: ImageSet | None = None, *, make_objective: MakeObjective = Objective.of
+) -> dict[str, Any]:
+    """Train the classifier; writes ``weights.safetensors``, ``run.json`` and ``summary.json`` to the output folder."""
+    network = config.settings.cam
+    claimed = claim(
+        "train_cam",
+        config,
+        images or ImageSet(config),
+        uses=training_paths("cam", network),
+        inputs={},
+        rows_per_shard=ROWS_PER_SHARD,
+        writes=WRITES,
+    )
     manifest = claimed.manifest
     source = SampleSource(
         manifest=join(absolute(config.out), WORK_FOLDER),
@@ -42,7 +50,7 @@ def run(config: TrainCam) -> dict[str, Any]:
         num_classes=len(manifest.class_names),
         max_pixels=config.max_pixels,
     )
-    return train(config, claimed, network, source)
+    return train(config, claimed, network, source, make_objective=make_objective)
 
 
 if __name__ == "__main__":

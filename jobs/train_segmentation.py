@@ -6,42 +6,38 @@ import sys
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-import tyro
-
-from engine.config import SegmentationConfig
-from engine.runs.inputs import made_with, shard_source
-from engine.runs.options import OptionalText, TrainOptions, check_fraction
-from engine.runs.shards import claim
-from engine.runs.training import WRITES, held_out, train, training_settings
+from engine.config import Settings
+from engine.fitting.objectives import Objective
+from engine.fitting.samples import SampleSource
+from engine.runs.images import ImageSet
+from engine.runs.options import DataOptions, Uses
+from engine.runs.output import claim, earlier_output
+from engine.runs.training import WRITES, MakeObjective, train, training_paths
+from engine.storage.filesystem import absolute, join
+from engine.storage.run_record import WORK_FOLDER
 from engine.storage.weights import weights_file, weights_hash
 from jobs.cli.command import main
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainSegmentation(TrainOptions):
+class TrainSegmentation(DataOptions):
     """Train the segmentation network with full supervision on synthesized masks."""
 
     masks: str
-    """Folder of mask shards that jobs.label wrote."""
-    start: OptionalText = ""
-    """Folder of jobs.train_cam, or of this job: start from that network, which knows the classes, not from ImageNet."""
-    min_confidence: float = 0.0
-    """Masks with less confidence are not learned from, 0 to 1; 0 takes all."""
-    segmentation_network: Annotated[SegmentationConfig, tyro.conf.arg(name="segmentation")]
-    """The segmentation network."""
-
-    def __post_init__(self) -> None:
-        TrainOptions.__post_init__(self)
-        check_fraction("min_confidence", self.min_confidence)
+    """Folder of mask shards, the output of jobs.label or jobs.segment."""
+    start: str = ""
+    """Output folder of jobs.train_cam or of this job, to start from that network rather than from ImageNet weights."""
+    settings: Annotated[Settings, Uses("segmentation", "val_fraction")]
 
 
-def run(config: TrainSegmentation) -> dict[str, Any]:
-    """Train the network; writes ``weights.safetensors``, ``run.json`` and ``summary.json`` under ``--out``."""
-    made = made_with(config.masks, ("label", "segment"), "--masks", data=config.data)
-    network = held_out(config.segmentation_network, config)
-    settings = training_settings("segmentation", network)
-    if config.min_confidence:
-        settings["min_confidence"] = config.min_confidence
+def run(
+    config: TrainSegmentation, images: ImageSet | None = None, *, make_objective: MakeObjective = Objective.of
+) -> dict[str, Any]:
+    """Train the network; writes ``weights.safetensors``, ``run.json`` and ``summary.json`` to the output folder."""
+    images = images or ImageSet(config)
+    network = config.settings.segmentation
+    uses = training_paths("segmentation", network)
+    made = earlier_output(config.masks, ("label", "segment"), thing="masks", images=images)
     inputs = {"masks": made.hash}
     if config.start:
         inputs["start"] = weights_hash(config.start)
@@ -49,22 +45,25 @@ def run(config: TrainSegmentation) -> dict[str, Any]:
     claimed = claim(
         "train_segmentation",
         config,
-        settings,
-        inputs,
+        images,
+        uses=uses,
+        inputs=inputs,
         rows_per_shard=made.manifest.rows_per_shard,
         class_names=made.manifest.class_names,
         writes=WRITES,
         needs_tags=False,
     )
-    source = shard_source(
-        config,
-        claimed,
-        config.masks,
-        "mask",
+    source = SampleSource(
+        manifest=join(absolute(config.out), WORK_FOLDER),
+        target="mask",
+        shards=absolute(config.masks),
+        rows_of_shards=claimed.manifest.rows_of_shards,
+        num_classes=len(claimed.manifest.class_names),
         confidence_power=network.confidence_power,
-        min_confidence=config.min_confidence,
+        min_confidence=network.min_confidence,
+        max_pixels=config.max_pixels,
     )
-    return train(config, claimed, network, source)
+    return train(config, claimed, network, source, make_objective=make_objective)
 
 
 if __name__ == "__main__":

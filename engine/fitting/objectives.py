@@ -9,8 +9,8 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from engine.config import AffinityConfig, SegmentationConfig
-from engine.networks import Architecture, NetworkConfig, build_pretrained
+from engine.config import AffinityConfig, NetworkConfig, SegmentationConfig
+from engine.networks import Architecture, build_pretrained
 from engine.ops.affinity import balanced_loss
 from engine.ops.losses import Terms, affinity_terms, mean_loss, segmentation_terms, tag_terms
 from engine.ops.scores import mask_scores, mask_table, pair_scores, pair_table, tag_scores, tag_table

@@ -1,17 +1,23 @@
-"""The options that several jobs share."""
+"""The options that several jobs share; each job adds its own, and says which settings it uses."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated
+from dataclasses import dataclass, fields
 
-import tyro
-
-from engine.config import PresetName, ResourceConfig
+from engine.config import PresetName, Settings
 from engine.errors import ConfigError
 
-OptionalText = Annotated[str, tyro.conf.arg(help_behavior_hint="(optional)")]
-"""A text that may be left out: --help says so, rather than that it is '' by default."""
+
+class Uses:
+    """Annotates a job's ``settings`` with the dotted paths of those that it reads; the command line offers these."""
+
+    def __init__(self, *paths: str) -> None:
+        self.paths = (*paths, "resources")
+
+    @classmethod
+    def everything(cls) -> Uses:
+        """The whole tree."""
+        return cls(*(item.name for item in fields(Settings) if item.name != "resources"))
 
 
 def check_fraction(name: str, value: float) -> None:
@@ -21,7 +27,7 @@ def check_fraction(name: str, value: float) -> None:
         ConfigError: it is below 0 or above 1.
     """
     if not 0 <= value <= 1:
-        raise ConfigError(f"--{name.replace('_', '-')} is {value}; allowed: 0 to 1")
+        raise ConfigError(f"must be from 0 to 1, got {value}", thing=name)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,15 +35,15 @@ class JobOptions:
     """Options of every job."""
 
     out: str
-    """Folder or URI (s3://...) for what the job writes."""
+    """Output folder or URI (s3://...)."""
     preset: PresetName = "small"
     """Settings to start from: tiny (the demo), small (two cores), default (GPUs), paper (the authors')."""
-    config: OptionalText = ""
-    """A run.json, best.json or calibration.json, whose settings replace the preset's."""
+    config: str = ""
+    """A run.json, best.json or calibration.json, whose settings override the preset's."""
     overwrite: bool = False
-    """Delete what an earlier run left under --out, and start afresh; jobs.run does so for the steps that changed."""
-    resources: ResourceConfig = field(default_factory=ResourceConfig)
-    """Where and how wide it runs."""
+    """Delete an earlier run's output and start afresh; jobs.run does so for the steps that changed."""
+    settings: Settings
+    """All settings."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,16 +52,16 @@ class DataOptions(JobOptions):
 
     data: str
     """A manifest (.csv, .jsonl, .parquet: image, tags), or .tar or .parquet files that hold the images themselves."""
-    classes: OptionalText = ""
-    """A file with a class name a line; without it classes.txt beside the manifest, else the tags that occur."""
+    classes: str = ""
+    """A file with a class name per line; by default classes.txt beside the manifest, else the tags that occur."""
     max_pixels: int = 100_000_000
     """Images with more pixels become error rows; --retry-errors with a larger number tries those again."""
     allow_outside: bool = False
-    """Also read local images that are not below the manifest's folder; without it they become error rows."""
+    """Also read local images outside the manifest's folder; by default they become error rows."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.max_pixels, int) and self.max_pixels < 1:
-            raise ConfigError(f"--max-pixels is {self.max_pixels}; allowed: 1 or more")
+        if self.max_pixels < 1:
+            raise ConfigError(f"must be 1 or more, got {self.max_pixels}", thing="max_pixels")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,23 +69,10 @@ class ShardOptions(DataOptions):
     """Options of every job that writes a row for each image."""
 
     max_error_fraction: float = 0.05
-    """The job ends with status 1 when more of the images than this fraction ended in an error."""
+    """The job fails with status 1 if more than this fraction of the images ended in an error."""
     retry_errors: bool = False
-    """Try the images again whose rows carry an error."""
+    """Try images with an error row again."""
 
     def __post_init__(self) -> None:
         DataOptions.__post_init__(self)
         check_fraction("max_error_fraction", self.max_error_fraction)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainOptions(DataOptions):
-    """Options of every job that trains a network."""
-
-    val_fraction: float = 0.0
-    """Fraction of the images, by a hash of the ids, to score on and not to learn from; 0: training.val-fraction."""
-
-    def __post_init__(self) -> None:
-        DataOptions.__post_init__(self)
-        if not 0 <= self.val_fraction < 1:
-            raise ConfigError(f"--val-fraction is {self.val_fraction}; allowed: 0 (off) or more, below 1")

@@ -1,12 +1,19 @@
-"""The stages of a whole run under the names that tables show."""
+"""Scores of the stages of a whole run, and the names under which tables show them."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+
+from engine.runs.evaluation import score
+from engine.storage.shards import read_schema
+
 STAGE_COLUMNS = {"cam": "mask_cam", "walk": "mask_walk", "crf": "mask"}
-"""Stage of the method to the column of jobs.label --keep-stages that holds its masks."""
+"""Stage of the method to the column of mask shards that holds its masks, where they keep it."""
 EARLIER_ROUND = "round-{}"
 """Folder, in that of jobs.run, of the masks and the segmentation network of a round before the last."""
 MOST_ROUNDS = 9
@@ -34,3 +41,50 @@ def stages_of(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     for kind, by_stage in found.items():
         by_stage["segmentation"] = summary[kind]["segmentation"]
     return found
+
+
+def score_rounds(folders: list[str], segmented: str, truth: str) -> dict[str, Any]:
+    """``miou`` and ``iou`` of the CAM and of the last round's stages; ``rounds``: those of each round.
+
+    Masks that were made without truth only hold their last stage.
+
+    Args:
+        folders: mask shards of each round, in order.
+        segmented: masks of the segmentation network.
+        truth: the true masks.
+    """
+    rounds: list[dict[str, dict[str, Any]]] = []
+    for folder in folders:
+        names = read_schema(folder).names
+        kept = {stage: column for stage, column in STAGE_COLUMNS.items() if column in names}
+        rounds.append({stage: score(folder, truth, column) for stage, column in kept.items()})
+    first = {stage: result for stage, result in rounds[0].items() if stage == "cam"}
+    last = {stage: result for stage, result in rounds[-1].items() if stage != "cam"}
+    stages = {**first, **last, "segmentation": score(segmented, truth)}
+    if not first:
+        print("CAM and walk are not scored: the masks were made without truth", file=sys.stderr)
+    return {
+        "scored_images": stages["crf"]["images"],
+        "miou": {stage: result["miou"] for stage, result in stages.items()},
+        "iou": {stage: result["iou"] for stage, result in stages.items()},
+        "rounds": [
+            {name: {stage: result[name] for stage, result in one.items()} for name in ("miou", "iou")} for one in rounds
+        ],
+        "evaluations": {folders[-1]: stages["crf"], segmented: stages["segmentation"]},
+    }
+
+
+def print_scores(summary: Mapping[str, Any]) -> None:
+    """The table of IoU by class and stage, on the screen."""
+    stages = stages_of(summary)
+    headings = {"cam": "CAM", "crf": "dCRF", "segmentation": "network"}
+    table = Table(title=f"IoU % over {summary['scored_images']} images", title_justify="left")
+    table.add_column("class")
+    for stage in stages["miou"]:
+        table.add_column(headings.get(stage, stage), justify="right")
+    for name in summary["iou"]["crf"]:
+        values = [by_class.get(name) for by_class in stages["iou"].values()]
+        table.add_row(name, *("-" if value is None else f"{100 * value:.1f}" for value in values))
+    table.add_section()
+    table.add_row("mean", *(f"{100 * value:.1f}" for value in stages["miou"].values()))
+    Console(width=88).print(table)

@@ -1,31 +1,31 @@
-"""What the three training jobs have in common: claim, held-out images, fit, weights, curves, summary."""
+"""Train a network: hold out images, fit, write weights, curves and summary."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import replace
-from typing import Any, TypeVar
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
 
+from engine.config import CamConfig, NetworkConfig, TrainingConfig
 from engine.distributed.cluster import connected
-from engine.config import AffinityConfig, CamConfig, SegmentationConfig, TrainingConfig
+from engine.distributed.training import Trained, TrainingRun, fit
 from engine.errors import ConfigError, ImageError, ManifestError, StorageError, StoreUnavailableError
 from engine.fitting.curves import draw_curves
 from engine.fitting.events import TrainingEvent, TrainingStarted, TrainingValidated
 from engine.fitting.learner import freeze_levels
 from engine.fitting.objectives import Objective
-from engine.plain_settings import to_dict
-from engine.runs.progress import Meter
-from engine.networks import NetworkConfig, check_attention, save_network
 from engine.fitting.samples import LoadSamples, SampleSource, kept_rows, steps_of
+from engine.networks import check_attention, save_network
+from engine.runs.options import DataOptions
+from engine.runs.output import SUMMARY, Claimed
+from engine.runs.progress import Meter
 from engine.storage.event_log import EventLog
 from engine.storage.filesystem import absolute, delete_folder, exists, join, write_bytes
 from engine.storage.manifest import Manifest
 from engine.storage.run_record import WORK_FOLDER, read_json, write_json
 from engine.storage.shards import read_shard
 from engine.storage.weights import BEST_WEIGHTS_NAME, WEIGHTS_NAME
-from engine.distributed.training import Trained, fit
-from engine.runs.options import DataOptions, TrainOptions
-from engine.runs.shards import SUMMARY, Claimed
 
 CURVES = "curves.png"
 EVENTS = "tensorboard"
@@ -33,29 +33,30 @@ EVENTS = "tensorboard"
 WRITES = (BEST_WEIGHTS_NAME, CURVES, EVENTS)
 """What a training job writes beside weights and summary."""
 
-Network = TypeVar("Network", CamConfig, AffinityConfig, SegmentationConfig)
+MakeObjective = Callable[[NetworkConfig, tuple[str, ...]], Objective]
+"""From a network's settings and the names of the classes to what it learns; :meth:`Objective.of` by default."""
 
 
-def held_out(config: Network, options: TrainOptions) -> Network:
-    """A network's settings with ``--val-fraction``, where it is given."""
-    if not options.val_fraction:
-        return config
-    return replace(config, training=replace(config.training, val_fraction=options.val_fraction))
+def training_paths(name: str, network: NetworkConfig) -> tuple[str, ...]:
+    """Dotted paths of the settings that decide a network's weights: all but how it is used afterwards."""
+    own = (f"{name}.{item.name}" for item in fields(network) if item.name != "inference")
+    return (*own, "val_fraction")
 
 
-def training_settings(name: str, config: NetworkConfig) -> dict[str, Any]:
-    """What of a network's settings decides its weights: all but how it is used afterwards."""
-    values = to_dict(config)
-    del values["inference"]
-    return {name: values}
-
-
-def train(options: DataOptions, claimed: Claimed, config: NetworkConfig, source: SampleSource) -> dict[str, Any]:
+def train(
+    options: DataOptions,
+    claimed: Claimed,
+    config: NetworkConfig,
+    source: SampleSource,
+    *,
+    make_objective: MakeObjective = Objective.of,
+) -> dict[str, Any]:
     """Fit a network and write its weights; an output that is complete is left as it is.
 
     Args:
         config: the network's part of the settings.
         source: what it learns from, before images are held out.
+        make_objective: what it learns.
 
     Returns:
         The summary: images, steps, seconds, the last loss, the curve, and with held-out images the scores.
@@ -63,21 +64,20 @@ def train(options: DataOptions, claimed: Claimed, config: NetworkConfig, source:
     Raises:
         ConfigError: a step has fewer images than there are workers, or no image is left to learn from or to score.
     """
-    training, out = config.training, options.out
-    if training.batch_size < options.resources.num_workers:
+    training, out, workers = config.training, options.out, options.settings.resources.num_workers
+    if training.batch_size < workers:
         raise ConfigError(
-            f"training.batch-size is {training.batch_size}; allowed: at least "
-            f"--resources.num-workers {options.resources.num_workers}"
+            f"must be at least resources.num_workers {workers}, got {training.batch_size}", thing="training.batch_size"
         )
     summary = read_json(join(out, SUMMARY))
     if summary is not None and exists(join(out, WEIGHTS_NAME)):
         return summary
-    objective = Objective.of(config, claimed.manifest.class_names)
-    network = objective.build()  # a mistake in backbone or weights shows here, in one line, before anything starts
+    objective = make_objective(config, claimed.manifest.class_names)
+    network = objective.build()  # a mistake in backbone or weights shows here, before anything starts
     freeze_levels(network, training)
     if isinstance(config, CamConfig):
         check_attention(network, objective.architecture, config.inference)
-    source = split(source, claimed.manifest, training.val_fraction)
+    source = split(source, claimed.manifest, options.settings.val_fraction)
     start = time.monotonic()
     trained, begun = _fitted(options, claimed, objective, config, source)
     seconds = time.monotonic() - start
@@ -103,7 +103,7 @@ def train(options: DataOptions, claimed: Claimed, config: NetworkConfig, source:
 
 
 def split(source: SampleSource, manifest: Manifest, fraction: float) -> SampleSource:
-    """The same samples without unsure masks, of which a fraction of the images is held out by the hash of their ids.
+    """The samples without masks of low confidence, with a fraction of the images held out by the hash of their ids.
 
     Raises:
         ConfigError: none is left to learn from, or none to score.
@@ -121,18 +121,19 @@ def split(source: SampleSource, manifest: Manifest, fraction: float) -> SampleSo
         held_out.append(len(kept_rows(source, image_ids, confidences, held_out=True)))
     if fraction and (not sum(held_out) or not sum(learned)):
         raise ConfigError(
-            f"--val-fraction is {fraction:g}, which holds out {sum(held_out)} of {manifest.num_rows} images "
-            f"and leaves {sum(learned)} to learn from; allowed: a fraction that leaves some on both sides, or 0 (off)"
+            f"{fraction:g} holds out {sum(held_out)} of {manifest.num_rows} images and leaves {sum(learned)} to learn "
+            "from; give a value that leaves some on both sides, or 0 (none)",
+            thing="val_fraction",
         )
     if not sum(learned):
         raise ConfigError(
-            f"--min-confidence is {source.min_confidence:g}, which no mask reaches; allowed: less, or 0 (off)"
+            f"{source.min_confidence:g}: no mask reaches it; use a lower value", thing="segmentation.min_confidence"
         )
     return replace(source, rows_of_shards=tuple(learned), held_out_of_shards=tuple(held_out))
 
 
 def _check_images(options: DataOptions, source: SampleSource, config: TrainingConfig) -> None:
-    """Read one image, so that wrong paths are said before workers start, fail and are started again.
+    """Read one image, so that wrong paths are reported before workers start, fail and restart.
 
     Raises:
         ManifestError: many images in a row cannot be used.
@@ -141,9 +142,9 @@ def _check_images(options: DataOptions, source: SampleSource, config: TrainingCo
     try:
         LoadSamples(source, config, rank=0, num_workers=1).first()
     except ImageError as error:
-        raise ManifestError(f"--data '{options.data}': {str(error).partition(': ')[2]}") from error
+        raise ManifestError(f"'{options.data}': {str(error).partition(': ')[2]}", thing="data") from error
     except StoreUnavailableError as error:
-        raise StorageError(f"--data: {error}") from error
+        raise StorageError(f"cannot be read: {error}", thing="data") from error
 
 
 def _work(options: DataOptions) -> str:
@@ -153,15 +154,15 @@ def _work(options: DataOptions) -> str:
 def _fitted(
     options: DataOptions, claimed: Claimed, objective: Objective, config: NetworkConfig, source: SampleSource
 ) -> tuple[Trained, int]:
-    """Train with words on the screen and in TensorBoard's files; also the step that this process began at."""
+    """Train with progress on the screen and in TensorBoard's files; also the step at which this process began."""
     training = config.training
-    starts: list[int] = []  # one more each time that a worker is lost
+    starts: list[int] = []  # grows each time that a worker is lost
     with (
         Meter(claimed.record["job"], steps_of(source, training), unit="steps") as meter,
         EventLog(join(options.out, EVENTS)) as log,
-        connected(options.resources) as cluster,
+        connected(options.settings.resources) as cluster,
     ):
-        if cluster.started_here:  # on another the images may lie where only its nodes find them
+        if cluster.started_here:  # on another, the images may lie where only its nodes find them
             _check_images(options, source, training)
 
         def on_event(event: TrainingEvent) -> None:
@@ -182,14 +183,8 @@ def _fitted(
                     f"{event.waiting:.0%} waiting",
                 )
 
-        trained = fit(
-            objective,
-            source,
-            training,
-            options.resources,
-            cluster,
-            folder=_work(options),
-            name=claimed.hash,
-            on_event=on_event,
+        run = TrainingRun(
+            folder=_work(options), name=claimed.hash, resources=options.settings.resources, cluster=cluster
         )
-    return trained, starts[0] if starts else 0  # the words of it may be lost
+        trained = fit(objective, source, training, run, on_event=on_event)
+    return trained, starts[0] if starts else 0  # the event may be lost

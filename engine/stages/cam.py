@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.config import InferenceConfig
+from engine.config import InferenceConfig, PassConfig
 from engine.imaging.batches import decoded_pictures
 from engine.imaging.codecs import encode_map
 from engine.imaging.scaling import as_tensor, equal_groups, resized, scaled_size
@@ -28,33 +28,29 @@ GRID_STRIDE = 8
 class ComputeCam:
     """Reads ``encoded``, ``class_ids``; adds ``cam`` (K, h, w); sets ``height``, ``width``; fills ``error``."""
 
-    def __init__(
-        self, weights: str, config: InferenceConfig, *, device: str, images_per_pass: int, max_pixels: int
-    ) -> None:
+    def __init__(self, weights: str, config: InferenceConfig, passes: PassConfig) -> None:
         """Args:
         weights: what ``jobs.train_cam`` or ``jobs.train_segmentation`` wrote.
         config: how the images are seen; a ``CamInferenceConfig`` may ask for a classifier's attention.
-        images_per_pass: images of one size that the network takes at once.
+        passes: where and how many at once.
 
         Raises:
             WeightsError: the weights cannot be used.
             ConfigError: the maps are to be spread along an attention that the backbone does not have.
         """
-        network, architecture = load_for_inference(weights, MAP_KINDS, device)
+        network, architecture = load_for_inference(weights, MAP_KINDS, passes.device)
         assert isinstance(network, CamNetwork | SegmentationNetwork)
         check_attention(network, architecture, config)
         self._network = network
         self._spread = attention_of(config) if isinstance(network, CamNetwork) else {}
         self._config = config
-        self._device = device
-        self._images_per_pass = images_per_pass
-        self._max_pixels = max_pixels
+        self._passes = passes
 
     def __call__(self, batch: Batch) -> Batch:
         out = {**batch, "cam": [None] * len(batch["encoded"])}
         for name in ("height", "width", "error"):
             out[name] = list(batch[name])
-        for images in decoded_pictures(batch, out, max_pixels=self._max_pixels):
+        for images in decoded_pictures(batch, out, max_pixels=self._passes.max_pixels):
             self._add_maps(out, images)
         return out
 
@@ -78,11 +74,11 @@ class ComputeCam:
         for scale in config.scales:
             rows = [row for row in images if class_ids[row]]
             sizes = [scaled_size(*images[row].shape[:2], long_side_px=config.long_side_px, scale=scale) for row in rows]
-            for group in equal_groups(sizes, self._images_per_pass):
+            for group in equal_groups(sizes, self._passes.images_per_pass):
                 members = [rows[index] for index in group]
                 pictures = [resized(images[row], sizes[group[0]]) for row in members]
                 present = sorted({class_id for row in members for class_id in class_ids[row]})
-                activations = self._activations(as_tensor(pictures, self._device), present)
+                activations = self._activations(as_tensor(pictures, self._passes.device), present)
                 for index, row in enumerate(members):
                     channels = [present.index(class_id) for class_id in class_ids[row]]
                     raw[row] += [self._own_maps(maps[index], channels) for maps in activations]
@@ -105,12 +101,12 @@ class ComputeCam:
     @torch.inference_mode()
     def _activations(self, pictures: Tensor, present: list[int]) -> list[Tensor]:
         if isinstance(self._network, CamNetwork):
-            index = torch.tensor(present, device=self._device) - 1
+            index = torch.tensor(present, device=self._passes.device) - 1
         else:
-            index = torch.tensor([0, *present], device=self._device)
+            index = torch.tensor([0, *present], device=self._passes.device)
         flipped = [pictures, pictures.flip(-1)] if self._config.flip else [pictures]
         with torch.autocast(
-            self._device, dtype=torch.bfloat16, enabled=self._config.precision == "bfloat16", cache_enabled=False
+            self._passes.device, dtype=torch.bfloat16, enabled=self._config.precision == "bfloat16", cache_enabled=False
         ):
             maps = self._network.maps(torch.cat(flipped), index, **self._spread).float()
         plain, *mirrored = torch.split(maps, len(pictures))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine.config import ConfidenceConfig, CrfConfig, WalkConfig
+from engine.config import ConfidenceConfig, CrfConfig, PassConfig, WalkConfig
 from engine.imaging.codecs import decode_map, encode_mask
 from engine.imaging.decoding import decode_image
 from engine.imaging.memory import enlarged, working_size
@@ -21,10 +21,8 @@ from engine.ops.mask import class_areas, pseudo_mask, to_probabilities, upsample
 from engine.records import Batch, mask_dtype
 from engine.timing import measured
 
-AS_FITTED = ConfidenceConfig()
+UNCALIBRATED = ConfidenceConfig()
 """Confidence as it was fitted to the photographs of experiments/confidence.py."""
-
-DEFAULT_WALK = WalkConfig()
 
 
 class MakeMask:
@@ -38,27 +36,25 @@ class MakeMask:
     def __init__(
         self,
         crf: CrfConfig,
-        walk: WalkConfig = DEFAULT_WALK,
+        walk: WalkConfig,
+        passes: PassConfig,
         *,
         num_classes: int,
-        max_pixels: int,
         keep_stages: bool,
-        device: str = "cpu",
-        confidence: ConfidenceConfig = AS_FITTED,
+        confidence: ConfidenceConfig = UNCALIBRATED,
     ) -> None:
         """Args:
         walk: its alpha makes the background of ``mask_cam``.
+        passes: its device is where the dCRF's backend ``torch`` computes.
         num_classes: classes of the data set; sets the width of a pixel.
         keep_stages: also make the masks of the CAM alone and of the walk alone.
-        device: of the dCRF with backend ``torch``.
-        confidence: brings the expected quality to the data.
+        confidence: calibration of the expected quality.
         """
         self._crf = crf
         self._walk = walk
         self._dtype = mask_dtype(num_classes)
-        self._max_pixels = max_pixels
         self._keep_stages = keep_stages
-        self._device = device
+        self._passes = passes
         self._confidence = confidence
 
     def __call__(self, batch: Batch) -> Batch:
@@ -103,11 +99,11 @@ class MakeMask:
         crf = self._crf
         if crf.num_iterations == 0 or len(probabilities) == 1:
             return probabilities
-        image = decode_image(encoded, max_pixels=self._max_pixels)
+        image = decode_image(encoded, max_pixels=self._passes.max_pixels)
         return dense_crf(
             resized(image, (probabilities.shape[1], probabilities.shape[2])),
             probabilities,
             num_iterations=crf.num_iterations,
             **crf.pairwise,
-            device=self._device,
+            device=self._passes.device,
         )

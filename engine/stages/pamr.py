@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from engine.config import PamrConfig
+from engine.config import PamrConfig, PassConfig
 from engine.imaging.codecs import decode_map, encode_map
 from engine.imaging.decoding import decode_image
 from engine.imaging.memory import working_size
@@ -27,17 +27,15 @@ _MOST_PIXELS_IN_A_PASS = 1 << 19
 class AdaptMaps:
     """Reads ``encoded``, ``refined_cam`` (K+1, h, w), ``height``, ``width``; replaces ``refined_cam`` by finer maps."""
 
-    def __init__(self, config: PamrConfig, *, device: str, images_per_pass: int, max_pixels: int) -> None:
+    def __init__(self, config: PamrConfig, passes: PassConfig) -> None:
         """Args:
-        images_per_pass: images of one size, and of one number of classes, that are refined at once.
+        passes: where and how many at once; a pass holds images of one size and one number of classes.
         """
         self._config = config
-        self._device = device
-        self._images_per_pass = images_per_pass
-        self._max_pixels = max_pixels
+        self._passes = passes
 
     def __call__(self, batch: Batch) -> Batch:
-        refined = list(batch["refined_cam"])
+        refined, passes = list(batch["refined_cam"]), self._passes
         maps = {row: decode_map(encoded) for row, encoded in enumerate(refined) if encoded is not None}
         rows = [row for row, scores in maps.items() if len(scores) > 1]  # background alone stays what it is
         sizes = [
@@ -51,14 +49,14 @@ class AdaptMaps:
             (size, len(maps[row]), row if size[0] * size[1] > _MOST_PIXELS_IN_A_PASS else None)
             for size, row in zip(sizes, rows, strict=True)
         ]
-        for group in equal_groups(kinds, self._images_per_pass):
+        for group in equal_groups(kinds, passes.images_per_pass):
             members = [rows[index] for index in group]
             size = sizes[group[0]]
             pictures = [
-                resized(decode_image(batch["encoded"][row], max_pixels=self._max_pixels), size) for row in members
+                resized(decode_image(batch["encoded"][row], max_pixels=passes.max_pixels), size) for row in members
             ]
             scores = torch.stack(
-                [to_probabilities(upsample(torch.from_numpy(maps[row]).to(self._device), size)) for row in members]
+                [to_probabilities(upsample(torch.from_numpy(maps[row]).to(passes.device), size)) for row in members]
             )
             for row, finer in zip(members, self._adapted(pictures, scores), strict=True):
                 refined[row] = encode_map(finer)
@@ -67,5 +65,5 @@ class AdaptMaps:
     @measured("pamr")
     @torch.inference_mode()
     def _adapted(self, pictures: list[np.ndarray], scores: torch.Tensor) -> np.ndarray:
-        images = as_tensor(pictures, self._device).float().contiguous()
+        images = as_tensor(pictures, self._passes.device).float().contiguous()
         return pamr(images, scores, num_iterations=self._config.num_iterations).cpu().numpy()

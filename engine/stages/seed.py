@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.config import SeedConfig
+from engine.config import PassConfig, SeedConfig
 from engine.imaging.codecs import decode_map, encode_mask
 from engine.imaging.decoding import decode_image
 from engine.imaging.memory import working_size
@@ -29,15 +29,15 @@ from engine.timing import measured
 class MakeSeed:
     """Reads ``cam``, ``encoded``, ``class_ids``; adds ``seed`` (h, w), ``areas`` (sure cells); drops what it read."""
 
-    def __init__(self, seed: SeedConfig, *, num_classes: int, max_pixels: int, device: str = "cpu") -> None:
+    def __init__(self, seed: SeedConfig, passes: PassConfig, *, num_classes: int) -> None:
         """Args:
-        device: where the dCRF's backend ``torch`` computes.
+        passes: its device is where the dCRF's backend ``torch`` computes.
+        num_classes: classes of the data set; sets the width of a cell.
         """
         self._seed = seed
-        self._device = device
+        self._passes = passes
         self._dtype = mask_dtype(num_classes)
         self._ignore = ignore_value(num_classes)
-        self._max_pixels = max_pixels
 
     def __call__(self, batch: Batch) -> Batch:
         seeds: list[bytes | None] = []
@@ -47,7 +47,7 @@ class MakeSeed:
                 seeds.append(None)
                 areas.append(None)
                 continue
-            image = decode_image(batch["encoded"][row], max_pixels=self._max_pixels)
+            image = decode_image(batch["encoded"][row], max_pixels=self._passes.max_pixels)
             seed = self.seed(torch.from_numpy(decode_map(cam)), image, batch["class_ids"][row])
             seeds.append(encode_mask(seed))
             areas.append(class_areas(seed, batch["class_ids"][row]).tolist())
@@ -89,5 +89,5 @@ class MakeSeed:
         crf = self._seed.crf
         if crf.num_iterations == 0:
             return starts
-        dense_crf = DenseCrf(image, len(starts[0]), device=self._device, **crf.pairwise)
+        dense_crf = DenseCrf(image, len(starts[0]), device=self._passes.device, **crf.pairwise)
         return dense_crf.infer_many(starts, crf.num_iterations)

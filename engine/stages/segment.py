@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from engine.config import InferenceConfig
+from engine.config import InferenceConfig, PassConfig
 from engine.imaging.batches import decoded_pictures
 from engine.imaging.codecs import encode_map
 from engine.imaging.memory import working_size
@@ -29,31 +29,20 @@ GRID_STRIDE = 4
 class Segment:
     """Reads ``encoded``, ``class_ids``; adds ``refined_cam`` (K+1, h, w), ``found_ids``; sets size; fills ``error``."""
 
-    def __init__(
-        self,
-        weights: str,
-        config: InferenceConfig,
-        *,
-        device: str,
-        images_per_pass: int,
-        max_pixels: int,
-        use_tags: bool,
-    ) -> None:
+    def __init__(self, weights: str, config: InferenceConfig, passes: PassConfig, *, use_tags: bool) -> None:
         """Args:
         weights: what ``jobs.train_segmentation`` wrote.
-        images_per_pass: images of one size that the network takes at once.
+        passes: where and how many at once.
         use_tags: only background and the classes of the image's tags may win.
 
         Raises:
             WeightsError: the weights cannot be used.
         """
-        network, self._architecture = load_for_inference(weights, "segmentation", device)
+        network, self._architecture = load_for_inference(weights, "segmentation", passes.device)
         assert isinstance(network, SegmentationNetwork)
         self._network = network
         self._config = config
-        self._device = device
-        self._images_per_pass = images_per_pass
-        self._max_pixels = max_pixels
+        self._passes = passes
         self._use_tags = use_tags
 
     def __call__(self, batch: Batch) -> Batch:
@@ -61,7 +50,7 @@ class Segment:
         out: Batch = {**batch, "refined_cam": [None] * num_rows, "found_ids": [None] * num_rows}
         for name in ("height", "width", "error"):
             out[name] = list(batch[name])
-        for images in decoded_pictures(batch, out, max_pixels=self._max_pixels):
+        for images in decoded_pictures(batch, out, max_pixels=self._passes.max_pixels):
             self._add_maps(out, images)
         return out
 
@@ -69,7 +58,7 @@ class Segment:
         rows, everything = list(images), list(range(1, len(self._architecture.class_names) + 1))
         ids = {row: sorted(set(out["class_ids"][row])) if self._use_tags else everything for row in rows}
         # images of one shape have one size at every scale
-        for group in equal_groups([images[row].shape for row in rows], self._images_per_pass):
+        for group in equal_groups([images[row].shape for row in rows], self._passes.images_per_pass):
             members = [rows[index] for index in group]
             found = self.probabilities([images[row] for row in members], [ids[row] for row in members])
             for row, maps in zip(members, found, strict=True):
@@ -99,16 +88,16 @@ class Segment:
         """
         config, (height, width) = self._config, images[0].shape[:2]
         present = sorted({class_id for ids in class_ids for class_id in ids})
-        channels = torch.tensor([0, *present], device=self._device)
+        channels = torch.tensor([0, *present], device=self._passes.device)
         # the classes of other images in the pass must not take part
         own = [[0, *(1 + present.index(class_id) for class_id in ids)] for ids in class_ids]
         totals: list[Tensor] = []
         for scale in config.scales:
             size = scaled_size(height, width, long_side_px=config.long_side_px, scale=scale)
-            pictures = as_tensor([resized(image, size) for image in images], self._device)
+            pictures = as_tensor([resized(image, size) for image in images], self._passes.device)
             flipped = [pictures, pictures.flip(-1)] if config.flip else [pictures]
             with torch.autocast(
-                self._device, dtype=torch.bfloat16, enabled=config.precision == "bfloat16", cache_enabled=False
+                self._passes.device, dtype=torch.bfloat16, enabled=config.precision == "bfloat16", cache_enabled=False
             ):
                 logits = self._network.maps(torch.cat(flipped), channels).float()
             views = torch.split(logits, len(images))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from engine.config import InferenceConfig
+from engine.config import InferenceConfig, PassConfig
 from engine.errors import ImageError
 from engine.imaging.decoding import decode_image
 from engine.imaging.scaling import as_tensor, resized, scaled_size
@@ -19,17 +19,17 @@ from engine.records import Batch
 class ScoreTags:
     """Reads ``encoded``; adds ``probabilities`` (C,) float32; drops ``encoded``, ``class_ids``; fills ``error``."""
 
-    def __init__(self, weights: str, config: InferenceConfig, *, device: str, max_pixels: int) -> None:
+    def __init__(self, weights: str, config: InferenceConfig, passes: PassConfig) -> None:
         """Args:
         weights: what ``jobs.train_cam`` wrote.
+        passes: where; it takes one image at a time.
 
         Raises:
             WeightsError: the weights cannot be used.
         """
-        self._network, _ = load_for_inference(weights, "cam", device=device)
+        self._network, _ = load_for_inference(weights, "cam", device=passes.device)
         self._config = config
-        self._device = device
-        self._max_pixels = max_pixels
+        self._passes = passes
 
     def __call__(self, batch: Batch) -> Batch:
         probabilities: list[list[float] | None] = [None] * len(batch["encoded"])
@@ -47,13 +47,13 @@ class ScoreTags:
     @torch.inference_mode()
     def _score(self, encoded: bytes) -> Tensor:
         """(C,) float32 in [0, 1]: the mean over scales and flip."""
-        config, image = self._config, decode_image(encoded, max_pixels=self._max_pixels)
+        config, image = self._config, decode_image(encoded, max_pixels=self._passes.max_pixels)
         scores: list[Tensor] = []
         for scale in config.scales:
             size = scaled_size(*image.shape[:2], long_side_px=config.long_side_px, scale=scale)
-            picture = as_tensor([resized(image, size)], self._device)
+            picture = as_tensor([resized(image, size)], self._passes.device)
             with torch.autocast(
-                self._device, dtype=torch.bfloat16, enabled=config.precision == "bfloat16", cache_enabled=False
+                self._passes.device, dtype=torch.bfloat16, enabled=config.precision == "bfloat16", cache_enabled=False
             ):
                 logits = self._network(torch.cat([picture, picture.flip(-1)]) if config.flip else picture)
             scores.append(logits.float().sigmoid().mean(dim=0))

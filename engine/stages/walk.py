@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine.config import AffinityInferenceConfig, WalkConfig
+from engine.config import AffinityInferenceConfig, PassConfig, WalkConfig
 from engine.imaging.codecs import decode_map, encode_map
 from engine.imaging.decoding import decode_image
 from engine.imaging.scaling import as_tensor, equal_groups, resized, scaled_size
@@ -53,28 +53,24 @@ class RefineCam:
         weights: str,
         affinity: AffinityInferenceConfig,
         walk: WalkConfig,
+        passes: PassConfig,
         *,
-        device: str,
-        images_per_pass: int,
-        max_pixels: int,
         keep_cam: bool,
     ) -> None:
         """Args:
         weights: what ``jobs.train_affinity`` wrote.
-        images_per_pass: images of one size that the network takes at once.
+        passes: where and how many at once.
         keep_cam: leave ``cam`` in the row.
 
         Raises:
             WeightsError: the weights cannot be used.
         """
-        network, _ = load_for_inference(weights, "affinity", device)
+        network, _ = load_for_inference(weights, "affinity", passes.device)
         assert isinstance(network, AffinityNetwork)
         self._network = network
         self._affinity = affinity
         self._walk = walk
-        self._device = device
-        self._images_per_pass = images_per_pass
-        self._max_pixels = max_pixels
+        self._passes = passes
         self._keep_cam = keep_cam
 
     def __call__(self, batch: Batch) -> Batch:
@@ -84,12 +80,12 @@ class RefineCam:
             scaled_size(batch["height"][row], batch["width"][row], long_side_px=self._affinity.long_side_px)
             for row in rows
         ]
-        for group in equal_groups(sizes, self._images_per_pass):
+        for group in equal_groups(sizes, self._passes.images_per_pass):
             pictures = [
-                resized(decode_image(batch["encoded"][rows[index]], max_pixels=self._max_pixels), sizes[index])
+                resized(decode_image(batch["encoded"][rows[index]], max_pixels=self._passes.max_pixels), sizes[index])
                 for index in group
             ]
-            features = self._features(as_tensor(pictures, self._device))
+            features = self._features(as_tensor(pictures, self._passes.device))
             cams = [torch.from_numpy(decode_map(batch["cam"][rows[index]])) for index in group]
             for index, walked in zip(group, self.walked(cams, features), strict=True):
                 refined[rows[index]] = encode_map(walked.cpu().numpy().astype(np.float32))
@@ -134,7 +130,10 @@ class RefineCam:
     @torch.inference_mode()
     def _features(self, pictures: Tensor) -> Tensor:
         with torch.autocast(
-            self._device, dtype=torch.bfloat16, enabled=self._affinity.precision == "bfloat16", cache_enabled=False
+            self._passes.device,
+            dtype=torch.bfloat16,
+            enabled=self._affinity.precision == "bfloat16",
+            cache_enabled=False,
         ):
             features: Tensor = self._network(pictures)
         return features.float()

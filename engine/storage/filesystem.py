@@ -222,6 +222,24 @@ def write_bytes(location: str, data: bytes, *, patience_s: float | None = None) 
     retry(put, location, patience_s=patience_s)
 
 
+def copy_file(source: str, target: str) -> None:
+    """Copy a file within a store, whole or not at all; on a local disk a link to the same bytes, where it takes one.
+
+    Raises:
+        OSError: as :func:`engine.storage.retries.retry`.
+    """
+    filesystem, path = open_filesystem(target)
+    if isinstance(filesystem, pafs.LocalFileSystem):
+        with atomic_file(target) as temporary:
+            try:
+                os.link(source, temporary)
+            except OSError:  # another disk, or one without links
+                shutil.copyfile(source, temporary)
+        return
+    start = open_filesystem(source)[1]
+    retry(lambda: filesystem.copy_file(start, path), target)
+
+
 @contextmanager
 def atomic_file(location: str) -> Iterator[str]:
     """A local path to write to, whose file becomes ``location`` when the block ends without an error.

@@ -1,9 +1,10 @@
 """The manifest: which images there are, and their tags.
 
 A user's manifest, or the rows of files that hold the pictures themselves (:mod:`engine.storage.sources`), is read once,
-in batches, and frozen into one Parquet file. Shard i is its rows ``[i * rows_per_shard, (i + 1) * rows_per_shard)``;
-several shards share a row group, so that the footer stays small at ten million rows. What follows from a row alone (its
-class ids, the place of its picture, whether it is an error) is worked out when its shard is read.
+in batches, and frozen into one Parquet file; ``manifest.json`` beside it says how a job sees it. Shard i is its rows
+``[i * rows_per_shard, (i + 1) * rows_per_shard)``, whatever the row groups, so jobs with other shards share the file.
+What follows from a row alone (its class ids, the place of its picture, whether it is an error) is worked out when its
+shard is read.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -33,12 +34,13 @@ from engine.storage.sources.tar import iter_tars
 from engine.storage.sources.text import iter_csv, iter_jsonl
 
 MANIFEST_NAME = "manifest"
-"""Name of the frozen manifest; no ``.parquet`` ending, so that no reader of the masks takes it for a shard."""
+"""Name of the frozen rows; no ``.parquet`` ending, so that no reader of the masks takes it for a shard."""
+VIEW_NAME = "manifest.json"
+"""Name of what says how a job sees them; written last."""
 FROZEN_COLUMNS = ("image_id", "image", "uri", "tags", "class_ids", "error")
 """What a shard of it gives."""
 
 _ROWS_PER_GROUP = 4096
-_METADATA_KEY = "tag2mask"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,9 +82,11 @@ class Manifest:
             StorageError: the frozen manifest is missing or damaged.
         """
         assert 0 <= shard < self.num_shards, shard
-        shards_per_group = _shards_per_group(self.rows_per_shard)
-        table = _read_group(self, shard // shards_per_group)
-        rows: pa.Table = table.slice(shard % shards_per_group * self.rows_per_shard, self.rows_per_shard)
+        first = shard * self.rows_per_shard
+        last = min(first + self.rows_per_shard, self.num_rows) - 1
+        group = first // _ROWS_PER_GROUP
+        tables = [_read_group(self.location, number) for number in range(group, last // _ROWS_PER_GROUP + 1)]
+        rows = pa.concat_tables(tables).slice(first - group * _ROWS_PER_GROUP, last - first + 1)
         return _whole_rows(rows, self)
 
 
@@ -126,28 +130,20 @@ def _place(uri: str | None, image: str, folder: str) -> str:
     return uri or (filesystem.resolve(image, folder) if image else "")
 
 
-def _shards_per_group(rows_per_shard: int) -> int:
-    return max(1, _ROWS_PER_GROUP // rows_per_shard)
-
-
 @lru_cache(maxsize=2)
-def _read_group(manifest: Manifest, group: int) -> pa.Table:
+def _read_group(location: str, group: int) -> pa.Table:
     def read() -> pa.Table:
-        opened, path = filesystem.open_filesystem(manifest.location)
+        opened, path = filesystem.open_filesystem(location)
         with opened.open_input_file(path) as source:
-            file = pq.ParquetFile(source, metadata=_footer(manifest))
+            file = pq.ParquetFile(source, metadata=_footer(location))
             check_plain(file.schema_arrow, SCHEMA.names)
             return file.read_row_group(group, columns=SCHEMA.names)
 
-    return _read_frozen(read, manifest.location)
+    return _read_frozen(read, location)
 
 
 @lru_cache(maxsize=2)
-def _footer(manifest: Manifest) -> pq.FileMetaData:
-    return _read_footer(manifest.location)
-
-
-def _read_footer(location: str) -> pq.FileMetaData:
+def _footer(location: str) -> pq.FileMetaData:
     def read() -> pq.FileMetaData:
         opened, path = filesystem.open_filesystem(location)
         with opened.open_input_file(path) as source:
@@ -260,7 +256,7 @@ def freeze_manifest(
                 temporary, SCHEMA, compression="zstd", write_statistics=False, use_dictionary=False
             ) as writer,
         ):
-            groups = _Groups(writer, rows_per_shard * _shards_per_group(rows_per_shard))
+            groups = _Groups(writer, _ROWS_PER_GROUP)
             for table in itertools.chain((first,), tables):
                 hashes.append(_hashes(table.column("image_id")))
                 groups.add(table)
@@ -272,22 +268,45 @@ def freeze_manifest(
                     f"--data '{location}': every image lies outside of the manifest's folder '{source.folder}'; "
                     "allowed: paths below it, URIs, or --allow-outside"
                 )
-            manifest = Manifest(
-                location=target,
-                num_rows=sum(len(one) for one in hashes),
-                rows_per_shard=rows_per_shard,
-                class_names=class_names,
-                data_hash=data_hash,
-                source_folder=source.folder,
-                allow_outside=allow_outside,
-                needs_tags=needs_tags,
-            )
-            writer.add_key_value_metadata({_METADATA_KEY: _to_json(manifest)})
     except OSError as error:
         raise StorageError(f"the frozen manifest cannot be written: {error}") from error
-    _footer.cache_clear()
-    _read_group.cache_clear()
+    manifest = Manifest(
+        location=target,
+        num_rows=sum(len(one) for one in hashes),
+        rows_per_shard=rows_per_shard,
+        class_names=class_names,
+        data_hash=data_hash,
+        source_folder=source.folder,
+        allow_outside=allow_outside,
+        needs_tags=needs_tags,
+    )
+    _write_view(manifest)
     return manifest
+
+
+def share_manifest(
+    manifest: Manifest, folder: str, *, rows_per_shard: int, class_names: tuple[str, ...], needs_tags: bool
+) -> Manifest:
+    """Give another folder the rows of a frozen manifest, seen in another way; a link or a copy of its file.
+
+    Raises:
+        StorageError: it cannot be read or written.
+    """
+    target = filesystem.join(filesystem.absolute(folder), MANIFEST_NAME)
+    try:
+        filesystem.copy_file(manifest.location, target)
+    except OSError as error:
+        raise StorageError(f"the frozen manifest cannot be written: {error}") from error
+    shared = replace(
+        manifest, location=target, rows_per_shard=rows_per_shard, class_names=class_names, needs_tags=needs_tags
+    )
+    _write_view(shared)
+    return shared
+
+
+def has_manifest(folder: str) -> bool:
+    """Whether a frozen manifest lies in ``folder``."""
+    return filesystem.exists(filesystem.join(folder, VIEW_NAME))
 
 
 def _some_inside(table: pa.Table, folder: str) -> bool:
@@ -321,42 +340,33 @@ class _Groups:
             self._writer.write_table(pa.concat_tables(self._waiting), row_group_size=self._size)
 
 
-def _to_json(manifest: Manifest) -> str:
-    return json.dumps(
-        {
-            "rows_per_shard": manifest.rows_per_shard,
-            "class_names": manifest.class_names,
-            "data_hash": manifest.data_hash,
-            "source_folder": manifest.source_folder,
-            "allow_outside": manifest.allow_outside,
-            "needs_tags": manifest.needs_tags,
-        }
-    )
+def _write_view(manifest: Manifest) -> None:
+    values = asdict(manifest)
+    del values["location"]
+    try:
+        filesystem.write_bytes(
+            filesystem.join(filesystem.parent(manifest.location), VIEW_NAME), json.dumps(values).encode()
+        )
+    except OSError as error:
+        raise StorageError(f"the frozen manifest cannot be written: {error}") from error
+    _footer.cache_clear()
+    _read_group.cache_clear()
 
 
 def open_manifest(folder: str) -> Manifest:
-    """The frozen manifest that lies in ``folder``; only its footer is read.
+    """The frozen manifest that lies in ``folder``; its rows are not read.
 
     Raises:
         StorageError: it is missing or damaged.
     """
-    location = filesystem.join(filesystem.absolute(folder), MANIFEST_NAME)
-    footer = _read_footer(location)
-    text = (footer.metadata or {}).get(_METADATA_KEY.encode())
-    if text is None:
-        raise StorageError(f"'{location}' is not a frozen manifest of tag2mask")
-    values = json.loads(text)
-    return Manifest(
-        location=location,
-        num_rows=footer.num_rows,
-        rows_per_shard=values["rows_per_shard"],
-        class_names=tuple(values["class_names"]),
-        data_hash=values["data_hash"],
-        # an older one holds every uri
-        source_folder=values.get("source_folder", ""),
-        allow_outside=values.get("allow_outside", "source_folder" not in values),
-        needs_tags=values.get("needs_tags", True),
-    )
+    folder = filesystem.absolute(folder)
+    view = filesystem.join(folder, VIEW_NAME)
+    try:
+        values = json.loads(filesystem.read_bytes(view))
+        names = tuple(values.pop("class_names"))
+        return Manifest(location=filesystem.join(folder, MANIFEST_NAME), class_names=names, **values)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise StorageError(f"the frozen manifest '{view}' cannot be read: {first_line(error)}") from error
 
 
 def _hashes(image_ids: pa.ChunkedArray) -> NDArray[np.int64]:

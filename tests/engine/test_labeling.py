@@ -86,7 +86,7 @@ def test_segmentation_network_in_the_place_of_the_classifier_takes_the_settings_
     weights: dict[str, str], tmp_path: Path
 ) -> None:
     segmentation = write_network(tmp_path, "segmentation")
-    settings = replace(_settings(), rewalk=replace(_settings().rewalk, alpha=1.0, num_steps=0))
+    settings = replace(_settings(), later_walk=replace(_settings().later_walk, alpha=1.0, num_steps=0))
     (result,) = engine.label_images([picture(60, 80)], [["cat"]], cam=segmentation, settings=settings)
     assert result.error is None
     assert result.mask is not None
@@ -97,7 +97,7 @@ def test_segmentation_network_in_the_place_of_the_classifier_takes_the_settings_
         engine.label_images([picture(60, 80)], [["cat"]], cam=segmentation, settings=other)[0].confidence
         for other in (
             replace(settings, cam=replace(settings.cam, inference=replace(settings.cam.inference, scales=(3.0,)))),
-            replace(settings, recam=replace(settings.recam, scales=(3.0,))),
+            replace(settings, later_maps=replace(settings.later_maps, scales=(3.0,))),
         )
     ]
     assert looked[0] == result.confidence != looked[1]

@@ -58,7 +58,7 @@ def test_other_grids_and_rounds_get_seeds_of_their_own(
 
     def search_run(config: search.Search) -> None:
         searched.append(config)
-        found = {"seed": {"alpha_low": 4.0, "alpha_high": 16.0}, "rewalk": {"alpha": 3.0}}
+        found = {"seed": {"alpha_low": 4.0, "alpha_high": 16.0}, "later_walk": {"alpha": 3.0}}
         write_json(str(Path(config.out, search.BEST)), {"settings": found})
 
     monkeypatch.setattr(make_seeds, "run", made.append)

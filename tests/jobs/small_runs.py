@@ -50,7 +50,7 @@ def small_settings(*, num_epochs: int = 1, batch_size: int = 4) -> Settings:
             **NETWORK,
         ),
         walk=replace(tiny.walk, num_steps=8),
-        recam=replace(tiny.recam, long_side_px=80, scales=(1.0,)),
+        later_maps=replace(tiny.later_maps, long_side_px=80, scales=(1.0,)),
         crf=replace(tiny.crf, num_iterations=1),
         segmentation=replace(
             tiny.segmentation,

@@ -49,10 +49,10 @@ def _label(root: Path, cam: str, affinity: str, **changes: Any) -> label.Label:
         "affinity": affinity,
         "keep_stages": True,
         "cam_inference": CHAIN_SETTINGS.cam.inference,
-        "recam": CHAIN_SETTINGS.recam,
+        "later_maps": CHAIN_SETTINGS.later_maps,
         "affinity_inference": CHAIN_SETTINGS.affinity.inference,
         "walk": CHAIN_SETTINGS.walk,
-        "rewalk": CHAIN_SETTINGS.rewalk,
+        "later_walk": CHAIN_SETTINGS.later_walk,
         "crf": CHAIN_SETTINGS.crf,
         "shards": CHAIN_SETTINGS.shards,
     }
@@ -224,10 +224,10 @@ def test_labeling_again_does_nothing_and_other_settings_are_refused(folder: Path
     files = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in Path(masks).iterdir() if path.is_file()}
     summary = label.run(config)
     assert (summary["images"], summary["labeled"], summary["errors"]) == (NUM_SCENES, NUM_SCENES, {})
-    with pytest.raises(OutputError, match=r"rewalk\.alpha"):
-        label.run(replace(config, rewalk=replace(config.rewalk, alpha=3.0)))
-    with pytest.raises(OutputError, match=r"recam\.flip"):
-        label.run(replace(config, recam=replace(config.recam, flip=False)))
+    with pytest.raises(OutputError, match=r"later_walk\.alpha"):
+        label.run(replace(config, later_walk=replace(config.later_walk, alpha=3.0)))
+    with pytest.raises(OutputError, match=r"later_maps\.flip"):
+        label.run(replace(config, later_maps=replace(config.later_maps, flip=False)))
     first_round = replace(config.cam_inference, flip=False), replace(config.walk, alpha=3.0)  # have no part in it
     assert label.run(replace(config, cam_inference=first_round[0], walk=first_round[1])) == summary
     with pytest.raises(OutputError, match="keep_stages"):

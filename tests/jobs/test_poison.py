@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from engine.config import ResourceConfig, Settings
+from engine.config import PassConfig, ResourceConfig, Settings
 from engine.errors import ManifestError
 from engine.guard import guarded
 from engine.imaging.codecs import decode_mask
@@ -69,18 +69,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def _stages(weights: dict[str, str], which: str) -> list[tuple[str, Any]]:
-    shared = {"device": "cpu", "images_per_pass": 8, "max_pixels": MAX_PIXELS}
-    cam = ("cam", ComputeCam(weights["cam"], SETTINGS.cam.inference, **shared))
-    mask = MakeMask(SETTINGS.crf, SETTINGS.walk, num_classes=3, max_pixels=MAX_PIXELS, keep_stages=False)
+    passes = PassConfig(images_per_pass=8, max_pixels=MAX_PIXELS)
+    cam = ("cam", ComputeCam(weights["cam"], SETTINGS.cam.inference, passes))
+    mask = MakeMask(SETTINGS.crf, SETTINGS.walk, passes, num_classes=3, keep_stages=False)
     if which == "segment":
         sight = SETTINGS.cam.inference
         network = Segment(
-            weights["segmentation"], sight, device="cpu", images_per_pass=2, max_pixels=MAX_PIXELS, use_tags=True
+            weights["segmentation"], sight, PassConfig(images_per_pass=2, max_pixels=MAX_PIXELS), use_tags=True
         )
         return [("segment", network), ("crf", mask)]
     if which == "seed":
-        return [cam, ("seed", MakeSeed(SETTINGS.seed, num_classes=3, max_pixels=MAX_PIXELS))]
-    walk = RefineCam(weights["affinity"], SETTINGS.affinity.inference, SETTINGS.walk, **shared, keep_cam=False)
+        return [cam, ("seed", MakeSeed(SETTINGS.seed, passes, num_classes=3))]
+    walk = RefineCam(weights["affinity"], SETTINGS.affinity.inference, SETTINGS.walk, passes, keep_cam=False)
     return [cam, ("walk", walk), ("crf", mask)]
 
 
@@ -203,10 +203,10 @@ def test_labeling_gives_the_same_rows_among_all_kinds_of_bad_images(
         cam=weights["cam"],
         affinity=weights["affinity"],
         cam_inference=SETTINGS.cam.inference,
-        recam=SETTINGS.recam,
+        later_maps=SETTINGS.later_maps,
         affinity_inference=SETTINGS.affinity.inference,
         walk=SETTINGS.walk,
-        rewalk=SETTINGS.rewalk,
+        later_walk=SETTINGS.later_walk,
         crf=SETTINGS.crf,
         shards=SETTINGS.shards,
     )

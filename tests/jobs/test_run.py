@@ -65,7 +65,7 @@ def test_second_round_labels_from_the_network_of_the_first(config: run.Run, summ
     assert records["masks"]["inputs"]["cam"] == weights_hash(str(out / "round-1" / "segmentation"))
     parts = {name: set(record["settings"]) for name, record in records.items()}
     assert parts["round-1/masks"] - parts["masks"] == {"cam", "walk"}
-    assert parts["masks"] - parts["round-1/masks"] == {"recam", "rewalk"}
+    assert parts["masks"] - parts["round-1/masks"] == {"later_maps", "later_walk"}
 
 
 def test_number_of_rounds_is_checked(config: run.Run) -> None:

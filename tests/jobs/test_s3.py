@@ -79,10 +79,10 @@ def masks(bucket: str, cam: str) -> str:
         max_error_fraction=0.25,
         cam=cam,
         cam_inference=SETTINGS.cam.inference,
-        recam=SETTINGS.recam,
+        later_maps=SETTINGS.later_maps,
         affinity_inference=SETTINGS.affinity.inference,
         walk=replace(SETTINGS.walk, num_steps=0),
-        rewalk=SETTINGS.rewalk,
+        later_walk=SETTINGS.later_walk,
         crf=SETTINGS.crf,
         shards=SETTINGS.shards,
     )
@@ -101,7 +101,7 @@ def test_networks_learn_from_seeds_on_s3(bucket: str, cam: str) -> None:
         **_shared(bucket, "manifest.csv", "seeds"),
         cam=cam,
         cam_inference=SETTINGS.cam.inference,
-        recam=SETTINGS.recam,
+        later_maps=SETTINGS.later_maps,
         seed=SETTINGS.seed,
         shards=SETTINGS.shards,
     )

@@ -195,9 +195,9 @@ def test_walk_of_a_second_round_is_searched_on_the_segmentation_networks_maps(
     second = ("--cam", str(folder / "segmentation"))
     summary = _search(folder, "second", *SPACE, *second)
     assert {"cam", "walk"}.isdisjoint(summary["settings"])
-    assert summary["settings"]["recam"]["long_side_px"] == 64
+    assert summary["settings"]["later_maps"]["long_side_px"] == 64
     best = _rows(folder, "second")[0]
-    assert (best["miou"], best["alpha"]) == (summary["miou"], summary["settings"]["rewalk"]["alpha"])
+    assert (best["miou"], best["alpha"]) == (summary["miou"], summary["settings"]["later_walk"]["alpha"])
     labeled = _labeled_miou(folder, "masks-second", *second, "--config", str(folder / "second" / "best.json"))
     assert summary["miou"] == pytest.approx(labeled, abs=1e-3)
     (default,) = (row for row in _rows(folder, "second") if row["default"])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine.config import CrfConfig, WalkConfig
+from engine.config import CrfConfig, PassConfig, WalkConfig
 from engine.imaging.codecs import decode_map, decode_mask, encode_map
 from engine.ops.cam import normalize_cam, with_background
 from engine.ops.metrics import confusion_matrix
@@ -54,7 +54,9 @@ def _labeled(cam: Tensor, features: Tensor, class_ids: list[int], walk: WalkConf
             num_steps=walk.num_steps,
             tolerance=walk.tolerance,
         )
-    stage = MakeMask(CrfConfig(num_iterations=0), walk, num_classes=NUM_CLASSES, max_pixels=10**6, keep_stages=False)
+    stage = MakeMask(
+        CrfConfig(num_iterations=0), walk, PassConfig(max_pixels=10**6), num_classes=NUM_CLASSES, keep_stages=False
+    )
     batch = {
         "refined_cam": [encode_map(maps.numpy())],
         "encoded": [b""],

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.config import PassConfig, WalkConfig
 from engine.guard import guarded
 from engine.imaging import memory, scaling
 from engine.imaging.codecs import decode_mask, encode_map
@@ -23,7 +24,7 @@ from engine.stages.cam import ComputeCam
 from engine.stages.mask import MakeMask
 from engine.stages.segment import Segment
 from engine.stages.walk import RefineCam
-from tests.engine.stages.examples import MAX_PIXELS, picture, png, rows
+from tests.engine.stages.examples import MAX_PIXELS, PASSES, picture, png, rows
 
 
 @given(st.integers(1, 100_000), st.integers(1, 100_000), st.integers(1, 65_535))
@@ -59,14 +60,14 @@ def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _stages(cam_weights: str, affinity_weights: str) -> list[tuple[str, Any]]:
     tiny = preset("tiny")
-    shared = {"device": "cpu", "images_per_pass": 4, "max_pixels": MAX_PIXELS}
+    passes = PassConfig(images_per_pass=4, max_pixels=MAX_PIXELS)
     sight = replace(tiny.affinity.inference, long_side_px=64)
     walk = replace(tiny.walk, num_steps=4)
     crf = replace(tiny.crf, num_iterations=1)
     return [
-        ("cam", ComputeCam(cam_weights, replace(tiny.cam.inference, long_side_px=64), **shared)),
-        ("walk", RefineCam(affinity_weights, sight, walk, **shared, keep_cam=True)),
-        ("crf", MakeMask(crf, walk, num_classes=3, max_pixels=MAX_PIXELS, keep_stages=True)),
+        ("cam", ComputeCam(cam_weights, replace(tiny.cam.inference, long_side_px=64), passes)),
+        ("walk", RefineCam(affinity_weights, sight, walk, passes, keep_cam=True)),
+        ("crf", MakeMask(crf, walk, PASSES, num_classes=3, keep_stages=True)),
     ]
 
 
@@ -96,8 +97,8 @@ def test_image_above_the_bound_has_a_mask_of_its_own_size(
 @pytest.mark.usefixtures("little_memory")
 def test_segmented_image_above_the_bound_has_a_mask_of_its_own_size(segmentation_weights: str) -> None:
     sight = replace(preset("tiny").segmentation.inference, long_side_px=64)
-    stage = Segment(segmentation_weights, sight, device="cpu", images_per_pass=1, max_pixels=MAX_PIXELS, use_tags=False)
-    mask = MakeMask(preset("tiny").crf, num_classes=3, max_pixels=MAX_PIXELS, keep_stages=False)
+    stage = Segment(segmentation_weights, sight, PASSES, use_tags=False)
+    mask = MakeMask(preset("tiny").crf, WalkConfig(), PASSES, num_classes=3, keep_stages=False)
     out = mask(stage(rows([png(picture(60, 80))], [[1]])))
     assert decode_mask(out["mask"][0]).shape == (60, 80)
 
@@ -106,7 +107,7 @@ def test_maps_are_the_same_when_pictures_are_held_a_few_at_a_time(
     cam_weights: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sight = replace(preset("tiny").cam.inference, long_side_px=64)
-    stage = ComputeCam(cam_weights, sight, device="cpu", images_per_pass=4, max_pixels=MAX_PIXELS)
+    stage = ComputeCam(cam_weights, sight, PassConfig(images_per_pass=4, max_pixels=MAX_PIXELS))
     batch = rows([png(picture(60, 80, number)) for number in range(5)], [[1], [2], [], [3], [1, 2]])
     together = stage(batch)
     held: list[int] = []
@@ -121,9 +122,7 @@ def test_image_of_500_tags_has_a_mask(affinity_weights: str) -> None:
     tiny = preset("tiny")
     count = 500
     maps = np.random.default_rng(0).random((count + 1, 4, 4)).astype(np.float32)
-    stage = MakeMask(
-        replace(tiny.crf, num_iterations=1), tiny.walk, num_classes=count, max_pixels=MAX_PIXELS, keep_stages=False
-    )
+    stage = MakeMask(replace(tiny.crf, num_iterations=1), tiny.walk, PASSES, num_classes=count, keep_stages=False)
     size = working_size(300, 400, count + 1)
     assert size[0] * size[1] < 300 * 400
     batch = rows([png(picture(300, 400))], [list(range(1, count + 1))])
@@ -139,7 +138,7 @@ def test_picture_too_large_for_a_network_is_an_error_of_its_row(
         scaled_size(5000, 4000, long_side_px=0)
     monkeypatch.setattr(scaling, "MAX_PIXELS", 100_000)
     sight = replace(preset("tiny").cam.inference, long_side_px=0, scales=(8.0,))
-    stage = ComputeCam(cam_weights, sight, device="cpu", images_per_pass=4, max_pixels=MAX_PIXELS)
+    stage = ComputeCam(cam_weights, sight, PassConfig(images_per_pass=4, max_pixels=MAX_PIXELS))
     out = guarded("cam", stage, rows([png(picture(32, 32)), png(picture(80, 80))], [[], [1]]))
     assert out["error"][0] is None
     assert out["error"][1].startswith("cam: a network would be given 640 x 640 pixels")

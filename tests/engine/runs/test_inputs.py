@@ -133,11 +133,11 @@ def _parts(job: type) -> dict[str, object]:
     tiny = preset("tiny")
     parts: dict[str, object] = {
         "cam_inference": tiny.cam.inference,
-        "recam": tiny.recam,
+        "later_maps": tiny.later_maps,
         "affinity_inference": tiny.affinity.inference,
         "seed": tiny.seed,
         "walk": tiny.walk,
-        "rewalk": tiny.rewalk,
+        "later_walk": tiny.later_walk,
         "crf": tiny.crf,
         "confidence": tiny.confidence,
         "shards": tiny.shards,

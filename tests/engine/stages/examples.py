@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from engine.config import NetworkConfig, PassConfig
 from engine.fitting.samples import SampleSource
-from engine.networks import Architecture, NetworkConfig, build, save_network
+from engine.networks import Architecture, build, save_network
 from engine.presets import preset
 from engine.records import Batch, mask_schema, seed_schema, shard_table
 from engine.storage.manifest import freeze_manifest
@@ -21,7 +23,8 @@ from engine.storage.shards import write_shard
 
 CLASS_NAMES = ("cat", "dog", "bird")
 MAX_PIXELS = 10_000_000
-SMALL = {"backbone": "mobilenetv3_small_050", "weights": "random"}
+PASSES = PassConfig(max_pixels=MAX_PIXELS)
+SMALL: dict[str, Any] = {"backbone": "mobilenetv3_small_050", "weights": "random"}
 """The smallest backbone, for any of the three networks' settings."""
 
 
@@ -37,7 +40,7 @@ def png(image: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def rows(encoded: list[bytes | None], class_ids: list[list[int]], **columns: list[Any]) -> Batch:
+def rows(encoded: Sequence[bytes | None], class_ids: list[list[int]], **columns: list[Any]) -> Batch:
     """Rows as they come from the fetching of the images."""
     empty: list[Any] = [None] * len(encoded)
     return {
@@ -59,7 +62,7 @@ def network_config(kind: str) -> NetworkConfig:
     return replace(settings.cam, **SMALL) if kind == "cam" else replace(settings.affinity, **SMALL)
 
 
-def write_network(folder: Any, kind: str, *, rng_seed: int = 0, backbone: str = SMALL["backbone"]) -> str:
+def write_network(folder: Any, kind: str, *, rng_seed: int = 0, backbone: str = "mobilenetv3_small_050") -> str:
     """Random weights as a training job leaves them; gives the folder."""
     torch.manual_seed(rng_seed)
     architecture = replace(Architecture.of(network_config(kind), CLASS_NAMES), backbone=backbone)
@@ -73,7 +76,7 @@ def write_samples(
     pictures: list[bytes],
     targets: dict[str, list[bytes | None]] | None = None,
     *,
-    confidence: list[float] | None = None,
+    confidence: list[float | None] | None = None,
 ) -> SampleSource:
     """Images with the tags cat and bird, their frozen manifest, and shards of three rows with the target column."""
     lines = ["image,tags"]

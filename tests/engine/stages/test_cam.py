@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.config import CamInferenceConfig
+from engine.config import CamInferenceConfig, PassConfig
 from engine.errors import ConfigError, WeightsError
 from engine.imaging.codecs import decode_map
 from engine.imaging.scaling import as_tensor, resized, scaled_size
@@ -20,7 +20,7 @@ from engine.models.segmentation_net import SegmentationNetwork
 from engine.networks import load_network
 from engine.ops.cam import merge_cams, normalize_cam
 from engine.stages.cam import ComputeCam
-from tests.engine.stages.examples import MAX_PIXELS, picture, png, rows, write_network
+from tests.engine.stages.examples import MAX_PIXELS, PASSES, picture, png, rows, write_network
 
 CONFIG = CamInferenceConfig(long_side_px=96, scales=(1.0, 0.5), flip=True)
 SIZES = [(60, 90), (90, 60), (60, 90), (48, 48), (120, 180)]
@@ -33,7 +33,7 @@ class Recording(ComputeCam):
     """Keeps which classes were computed for how many images."""
 
     def __init__(self, weights: str, config: CamInferenceConfig) -> None:
-        super().__init__(weights, config, device="cpu", images_per_pass=8, max_pixels=MAX_PIXELS)
+        super().__init__(weights, config, PassConfig(images_per_pass=8, max_pixels=MAX_PIXELS))
         self.passes: list[tuple[int, list[int]]] = []
 
     def _activations(self, pictures: Tensor, present: list[int]) -> list[Tensor]:
@@ -43,7 +43,7 @@ class Recording(ComputeCam):
 
 @pytest.fixture(scope="module")
 def stage(cam_weights: str) -> ComputeCam:
-    return ComputeCam(cam_weights, CONFIG, device="cpu", images_per_pass=8, max_pixels=MAX_PIXELS)
+    return ComputeCam(cam_weights, CONFIG, PassConfig(images_per_pass=8, max_pixels=MAX_PIXELS))
 
 
 def _encoded() -> list[bytes | None]:
@@ -78,7 +78,7 @@ def test_maps_of_a_batch_are_those_of_a_slow_loop(stage: ComputeCam, cam_weights
 def test_attention_of_a_backbone_without_one_is_refused_by_name(cam_weights: str) -> None:
     config = CamInferenceConfig(attention_steps=2)
     with pytest.raises(ConfigError, match=r"attention_steps is 2; allowed: 0 for the backbone 'mobilenetv3_small_050'"):
-        ComputeCam(cam_weights, config, device="cpu", images_per_pass=8, max_pixels=MAX_PIXELS)
+        ComputeCam(cam_weights, config, PassConfig(images_per_pass=8, max_pixels=MAX_PIXELS))
 
 
 def test_maps_of_a_transformer_are_spread_along_its_attention(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_maps_of_a_transformer_are_spread_along_its_attention(tmp_path: Path) ->
     network, _ = load_network(weights, "cam")
     assert isinstance(network, CamNetwork)
     config = CamInferenceConfig(long_side_px=96, scales=(1.0,), flip=False, attention_steps=2, attention_blocks=4)
-    stage = ComputeCam(weights, config, device="cpu", images_per_pass=8, max_pixels=MAX_PIXELS)
+    stage = ComputeCam(weights, config, PassConfig(images_per_pass=8, max_pixels=MAX_PIXELS))
     seen = as_tensor([resized(picture(60, 90), (64, 96))], "cpu")
     with torch.inference_mode():
         maps = network.maps(seen, torch.tensor([1, 2]), attention_steps=2, attention_blocks=4)[0]
@@ -134,7 +134,7 @@ def test_undecodable_image_becomes_an_error_row_and_costs_no_other(stage: Comput
 
 
 def test_image_with_too_many_pixels_is_an_error_row(cam_weights: str) -> None:
-    stage = ComputeCam(cam_weights, CONFIG, device="cpu", images_per_pass=8, max_pixels=6000)
+    stage = ComputeCam(cam_weights, CONFIG, PassConfig(images_per_pass=8, max_pixels=6000))
     out = stage(rows(_encoded()[:4], TAGS[:4]))
     assert [error is None for error in out["error"]] == [True, True, True, True]
     out = stage(rows(_encoded()[4:], TAGS[4:]))
@@ -142,14 +142,14 @@ def test_image_with_too_many_pixels_is_an_error_row(cam_weights: str) -> None:
 
 
 def test_images_at_once_do_not_change_the_maps(cam_weights: str, stage: ComputeCam) -> None:
-    single = ComputeCam(cam_weights, CONFIG, device="cpu", images_per_pass=1, max_pixels=MAX_PIXELS)
+    single = ComputeCam(cam_weights, CONFIG, PASSES)
     for one, other in zip(single(rows(_encoded(), TAGS))["cam"], stage(rows(_encoded(), TAGS))["cam"], strict=True):
         np.testing.assert_allclose(decode_map(one), decode_map(other), atol=ROUNDING)
 
 
 def test_bfloat16_gives_nearly_the_same_maps(cam_weights: str, stage: ComputeCam) -> None:
     short = replace(CONFIG, precision="bfloat16")
-    half = ComputeCam(cam_weights, short, device="cpu", images_per_pass=8, max_pixels=MAX_PIXELS)
+    half = ComputeCam(cam_weights, short, PassConfig(images_per_pass=8, max_pixels=MAX_PIXELS))
     one, other = (decode_map(each(rows(_encoded()[:1], [[1]]))["cam"][0]) for each in (half, stage))
     assert np.abs(one - other).mean() < 0.05
 
@@ -160,7 +160,7 @@ def test_segmentation_network_gives_the_probability_of_each_class_among_those_of
     network, _ = load_network(segmentation_weights, "segmentation")
     assert isinstance(network, SegmentationNetwork)
     one_scale = replace(CONFIG, scales=(1.0,), flip=False)
-    stage = ComputeCam(segmentation_weights, one_scale, device="cpu", images_per_pass=8, max_pixels=MAX_PIXELS)
+    stage = ComputeCam(segmentation_weights, one_scale, PassConfig(images_per_pass=8, max_pixels=MAX_PIXELS))
     out = stage(rows(_encoded(), TAGS))
     for number, (size, tags) in enumerate(zip(SIZES, TAGS, strict=True)):
         if not tags:
@@ -176,4 +176,4 @@ def test_segmentation_network_gives_the_probability_of_each_class_among_those_of
 
 def test_affinity_net_gives_no_maps(affinity_weights: str) -> None:
     with pytest.raises(WeightsError, match="kind 'affinity'; allowed here: 'cam' or 'segmentation'"):
-        ComputeCam(affinity_weights, CONFIG, device="cpu", images_per_pass=8, max_pixels=MAX_PIXELS)
+        ComputeCam(affinity_weights, CONFIG, PassConfig(images_per_pass=8, max_pixels=MAX_PIXELS))

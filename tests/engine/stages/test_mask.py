@@ -13,13 +13,13 @@ from engine.config import CrfConfig, WalkConfig
 from engine.imaging.codecs import decode_mask, encode_map
 from engine.records import Batch
 from engine.stages.mask import MakeMask
-from tests.engine.stages.examples import MAX_PIXELS, picture, png, rows
+from tests.engine.stages.examples import PASSES, picture, png, rows
 
 NO_CRF = CrfConfig(num_iterations=0)
 
 
 def _stage(crf: CrfConfig = NO_CRF, *, num_classes: int = 3, keep_stages: bool = False) -> MakeMask:
-    return MakeMask(crf, WalkConfig(alpha=1.0), num_classes=num_classes, max_pixels=MAX_PIXELS, keep_stages=keep_stages)
+    return MakeMask(crf, WalkConfig(alpha=1.0), PASSES, num_classes=num_classes, keep_stages=keep_stages)
 
 
 def _refined(*foreground: NDArray[Any]) -> bytes:

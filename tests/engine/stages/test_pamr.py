@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import torch
 
-from engine.config import PamrConfig
+from engine.config import PamrConfig, PassConfig
 from engine.imaging.codecs import decode_map, encode_map
 from engine.imaging.scaling import as_tensor, resized
 from engine.ops.mask import to_probabilities, upsample
@@ -34,7 +34,7 @@ def _batch() -> Batch:
 
 def _stage(long_side_px: int = 48) -> AdaptMaps:
     config = PamrConfig(num_iterations=3, long_side_px=long_side_px)
-    return AdaptMaps(config, device="cpu", images_per_pass=2, max_pixels=MAX_PIXELS)
+    return AdaptMaps(config, PassConfig(images_per_pass=2, max_pixels=MAX_PIXELS))
 
 
 def test_each_image_of_a_batch_is_refined_as_it_would_be_alone() -> None:
@@ -66,7 +66,7 @@ def test_an_image_of_many_pixels_is_refined_alone_and_not_larger_than_its_memory
             seen.append(len(pictures))
             return super()._adapted(pictures, scores)
 
-    Counting(PamrConfig(num_iterations=1, long_side_px=48), device="cpu", images_per_pass=8, max_pixels=MAX_PIXELS)(
+    Counting(PamrConfig(num_iterations=1, long_side_px=48), PassConfig(images_per_pass=8, max_pixels=MAX_PIXELS))(
         _batch()
     )
     assert seen == [1] * 4

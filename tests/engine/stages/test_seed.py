@@ -11,14 +11,14 @@ import pytest
 from engine.config import CrfConfig, SeedConfig
 from engine.imaging.codecs import decode_mask, encode_map
 from engine.stages.seed import MakeSeed
-from tests.engine.stages.examples import MAX_PIXELS, picture, png, rows
+from tests.engine.stages.examples import PASSES, picture, png, rows
 
 NO_CRF = CrfConfig(num_iterations=0)
 SEED = SeedConfig(alpha_low=0.8, alpha_high=4.0, long_side_px=64, grid_stride=8)
 
 
 def _stage(crf: CrfConfig = NO_CRF, num_classes: int = 3) -> MakeSeed:
-    return MakeSeed(replace(SEED, crf=crf), num_classes=num_classes, max_pixels=MAX_PIXELS)
+    return MakeSeed(replace(SEED, crf=crf), PASSES, num_classes=num_classes)
 
 
 def _steps() -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from engine.config import CrfConfig, InferenceConfig
+from engine.config import CrfConfig, InferenceConfig, PassConfig, WalkConfig
 from engine.imaging.codecs import decode_map, decode_mask
 from engine.imaging.scaling import as_tensor, resized
 from engine.models.segmentation_net import SegmentationNetwork
@@ -18,7 +18,7 @@ from engine.ops.mask import to_probabilities, upsample
 from engine.records import Batch
 from engine.stages.mask import MakeMask
 from engine.stages.segment import Segment
-from tests.engine.stages.examples import MAX_PIXELS, picture, png, rows
+from tests.engine.stages.examples import MAX_PIXELS, PASSES, picture, png, rows
 
 CONFIG = InferenceConfig(long_side_px=96, scales=(1.0, 0.5), flip=True)
 SIZES = [(60, 90), (91, 63), (40, 40)]
@@ -26,13 +26,13 @@ SIZES = [(60, 90), (91, 63), (40, 40)]
 
 def _stage(weights: str, *, use_tags: bool = False, images_per_pass: int = 1) -> Segment:
     return Segment(
-        weights, CONFIG, device="cpu", images_per_pass=images_per_pass, max_pixels=MAX_PIXELS, use_tags=use_tags
+        weights, CONFIG, PassConfig(images_per_pass=images_per_pass, max_pixels=MAX_PIXELS), use_tags=use_tags
     )
 
 
 def _masked(batch: Batch, num_iterations: int = 0) -> Batch:
     crf = CrfConfig(num_iterations=num_iterations)
-    return MakeMask(crf, num_classes=3, max_pixels=MAX_PIXELS, keep_stages=False)(batch)
+    return MakeMask(crf, WalkConfig(), PASSES, num_classes=3, keep_stages=False)(batch)
 
 
 def _encoded() -> list[bytes | None]:

@@ -11,14 +11,14 @@ from engine.imaging.scaling import resized
 from engine.networks import load_network
 from engine.presets import preset
 from engine.stages.tag_scores import ScoreTags
-from tests.engine.stages.examples import CLASS_NAMES, MAX_PIXELS, picture, png, rows
+from tests.engine.stages.examples import CLASS_NAMES, PASSES, picture, png, rows
 
 SIGHT = replace(preset("tiny").cam.inference, long_side_px=64, scales=(1.0, 1.5), flip=True)
 
 
 def test_probability_is_the_mean_over_scales_and_flip(cam_weights: str) -> None:
     image = picture(48, 64)
-    stage = ScoreTags(cam_weights, SIGHT, device="cpu", max_pixels=MAX_PIXELS)
+    stage = ScoreTags(cam_weights, SIGHT, PASSES)
     batch = rows([png(image), b"no picture", png(image)], [[1], [2], []])
     batch["error"][2] = "fetch: gone"
     out = stage(batch)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from engine.config import AffinityInferenceConfig, WalkConfig
+from engine.config import AffinityInferenceConfig, PassConfig, WalkConfig
 from engine.imaging.codecs import decode_map, encode_map
 from engine.imaging.scaling import as_tensor, resized, scaled_size
 from engine.models.affinity_net import AffinityNetwork
@@ -32,9 +32,7 @@ def _stage(weights: str, *, keep_cam: bool = False, walk: WalkConfig = WALK) -> 
         weights,
         AffinityInferenceConfig(long_side_px=96),
         walk,
-        device="cpu",
-        images_per_pass=2,
-        max_pixels=MAX_PIXELS,
+        PassConfig(images_per_pass=2, max_pixels=MAX_PIXELS),
         keep_cam=keep_cam,
     )
 

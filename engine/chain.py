@@ -1,0 +1,134 @@
+"""What labeling is: the stages of each job in order, as the paper has them.
+
+1. CAM: activation maps of the classes that the tags name (section 3.1); in later rounds, maps of the segmentation
+   network that the previous round trained.
+2. Walk: a background map, then a random walk along AffinityNet's affinities (sections 3.2 and 3.3).
+3. dCRF and argmax: the mask.
+
+Jobs run these steps in Ray actors (:mod:`engine.distributed.pipeline`), :mod:`engine.labeling` in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from engine.config import CrfConfig, MapKind, Settings
+from engine.guard import guarded
+from engine.ops.confidence import LEVELS
+from engine.records import Batch
+from engine.stages.cam import ComputeCam
+from engine.stages.mask import MakeMask
+from engine.stages.pamr import AdaptMaps
+from engine.stages.seed import MakeSeed
+from engine.stages.segment import Segment
+from engine.stages.tag_scores import ScoreTags
+from engine.stages.walk import AddBackground, RefineCam
+
+Stage = Callable[[Batch], Batch]
+Actor = Literal["network", "crf"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """One stage of a chain."""
+
+    name: str
+    """Names the stage in the error column."""
+    build: Callable[[], Stage]
+    """Loads the stage in the process that runs it."""
+    on: Actor
+    """Kind of actor that runs it: one with the networks' device, or a CPU one for full-size images."""
+
+
+def label_chain(
+    settings: Settings, kind: MapKind, *, cam: str, affinity: str, num_classes: int, max_pixels: int, keep_stages: bool
+) -> list[Step]:
+    """From images and tags to masks.
+
+    Args:
+        kind: of the network that gives the maps.
+        cam: its weights.
+        affinity: AffinityNet's weights; not read if the walk has 0 steps.
+        num_classes: classes of the data set, without background.
+        max_pixels: larger images become error rows.
+        keep_stages: also make the masks of the CAM alone and of the walk alone.
+    """
+    maps, passes = settings.maps_of(kind), settings.resources.passes(max_pixels)
+    refine = partial(RefineCam, affinity, settings.affinity.inference, maps.walk, passes, keep_cam=keep_stages)
+    background = partial(AddBackground, maps.walk, keep_cam=keep_stages)
+    adapt = Step(name="pamr", build=partial(AdaptMaps, settings.pamr, passes), on="network")
+    mask = partial(
+        MakeMask,
+        settings.crf,
+        maps.walk,
+        passes,
+        num_classes=num_classes,
+        keep_stages=keep_stages,
+        confidence=settings.confidence.after(LEVELS[kind]),
+    )
+    return [
+        Step(name="cam", build=partial(ComputeCam, cam, maps.inference, passes), on="network"),
+        Step(name="walk", build=refine if maps.walk.num_steps > 0 else background, on="network"),
+        *([adapt] if settings.pamr.num_iterations > 0 else []),
+        Step(name="crf", build=mask, on=_actor_of(settings.crf)),
+    ]
+
+
+def seed_chain(settings: Settings, kind: MapKind, *, cam: str, num_classes: int, max_pixels: int) -> list[Step]:
+    """From images and tags to affinity labels; arguments as for :func:`label_chain`."""
+    maps, passes = settings.maps_of(kind), settings.resources.passes(max_pixels)
+    return [
+        Step(name="cam", build=partial(ComputeCam, cam, maps.inference, passes), on="network"),
+        Step(
+            name="seed",
+            build=partial(MakeSeed, settings.seed, passes, num_classes=num_classes),
+            on=_actor_of(settings.seed.crf),
+        ),
+    ]
+
+
+def segment_chain(
+    settings: Settings, *, segmentation: str, use_tags: bool, num_classes: int, max_pixels: int
+) -> list[Step]:
+    """From images to masks by the trained segmentation network.
+
+    Args:
+        segmentation: its weights.
+        use_tags: only background and the classes of an image's tags may appear in its mask.
+    """
+    passes = settings.resources.passes(max_pixels)
+    inference = settings.segmentation.inference
+    mask = partial(
+        MakeMask,
+        settings.crf,
+        settings.later_walk,
+        passes,
+        num_classes=num_classes,
+        keep_stages=False,
+        confidence=settings.confidence.after(LEVELS["segmentation"]),
+    )
+    return [
+        Step(name="segment", build=partial(Segment, segmentation, inference, passes, use_tags=use_tags), on="network"),
+        Step(name="crf", build=mask, on=_actor_of(settings.crf)),
+    ]
+
+
+def tag_chain(settings: Settings, *, cam: str, max_pixels: int) -> list[Step]:
+    """From images to the classifier's probability of each class."""
+    score = partial(ScoreTags, cam, settings.cam.inference, settings.resources.passes(max_pixels))
+    return [Step(name="tags", build=score, on="network")]
+
+
+def _actor_of(crf: CrfConfig) -> Actor:
+    """The torch dCRF runs on the networks' device."""
+    return "network" if crf.backend == "torch" else "crf"
+
+
+def run_chain(steps: list[Step], batch: Batch) -> Batch:
+    """Take a batch through a chain in this process; an image that fails becomes an error row."""
+    for step in steps:
+        batch = guarded(step.name, step.build(), batch)
+    return batch
