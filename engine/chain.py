@@ -10,10 +10,7 @@ Jobs run these steps in Ray actors (:mod:`engine.distributed.pipeline`), :mod:`e
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 from engine.config import CrfConfig, MapKind, Settings
 from engine.guard import guarded
@@ -26,21 +23,7 @@ from engine.stages.seed import MakeSeed
 from engine.stages.segment import Segment
 from engine.stages.tag_scores import ScoreTags
 from engine.stages.walk import AddBackground, RefineCam
-
-Stage = Callable[[Batch], Batch]
-Actor = Literal["network", "crf"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Step:
-    """One stage of a chain."""
-
-    name: str
-    """Names the stage in the error column."""
-    build: Callable[[], Stage]
-    """Loads the stage in the process that runs it."""
-    on: Actor
-    """Kind of actor that runs it: one with the networks' device, or a CPU one for full-size images."""
+from engine.step import Actor, Step
 
 
 def label_chain(

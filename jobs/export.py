@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal, TextIO
 
 import pyarrow.parquet as pq
 
-from engine.chain import Step
 from engine.config import Settings
 from engine.errors import ConfigError, OutputError
 from engine.export import FORMATS, Exported, FormatOptions, plan_names
@@ -24,6 +23,7 @@ from engine.runs.options import ShardOptions, Uses, check_fraction
 from engine.runs.output import SUMMARY, claim, earlier_output
 from engine.runs.shards import check_errors, do_shards
 from engine.stages.export import ExportImages
+from engine.step import Step
 from engine.storage.filesystem import atomic_file, join, open_filesystem
 from engine.storage.labeled import SKIPPED, LabeledManifest
 from engine.storage.manifest import Manifest

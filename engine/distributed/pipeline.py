@@ -14,6 +14,8 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
@@ -32,6 +34,7 @@ from engine.records import Batch, error_counts, shard_table, to_batch, to_table
 from engine.stages.commit import CommitShard
 from engine.stages.fetch import FetchImages
 from engine.stages.load_shard import LoadShard
+from engine.step import Step
 from engine.storage.filesystem import absolute, delete_folder, join
 from engine.storage.manifest import Manifest, SingleRows
 from engine.storage.retries import expect_stores
@@ -58,16 +61,6 @@ MIN_FAILED_SHARDS, MAX_FAILED_PART = 8, 0.01
 """Shards, as a number and as a part of all, that may fail again and again before one of them is looked into."""
 MAX_DEATHS_AT_BIRTH = 3
 """Actors of a pool that may die in a row while they start, as when a spot node goes, before the run ends."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Step:
-    """One stage with what its constructor takes."""
-
-    name: str
-    """Names the stage in the error column."""
-    stage: Callable[..., Any]
-    arguments: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,85 +110,80 @@ def crf_pool(steps: Sequence[Step], resources: ResourceConfig, cluster: Cluster)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Line:
-    """What every shard goes through, wherever its rows come from and its file goes."""
+class ShardRun:
+    """Where the rows of shards come from, where their files go, and on what they are done."""
 
-    pools: tuple[Pool, ...]
+    manifest: Manifest | SingleRows
+    folder: str
+    """Output folder, a path or URI."""
     schema: pa.Schema
+    """Of a shard."""
     resources: ResourceConfig
     cluster: Cluster
-    fetch: bool
+    fetch: bool = True
+    """Whether the images are read at all."""
 
-    def chain(self, manifest: Manifest | SingleRows, folder: str) -> list[Pool]:
-        """The pools from the manifest to the files: loading before the first, the commit in the last."""
-        load = Step(name="manifest", stage=LoadShard, arguments={"manifest": manifest})
-        read = Step(name="fetch", stage=FetchImages, arguments={"threads": self.resources.fetch_threads})
+    def pools(self, steps: Sequence[Step]) -> list[Pool]:
+        """From the manifest to the files: loading first, a pool per run of steps on one kind of actor, commit last."""
+        load = Step(name="manifest", build=partial(LoadShard, self.manifest), on="crf")
+        read = Step(name="fetch", build=partial(FetchImages, threads=self.resources.fetch_threads), on="crf")
         first = Pool(
             steps=(load, read) if self.fetch else (load,),
             max_actors=max(1 if self.cluster.started_here else LEAST_LOADERS, int(self.cluster.num_cpus // 16)),
             num_cpus=0.5,
         )
-        commit = Step(name="commit", stage=CommitShard, arguments={"folder": folder, "schema": self.schema})
-        *middle, last = self.pools
+        commit = Step(name="commit", build=partial(CommitShard, self.folder, self.schema), on="crf")
+        make = {"network": network_pool, "crf": crf_pool}
+        *middle, last = [
+            make[kind](list(group), self.resources, self.cluster) for kind, group in groupby(steps, lambda one: one.on)
+        ]
         return [first, *middle, replace(last, steps=(*last.steps, commit))]
 
 
 def run_shards(
-    manifest: Manifest,
-    shards: Sequence[int],
-    pools: Sequence[Pool],
-    *,
-    folder: str,
-    schema: pa.Schema,
-    resources: ResourceConfig,
-    cluster: Cluster,
-    on_commit: Callable[[Committed], None],
-    fetch: bool = True,
+    run: ShardRun, steps: Sequence[Step], shards: Sequence[int], *, on_commit: Callable[[Committed], None]
 ) -> None:
-    """Stream shards of the manifest through the pools and commit each.
+    """Stream shards of the manifest through the steps and commit each.
 
     Args:
+        steps: what happens between fetching the images and the commit.
         shards: numbers of the shards to do.
-        pools: what happens between the fetching of the images and the commit.
-        fetch: whether the images are read at all.
-        folder: where the shards are written.
-        schema: of a shard.
         on_commit: called in this process after every commit.
 
     Raises:
-        StorageError: input or output became unusable on the way: the store is away, credentials expired, the disk is
-            full. What was committed stays.
+        StorageError: input or output became unusable during the run: the store is away, credentials expired, the disk
+            is full. Completed shards are kept.
     """
     if not shards:
         return
-    folder = absolute(folder)  # the workers of a Ray that was started elsewhere have another working directory
+    # the workers of a Ray that was started elsewhere have another working directory
+    run = replace(run, folder=absolute(run.folder))
     done: set[int] = set()
 
     def commit(committed: Committed) -> None:
         done.add(committed.shard)
         on_commit(committed)
 
-    line = _Line(pools=tuple(pools), schema=schema, resources=resources, cluster=cluster, fetch=fetch)
     todo = list(shards)
     while todo:
         most = max(MIN_FAILED_SHARDS, int(MAX_FAILED_PART * len(todo)))
         try:
-            _stream(line, manifest, todo, folder=folder, on_commit=commit, max_failed=most)
+            _stream(run, steps, todo, on_commit=commit, max_failed=most)
             break
         except RayError:
             left = [shard for shard in todo if shard not in done]
             # where this is no single image's fault, to go on would last for as long as there are shards
-            if not left or not _redo_by_image(line, manifest, left[:1], folder=folder, on_commit=commit):
+            if not left or not _redo_by_image(run, steps, left[:1], on_commit=commit):
                 return
             tried = max((shard for shard in todo if shard in done), default=-1)
             todo = [shard for shard in left if shard > tried]
     # a shard that takes its actor down takes those along that wait for the same actor: they pass here
     left = [shard for shard in shards if shard not in done]
-    _stream(line, manifest, left, folder=folder, on_commit=commit, alone=True)
+    _stream(run, steps, left, on_commit=commit, alone=True)
     left = [shard for shard in shards if shard not in done]
     # the first one by itself: where no image of it survives, none is to blame, and to go on would last for ever
     for group in (left[:1], left[1:]):
-        if group and not _redo_by_image(line, manifest, group, folder=folder, on_commit=on_commit):
+        if group and not _redo_by_image(run, steps, group, on_commit=on_commit):
             break
 
 
@@ -205,12 +193,7 @@ def parts_folder(folder: str) -> str:
 
 
 def _redo_by_image(
-    line: _Line,
-    manifest: Manifest,
-    shards: Sequence[int],
-    *,
-    folder: str,
-    on_commit: Callable[[Committed], None],
+    run: ShardRun, steps: Sequence[Step], shards: Sequence[int], *, on_commit: Callable[[Committed], None]
 ) -> bool:
     """Do each image of some shards apart from the others; one that fails even so becomes an error row.
 
@@ -218,19 +201,15 @@ def _redo_by_image(
         Whether every shard is committed. One of which no image survived is not, unless an image that was done before
         survives: without that nobody knows whether the stages work at all.
     """
+    manifest, folder = run.manifest, run.folder
+    assert isinstance(manifest, Manifest)
     parts, step = parts_folder(folder), manifest.rows_per_shard
     witnesses, survived = _done_before(folder, manifest), set[int]()
     rows_of = {shard: range(shard * step, min((shard + 1) * step, manifest.num_rows)) for shard in shards}
     earlier = committed_shards(parts)
     todo = [row for rows in rows_of.values() for row in rows if row not in earlier]
-    _stream(
-        line,
-        SingleRows(manifest=manifest),
-        [*witnesses, *todo],
-        folder=parts,
-        on_commit=lambda one: survived.add(one.shard),
-        alone=True,
-    )
+    singly = replace(run, manifest=SingleRows(manifest=manifest), folder=parts)
+    _stream(singly, steps, [*witnesses, *todo], on_commit=lambda one: survived.add(one.shard), alone=True)
     made = committed_shards(parts)
     stages_work = step == 1 or not survived.isdisjoint(witnesses)
     complete = True
@@ -238,7 +217,7 @@ def _redo_by_image(
         if made.isdisjoint(rows) and not stages_work:
             complete = False
             continue
-        tables = [read_shard(parts, row) if row in made else _given_up(manifest, row, line.schema) for row in rows]
+        tables = [read_shard(parts, row) if row in made else _given_up(manifest, row, run.schema) for row in rows]
         table = pa.concat_tables(tables)
         try:
             write_shard(folder, shard, table)
@@ -266,11 +245,10 @@ def _given_up(manifest: Manifest, row: int, schema: pa.Schema) -> pa.Table:
 
 
 def _stream(
-    line: _Line,
-    manifest: Manifest | SingleRows,
+    run: ShardRun,
+    steps: Sequence[Step],
     shards: Sequence[int],
     *,
-    folder: str,
     on_commit: Callable[[Committed], None],
     alone: bool = False,
     max_failed: int = -1,
@@ -287,20 +265,19 @@ def _stream(
     if not shards:
         return
     with DataContext.current(_stream_context(alone=alone, max_failed=max_failed)):
-        _flow(line, manifest, shards, folder=folder, on_commit=on_commit, alone=alone)
+        _flow(run, steps, shards, on_commit=on_commit, alone=alone)
 
 
 def _flow(
-    line: _Line,
-    manifest: Manifest | SingleRows,
+    run: ShardRun,
+    steps: Sequence[Step],
     shards: Sequence[int],
     *,
-    folder: str,
     on_commit: Callable[[Committed], None],
     alone: bool,
 ) -> None:
     dataset = small_blocks([{"shard": shard} for shard in shards])
-    for pool in fitted(line.chain(manifest, folder), line.cluster):
+    for pool in fitted(run.pools(steps), run.cluster):
         # not map_batches, which has no whole blocks for actors with GPUs
         dataset = dataset.map_batches_internal(
             type("_".join(step.name for step in pool.steps), (_Actor,), {}),
@@ -367,7 +344,7 @@ class _Actor:
         self._failure = ""
         self._watch = StageWatch([step.name for step in pool.steps])
         try:
-            self._steps = [(step.name, step.stage(**step.arguments)) for step in pool.steps]
+            self._steps = [(step.name, step.build()) for step in pool.steps]
         except (OSError, UserError) as error:  # weights that nobody can read any more
             self._failure = str(error)
         if "torch" in sys.modules:  # a pool that only reads starts seconds sooner without it

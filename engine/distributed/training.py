@@ -108,22 +108,29 @@ class _Journal:
     """The fields of :class:`Best`."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingRun:
+    """Where a training keeps its checkpoints, and on what it runs."""
+
+    folder: str
+    """Of the checkpoints, a path or URI."""
+    name: str
+    """Of this run in it; another name starts afresh."""
+    resources: ResourceConfig
+    cluster: Cluster
+
+
 def fit(
     objective: Objective,
     source: SampleSource,
     config: TrainingConfig,
-    resources: ResourceConfig,
-    cluster: Cluster,
+    run: TrainingRun,
     *,
-    folder: str,
-    name: str,
     on_event: Callable[[TrainingEvent], None],
 ) -> Trained:
     """Train a network; the same call after a crash goes on from the last checkpoint.
 
     Args:
-        folder: where checkpoints are kept, a path or URI.
-        name: of this run in it; another name starts afresh.
         on_event: called in this process when something is to be said.
 
     Raises:
@@ -135,7 +142,8 @@ def fit(
     """
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
-    _check_room(resources, cluster)
+    resources = run.resources
+    _check_room(resources, run.cluster)
     # beside the driver: on another node it would go with that node
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     mailbox = ray.remote(num_cpus=0)(_Mailbox).options(scheduling_strategy=here).remote()
@@ -143,7 +151,9 @@ def fit(
     workers: Any = resources.num_workers  # Ray's own hint leaves out the pair
     if 0 < resources.min_workers < resources.num_workers:
         workers = (resources.min_workers, resources.num_workers)
-    filesystem, path = open_filesystem(folder)  # Ray's own reading of a URI gives '#', '%' and blanks another meaning
+    filesystem, path = open_filesystem(
+        run.folder
+    )  # Ray's own reading of a URI gives '#', '%' and blanks another meaning
     trainer = ray.train.torch.TorchTrainer(
         _train,
         train_loop_config={"job": job},
@@ -155,7 +165,7 @@ def fit(
             resources_per_worker={"CPU": 1, "GPU": resources.num_gpus} if resources.num_gpus > 0 else {"CPU": 1},
         ),
         run_config=RunConfig(
-            name=name,
+            name=run.name,
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=resources.max_worker_failures),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from engine.chain import Step
+from engine.step import Step
 from engine.distributed.cluster import connected
 from engine.distributed.pipeline import Committed, ShardRun, parts_folder, run_shards
 from engine.errors import TooManyErrors
