@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from engine.records import Batch
-from engine.storage.manifest import Manifest
+from engine.storage.manifest import Manifest, SingleRows
 
 
 class LoadShard:
     """Reads ``shard``, one row; gives the rows of that shard with the manifest's columns and ``shard``."""
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest | SingleRows) -> None:
         self._manifest = manifest
 
     def __call__(self, batch: Batch) -> Batch:

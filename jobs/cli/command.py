@@ -67,13 +67,13 @@ def parse(options_class: type[Options], arguments: Sequence[str]) -> Options:
     surface = Surface(options_class)
     settings = None
     if surface.paths:
-        start = _parsed(surface.start(), arguments, add_help=False, return_unknown_args=True)[0]
+        start = _parsed(surface, surface.start(), arguments, add_help=False, return_unknown_args=True)[0]
         settings = _settings(start.preset, start.config)
-    values = vars(_parsed(surface.command(settings), arguments, prog=surface.program, description=surface.description))
-    return surface.options(values, settings)
+    named: dict[str, Any] = {"prog": surface.program, "description": surface.description}
+    return surface.options(vars(_parsed(surface, surface.command(settings), arguments, **named)), settings)
 
 
-def _parsed(command: type[Any], arguments: Sequence[str], **more: Any) -> Any:
+def _parsed(surface: Surface[Any], command: type[Any], arguments: Sequence[str], **more: Any) -> Any:
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -87,7 +87,7 @@ def _parsed(command: type[Any], arguments: Sequence[str], **more: Any) -> Any:
         failed = stop.__context__
         if isinstance(failed, InstantiationError) and isinstance(failed.__context__, ConfigError):
             mistake = failed.__context__
-            raise ConfigError(mistake.reason, thing=f"{failed.arg}.{mistake.thing}") from None
+            raise ConfigError(mistake.reason, thing=f"{surface.setting(str(failed.arg))}.{mistake.thing}") from None
         raise ConfigError(one_line(complaint.getvalue())) from None
 
 
@@ -107,9 +107,12 @@ def _settings(preset_name: str, config: str) -> Settings:
 def one_line(complaint: str) -> str:
     """tyro's box as one sentence."""
     lines = [line.strip("│╭╰─╮╯ ") for line in complaint.splitlines()]
-    lines = [line for line in lines if line and "full helptext" not in line and not line.endswith(("error", "options"))]
-    text = re.split(r"Perhaps you meant|Arguments similar to|Available subcommands|Did you mean", " ".join(lines))[0]
-    text = re.split(r"Argument helptext", text)[0]
-    text = re.sub(r"Error parsing \w+: (?=--)", "", text)
-    text = text.replace("(required)", "").replace("Missing from", "missing for")
-    return re.sub(r"\s+", " ", text).strip() + "; see --help"
+    lines = [line for line in lines if line and not line.endswith(("error", "options"))]
+    text, _, rest = " ".join(lines).partition("Perhaps you meant")
+    options = re.findall(r"(?<!\S)--[\w.-]+(?= |,|$)", " ".join(line for line in lines if line.startswith("--")))
+    if text.startswith("Missing from"):
+        return f"missing {', '.join(option for option in options if option != '--help')}; see --help"
+    guess = f"; did you mean {options[0]}?" if rest and options else "; see --help"
+    text = re.split(r"Argument helptext|For full helptext|Available subcommands", text)[0]
+    text = re.sub(r"Error parsing (?=--)|Invalid choice (?=invalid)", "", text)
+    return re.sub(r"\s+", " ", text).strip(" .") + guess

@@ -77,6 +77,12 @@ class Surface(Generic[Options]):
             settings = with_part(settings, path, values[_field_name(path)])
         return cast(Options, self._class(**own, settings=settings))
 
+    def setting(self, field: str) -> str:
+        """The dotted path of a setting that tyro calls by the name of its field."""
+        names = {_field_name(path).replace("_", "-"): path for path in self.paths}
+        first, dot, rest = field.partition(".")
+        return names.get(first, first) + dot + rest
+
     def _option(self, item: dataclasses.Field[Any]) -> tuple[str, Any, Any]:
         default = _default_of(item)
         hint = "(optional)" if default == "" else None
