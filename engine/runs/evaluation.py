@@ -1,0 +1,200 @@
+"""Score masks against the truth: IoU by class, mIoU, and how well the confidence predicts them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from engine.config import ConfidenceConfig
+from engine.errors import ConfigError, StorageError
+from engine.imaging.codecs import decode_mask
+from engine.ops.confidence import recalibrated
+from engine.ops.metrics import confusion_matrix, image_iou, mean_iou, rank_correlation
+from engine.plain_settings import merged, to_dict
+from engine.records import ignore_value
+from engine.runs.progress import Meter
+from engine.storage.filesystem import join
+from engine.storage.run_record import RECORD_NAME, read_json
+from engine.storage.shards import count_rows, read_schema, read_shards
+from engine.storage.truth import open_truth
+
+MASK = "mask"
+"""The column that ``confidence`` is about."""
+BEST_FRACTIONS = (0.5, 0.8, 1.0)
+"""Fractions of the images, most confident first, that are scored separately."""
+LEAST_CALIBRATED = 20
+"""Images with truth to which two numbers can be fitted."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scores:
+    """What masks scored; n images that have truth, in the order of the shards, and C classes."""
+
+    class_names: tuple[str, ...]
+    """The C names without background."""
+    confusion: NDArray[np.int64]
+    """(C+1, C+1) of all pixels, rows truth."""
+    ious: NDArray[np.float64]
+    """(n,) of :func:`engine.ops.metrics.image_iou`; NaN where truth ignores the whole image."""
+    confidences: NDArray[np.float64]
+    """(n,) in [0, 1]; NaN where the image ended in an error or carries none."""
+    best: tuple[tuple[float, float, float], ...]
+    """(fraction of the images, their least confidence, their mIoU), most confident first; empty without confidences."""
+
+
+def score(masks: str, truth: str, column: str = MASK) -> dict[str, Any]:
+    """The evaluation of one column of mask shards, as ``evaluation.json`` holds it.
+
+    Raises:
+        UserError: masks or truth cannot be read, do not fit each other, or have no image in common.
+    """
+    return as_result(score_images(masks, truth, column), column)
+
+
+def score_images(masks: str, truth: str, column: str = MASK) -> Scores:
+    """Score every image that has a mask and truth; what it keeps of each image is small.
+
+    Raises:
+        UserError: as :func:`score`.
+    """
+    class_names = class_names_of(masks)
+    size = len(class_names) + 1
+    places: list[NDArray[np.int64]] = []
+    counts: list[NDArray[np.int64]] = []
+    ious: list[float] = []
+    confidences: list[float] = []
+    with Meter(f"evaluate {column}", count_rows(masks), unit="images") as meter:
+        for num_images, (confidence, confusion) in enumerate(_image_confusions(masks, truth, column, class_names), 1):
+            places.append(np.flatnonzero(confusion))
+            counts.append(confusion.ravel()[places[-1]])
+            ious.append(image_iou(confusion))
+            confidences.append(float("nan") if confidence is None else confidence)
+            meter.update(num_images)
+    if not ious:
+        raise StorageError(f"'{truth}' has no mask of an image in '{masks}'", thing="truth")
+    image_of = np.repeat(np.arange(len(ious)), [len(one) for one in places])
+    place_of, count_of = np.concatenate(places), np.concatenate(counts)
+
+    def pixels_of(images: NDArray[np.bool_]) -> NDArray[np.int64]:
+        total = np.zeros(size * size, np.int64)
+        chosen = images[image_of]
+        np.add.at(total, place_of[chosen], count_of[chosen])
+        return total.reshape(size, size)
+
+    sure = np.array(confidences)
+    best = _best(sure, pixels_of) if column == MASK and np.isfinite(sure).any() else ()
+    return Scores(
+        class_names=class_names,
+        confusion=pixels_of(np.ones(len(ious), np.bool_)),
+        ious=np.array(ious),
+        confidences=sure,
+        best=best,
+    )
+
+
+def _best(
+    confidences: NDArray[np.float64], pixels_of: Callable[[NDArray[np.bool_]], NDArray[np.int64]]
+) -> tuple[tuple[float, float, float], ...]:
+    """An image without a confidence ended in an error, so it comes last."""
+    values = np.nan_to_num(confidences, nan=0.0)
+    ranks = np.empty(len(values), np.int64)
+    ranks[np.lexsort((-values, np.isnan(confidences)))] = np.arange(len(values))
+    rows = []
+    for fraction in BEST_FRACTIONS:
+        chosen = ranks < max(1, round(fraction * len(values)))
+        rows.append((fraction, float(values[chosen].min()), mean_iou(pixels_of(chosen))[1]))
+    return tuple(rows)
+
+
+def as_result(scores: Scores, column: str) -> dict[str, Any]:
+    """The scores as plain values for ``evaluation.json``."""
+    iou, miou = mean_iou(scores.confusion)
+    names = ["background", *scores.class_names]
+    result = {
+        "miou": miou,
+        "iou": {name: float(value) for name, value in zip(names, iou, strict=True) if not np.isnan(value)},
+        "confusion": scores.confusion.tolist(),
+        "images": len(scores.ious),
+        "column": column,
+    }
+    if scores.best:
+        result["confidence"] = {
+            "rank_correlation": rank_correlation(scores.confidences.tolist(), scores.ious.tolist()),
+            "mean": float(np.nanmean(scores.confidences)),
+            "mean_image_iou": float(np.nanmean(scores.ious)),
+            "best": [
+                {"fraction": fraction, "least_confidence": least, "miou": value}
+                for fraction, least, value in scores.best
+            ],
+        }
+    return result
+
+
+def _image_confusions(
+    masks: str, truth: str, column: str, class_names: tuple[str, ...]
+) -> Iterator[tuple[float | None, NDArray[np.int64]]]:
+    """The confusion matrix of each image that has a mask and truth.
+
+    An image with truth whose row carries an error counts as all background.
+
+    Yields:
+        confidence and (C+1, C+1) int64, rows truth.
+
+    Raises:
+        ConfigError: the column holds no masks.
+        StorageError: a mask and its truth differ in size, or a file cannot be read.
+    """
+    num_classes = len(class_names)
+    schema = read_schema(masks)
+    if column not in schema.names or not pa.types.is_struct(schema.field(column).type):
+        allowed = ", ".join(name for name in schema.names if name.startswith(MASK))
+        raise ConfigError(f"must be one of {allowed} for '{masks}', got '{column}'", thing="column")
+    true_masks = open_truth(truth, class_names)
+    for table in read_shards(masks, ("image_id", "image", "confidence", column)):
+        for row in table.to_pylist():
+            true_mask = true_masks.mask_of(row["image_id"], row["image"])
+            if true_mask is None:
+                continue
+            picture = row[column]
+            mask = np.zeros_like(true_mask) if picture is None else decode_mask(picture["bytes"])
+            try:
+                confusion = confusion_matrix(true_mask, mask, num_classes, ignore=ignore_value(num_classes))
+            except ValueError as error:
+                raise StorageError(f"image '{row['image_id']}' and its truth do not fit: {error}") from error
+            yield row["confidence"], confusion
+
+
+def calibration(masks: str, scores: Scores) -> dict[str, Any]:
+    """Settings that bring the confidence of these masks to the IoU of their images."""
+    judged = scores.confidences < 1  # exactly 1 is that of an image without tags, which no setting moves; NaN is not
+    known = judged & np.isfinite(scores.ious)
+    if known.sum() < LEAST_CALIBRATED:
+        raise ConfigError(
+            f"needs {LEAST_CALIBRATED} or more images with a mask and truth, got {known.sum()}", thing="calibrate"
+        )
+    settings = (read_json(join(masks, RECORD_NAME)) or {}).get("settings", {})
+    before = merged(ConfidenceConfig(), settings.get("confidence", {}), where=join(masks, RECORD_NAME))
+    scale, offset = recalibrated(
+        scores.confidences[known], scores.ious[known], scale=before.scale, offset=before.offset
+    )
+    return {
+        "settings": {"confidence": to_dict(replace(before, scale=scale, offset=offset))},
+        "images": int(known.sum()),
+    }
+
+
+def class_names_of(masks: str) -> tuple[str, ...]:
+    """The classes of a folder of mask shards.
+
+    Raises:
+        ConfigError: the folder is not the output of a job.
+    """
+    record = read_json(join(masks, RECORD_NAME))
+    if record is None or "class_names" not in record:
+        raise ConfigError(f"'{masks}' has no {RECORD_NAME}; give the output folder of jobs.label", thing="masks")
+    return tuple(record["class_names"])

@@ -1,0 +1,98 @@
+"""The images of a job, opened once: jobs that run one after the other share their hash, names and frozen rows."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+
+from engine.errors import OtherRunError
+from engine.runs.options import DataOptions
+from engine.storage.class_names import named_classes, read_class_names
+from engine.storage.filesystem import exists, is_uri
+from engine.storage.manifest import Manifest, freeze_manifest, has_manifest, open_manifest, share_manifest
+from engine.storage.pictures import file_of
+from engine.storage.sources.find import find_source, source_hash
+
+
+class ImageSet:
+    """What ``data`` and ``classes`` name; each part of it is read when it is first asked for, and only then."""
+
+    def __init__(self, options: DataOptions) -> None:
+        self.data = options.data
+        self._classes = options.classes
+        self._allow_outside = options.allow_outside
+        self._frozen: Manifest | None = None
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 that tells whether two manifests hold the same rows."""
+        return source_hash(self.data)
+
+    @cached_property
+    def named_classes(self) -> tuple[str, ...] | None:
+        """The names of the classes where a file names them; None where only the tags do."""
+        return named_classes(self.data, self._classes)
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes 1..C."""
+        return self.named_classes or read_class_names(self.data, self._classes)
+
+    def frozen_in(
+        self, folder: str, *, rows_per_shard: int, class_names: tuple[str, ...], needs_tags: bool
+    ) -> Manifest:
+        """The frozen manifest of a job's folder: the one that lies there, or a new one.
+
+        Args:
+            folder: where it lies or goes.
+            rows_per_shard: images per shard.
+            class_names: the classes 1..C of the job.
+            needs_tags: whether a manifest without tags is a mistake.
+
+        Raises:
+            UserError: the manifest cannot be used, or the folder's was made of other images.
+        """
+        if has_manifest(folder):
+            manifest = open_manifest(folder)
+            if not self._has_moved(manifest):
+                self._remember(manifest)
+                return manifest
+        if self._frozen is not None and (self._frozen.needs_tags or not needs_tags):
+            return share_manifest(
+                self._frozen, folder, rows_per_shard=rows_per_shard, class_names=class_names, needs_tags=needs_tags
+            )
+        manifest = freeze_manifest(
+            self.data,
+            folder,
+            class_names=class_names,
+            rows_per_shard=rows_per_shard,
+            allow_outside=self._allow_outside,
+            needs_tags=needs_tags,
+        )
+        self._remember(manifest)
+        return manifest
+
+    def _remember(self, manifest: Manifest) -> None:
+        if self._frozen is None and manifest.data_hash == self.hash and manifest.allow_outside == self._allow_outside:
+            self._frozen = manifest
+
+    def _has_moved(self, manifest: Manifest) -> bool:
+        """Whether the images lie in another folder than when the manifest was frozen.
+
+        Raises:
+            OtherRunError: the old folder is still there, so these may be other images under the same names.
+        """
+        before, now = manifest.source_folder, find_source(self.data).folder
+        below = f"{before.rstrip('/')}/"
+        if before in ("", now) or not any(file_of(uri).startswith(below) for uri in manifest.read_shard(0)["uri"]):
+            return False
+        try:
+            if not exists(before):
+                return True
+        except OSError:  # another machine's bucket or credentials
+            return True
+        if not (is_uri(before) or is_uri(now)) and os.path.samefile(before, now):
+            return False
+        raise OtherRunError(
+            f"holds the output of images below '{before}', but data names the same ones below '{now}'", thing="out"
+        )

@@ -1,0 +1,340 @@
+"""What the report shows, read from mask shards, truth and the folder of a whole run."""
+
+from __future__ import annotations
+
+import datetime
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.chain import label_chain, run_chain
+from engine.config import ResourceConfig
+from engine.errors import ConfigError, ImageError, UserError
+from engine.imaging.codecs import decode_map, decode_mask
+from engine.imaging.decoding import decode_image, resize_long_side
+from engine.networks import map_kind
+from engine.ops.metrics import confusion_matrix, image_iou
+from engine.plain_settings import merged
+from engine.presets import preset
+from engine.records import Batch, ignore_value
+from engine.report import ReportData, ReportImage
+from engine.report.sample import Row, Sample
+from engine.runs.evaluation import Scores, as_result, class_names_of, score, score_images
+from engine.runs.stage_scores import EARLIER_ROUND, MOST_ROUNDS, STAGE_COLUMNS, stages_of
+from engine.storage.filesystem import exists, join, name_of, parent, resolve
+from engine.storage.manifest import Manifest, open_manifest
+from engine.storage.pictures import read_picture
+from engine.storage.roots import lies_outside
+from engine.storage.run_record import RECORD_NAME, WORK_FOLDER, read_json
+from engine.storage.shards import committed_shards, read_schema, read_shard, read_shards
+from engine.storage.sources.find import embeds_pictures, find_source
+from engine.storage.truth import Truth, open_truth
+from engine.storage.weights import weights_hash
+
+SHOWN_LONG_SIDE_PX = 480
+NUM_LISTED_ERRORS = 200
+ROW_COLUMNS = ("image_id", "image", "tags", "areas", "confidence", "error")
+"""All but the pictures: what is read of every row."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportSource:
+    """What a report is about."""
+
+    data: str
+    """The manifest that the masks were made from."""
+    masks: str
+    """Folder of mask shards."""
+    truth: str = ""
+    """True masks: a folder of PNGs named by image stem, or a folder of mask shards."""
+    run_folder: str = ""
+    """Output folder of jobs.run, for the training curves, the mIoU of each stage, --cam and --affinity."""
+    cam: str = ""
+    """Output folder of jobs.train_cam, to also show the activation maps."""
+    affinity: str = ""
+    """Output folder of jobs.train_affinity, to also show the maps after the walk."""
+    num_images: int = 48
+    """Images to show: the most and the least confident, some of each class, some at random."""
+    max_pixels: int = 100_000_000
+    """Images with more pixels are not shown."""
+    allow_outside: bool = False
+    """Also show local images outside the manifest's folder."""
+
+    def __post_init__(self) -> None:
+        if self.num_images < 1:
+            raise ConfigError(f"must be 1 or more, got {self.num_images}", thing="num_images")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Overview:
+    """What one pass over the rows, without their pictures, leaves."""
+
+    num_images: int
+    confidences: list[float]
+    """Of the images with a mask."""
+    areas: list[float] | None
+    """(C+1,) mean fraction of the pixels, background first."""
+    error_counts: dict[str, int]
+    errors: list[tuple[str, str]]
+    """(image_id, reason) of the first."""
+    chosen: list[tuple[Row, str]]
+    """The rows to show, each with its ``shard`` and ``row``, and why."""
+
+
+def report_data(source: ReportSource) -> ReportData:
+    """Read what the report shows.
+
+    Raises:
+        UserError: masks or truth cannot be read, or do not fit each other.
+    """
+    class_names = class_names_of(source.masks)
+    record = read_json(join(source.masks, RECORD_NAME)) or {}
+    summary = read_json(join(source.masks, "summary.json")) or {}
+    whole_run = (read_json(join(source.run_folder, "summary.json")) or {}) if source.run_folder else {}
+    overview = _overview(source, class_names)
+    scores = score_images(source.masks, source.truth) if source.truth else None
+    stages = stages_of(whole_run) if whole_run.get("rounds") else _by_stage(source, scores, record)
+    return ReportData(
+        title=name_of(parent(source.data)) if "/" in source.data.rstrip("/") else source.data,
+        class_names=class_names,
+        num_images=overview.num_images,
+        images=_pictures(source, overview.chosen, class_names, record),
+        miou=stages.get("miou"),
+        iou=stages.get("iou"),
+        confusion=scores.confusion if scores else None,
+        # of a network's own classes the rows say only those that are tags
+        areas=None if record.get("job") == "segment" else overview.areas,
+        confidences=scores.confidences.tolist() if scores else overview.confidences,
+        ious=scores.ious.tolist() if scores else None,
+        best_miou=scores.best if scores else None,
+        curves=_curves(source.run_folder),
+        error_counts=overview.error_counts,
+        errors=overview.errors,
+        images_per_s=summary.get("images_per_s") or None,
+        seconds=whole_run.get("steps", {}),
+        settings=record.get("settings", {}),
+        versions={**record.get("versions", {}), **record.get("inputs", {}), "commit": record.get("commit", "")},
+        created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def _overview(source: ReportSource, class_names: tuple[str, ...]) -> _Overview:
+    """Read every row but its pictures, once, and keep little of it."""
+    ids = {name: index for index, name in enumerate(class_names, start=1)}
+    sample = Sample(class_names, source.num_images)
+    areas = np.zeros(len(class_names) + 1)
+    confidences: list[float] = []
+    error_counts: Counter[str] = Counter()
+    errors: list[tuple[str, str]] = []
+    num_images = 0
+    for shard, table in zip(
+        sorted(committed_shards(source.masks)), read_shards(source.masks, ROW_COLUMNS), strict=True
+    ):
+        for index, row in enumerate(table.to_pylist()):
+            num_images += 1
+            sample.add({**row, "shard": shard, "row": index})
+            if row["error"] is not None:
+                error_counts[row["error"].split(":", 1)[0]] += 1
+                if len(errors) < NUM_LISTED_ERRORS:
+                    errors.append((row["image_id"], row["error"]))
+                continue
+            confidences.append(float("nan") if row["confidence"] is None else row["confidence"])
+            for name, area in zip(["", *row["tags"]], row["areas"], strict=True):
+                areas[ids.get(name, 0)] += area
+    return _Overview(
+        num_images=num_images,
+        confidences=confidences,
+        areas=(areas / len(confidences)).tolist() if confidences else None,
+        error_counts=dict(error_counts),
+        errors=errors,
+        chosen=sample.chosen(),
+    )
+
+
+def _pictures(
+    source: ReportSource, chosen: Sequence[tuple[Row, str]], class_names: tuple[str, ...], record: Mapping[str, Any]
+) -> list[ReportImage]:
+    """The gallery; the shards that hold it are read one after the other."""
+    truth = open_truth(source.truth, class_names) if source.truth else None
+    encoded = _all_encoded(source, [row for row, _ in chosen])
+    maps = _maps(source, [row for row, _ in chosen], encoded, class_names, record)
+    stored: dict[int, Row] = {}
+    wanted = sorted({row["shard"] for row, _ in chosen})
+    for shard in wanted:
+        table = read_shard(source.masks, shard)
+        columns = [name for name in ("mask", "mask_cam", "mask_walk") if name in table.column_names]
+        for number, (row, _) in enumerate(chosen):
+            if row["shard"] == shard:
+                stored[number] = table.select(columns).slice(row["row"], 1).to_pylist()[0]
+    return [
+        _picture(source, row, group, stored[number], encoded[number], truth, len(class_names), maps.get(number))
+        for number, (row, group) in enumerate(chosen)
+    ]
+
+
+def _picture(
+    source: ReportSource,
+    row: Row,
+    group: str,
+    stored: Row,
+    encoded: bytes | None,
+    truth: Truth | None,
+    num_classes: int,
+    maps: tuple[NDArray[np.float32], NDArray[np.float32] | None] | None,
+) -> ReportImage:
+    masks = {name: decode_mask(picture["bytes"]) for name, picture in stored.items() if picture is not None}
+    photograph: NDArray[np.uint8] | None = None
+    if encoded is not None:
+        try:
+            photograph = resize_long_side(decode_image(encoded, max_pixels=source.max_pixels), SHOWN_LONG_SIDE_PX)
+        except ImageError:
+            photograph = None
+    true_mask = truth.mask_of(row["image_id"], row["image"]) if truth is not None else None
+    iou: float | None = None
+    if true_mask is not None and "mask" in masks:
+        iou = image_iou(confusion_matrix(true_mask, masks["mask"], num_classes, ignore=ignore_value(num_classes)))
+    return ReportImage(
+        image_id=row["image_id"],
+        tags=row["tags"] or [],
+        group=group,
+        photograph=photograph,
+        mask=masks.get("mask"),
+        mask_cam=masks.get("mask_cam"),
+        mask_walk=masks.get("mask_walk"),
+        truth=true_mask,
+        cam=maps[0] if maps else None,
+        walked=maps[1] if maps else None,
+        cam_classes=row["tags"] if maps else (),
+        confidence=row["confidence"],
+        iou=iou,
+        error=row["error"],
+    )
+
+
+def _all_encoded(source: ReportSource, rows: Sequence[Row]) -> list[bytes | None]:
+    """The images' files, None where one cannot be had: the report says so in its place."""
+    try:
+        files = find_source(source.data)
+        frozen = open_manifest(join(source.masks, WORK_FOLDER)) if embeds_pictures(files) else None
+    except (OSError, UserError):
+        return [None] * len(rows)
+    return [_encoded(source, row, files.folder, frozen) for row in rows]
+
+
+def _encoded(source: ReportSource, row: Row, folder: str, frozen: Manifest | None) -> bytes | None:
+    """One image's file.
+
+    Args:
+        folder: of the manifest, which the image's path starts from.
+        frozen: the manifest of the masks, where the source holds the images itself.
+    """
+    try:
+        if frozen is not None:
+            return read_picture(frozen.read_shard(row["shard"])["uri"][row["row"]])
+        if not source.allow_outside and lies_outside(row["image"], folder):
+            return None
+        return read_picture(resolve(row["image"], folder))
+    except (OSError, UserError):
+        return None
+
+
+def _maps(
+    source: ReportSource,
+    rows: Sequence[Row],
+    encoded: Sequence[bytes | None],
+    class_names: tuple[str, ...],
+    record: Mapping[str, Any],
+) -> dict[int, tuple[NDArray[np.float32], NDArray[np.float32] | None]]:
+    """Number of the row to its CAM and walked class maps, made again by the networks that made the masks."""
+    cam, affinity = _weights(source, record, "cam"), _weights(source, record, "affinity")
+    usable = [number for number, row in enumerate(rows) if encoded[number] is not None and row["error"] is None]
+    if not cam or not usable:
+        return {}
+    settings = merged(preset("small"), dict(record.get("settings", {})), where=join(source.masks, RECORD_NAME))
+    settings = replace(settings, resources=ResourceConfig())
+    ids = {name: index for index, name in enumerate(class_names, start=1)}
+    empty: list[Any] = [None] * len(usable)
+    batch: Batch = {
+        "encoded": [encoded[number] for number in usable],
+        "class_ids": [[ids[name] for name in rows[number]["tags"]] for number in usable],
+        **{name: list(empty) for name in ("error", "height", "width")},
+    }
+    kind = map_kind(cam)
+    chain = label_chain(
+        settings,
+        kind,
+        cam=cam,
+        affinity=affinity,
+        num_classes=len(class_names),
+        max_pixels=source.max_pixels,
+        keep_stages=True,
+    )
+    walks = bool(affinity) and settings.maps_of(kind).walk.num_steps > 0
+    batch = run_chain(chain[: 2 if walks else 1], batch)
+    batch.setdefault("refined_cam", empty)
+    made = zip(usable, batch["cam"], batch["refined_cam"], strict=True)
+    return {
+        number: (decode_map(cam_map), None if walked is None else decode_map(walked)[1:])
+        for number, cam_map, walked in made
+        if cam_map is not None
+    }
+
+
+def _weights(source: ReportSource, record: Mapping[str, Any], kind: str) -> str:
+    """The folder of a network, if it is the one that made the masks.
+
+    Raises:
+        ConfigError: the user named a folder with another network.
+    """
+    named = source.cam if kind == "cam" else source.affinity
+    for location in [named] if named else _of_run(source.run_folder, kind):
+        if weights_hash(location) == record.get("inputs", {}).get(kind):
+            return location
+    if named:
+        raise ConfigError(f"'{named}' did not make the masks; give the folder that jobs.label used", thing=kind)
+    return ""
+
+
+def _of_run(run_folder: str, kind: str) -> Iterator[str]:
+    """Where jobs.run keeps a kind of network; a second round's maps are those of the first's segmentation network."""
+    if not run_folder:
+        return
+    names = [kind]
+    if kind == "cam":
+        names += [f"{EARLIER_ROUND.format(number)}/segmentation" for number in range(1, MOST_ROUNDS)]
+    for location in (join(run_folder, name) for name in names):
+        if exists(join(location, RECORD_NAME)):
+            yield location
+
+
+def _by_stage(source: ReportSource, scores: Scores | None, record: Mapping[str, Any]) -> dict[str, Any]:
+    """``miou``, and ``iou`` by class, of every stage whose masks the shards keep; empty without truth.
+
+    Args:
+        scores: of the masks themselves.
+        record: of the job that made them.
+    """
+    if scores is None:
+        return {}
+    kept = read_schema(source.masks).names
+    early = {stage: column for stage, column in STAGE_COLUMNS.items() if stage != "crf" and column in kept}
+    found = {stage: score(source.masks, source.truth, column) for stage, column in early.items()}
+    found["segmentation" if record.get("job") == "segment" else "crf"] = as_result(scores, "mask")
+    return {name: {stage: result[name] for stage, result in found.items()} for name in ("miou", "iou")}
+
+
+def _curves(run_folder: str) -> dict[str, list[dict[str, float]]]:
+    curves: dict[str, list[dict[str, float]]] = {}
+    for name in ("cam", "affinity", "segmentation"):
+        summary = read_json(join(run_folder, name, "summary.json")) if run_folder else None
+        if summary and summary.get("curve"):
+            curves[name] = [{key: point[key] for key in ("step", "loss", "images_per_s")} for point in summary["curve"]]
+            curves[name] += [
+                {key if key == "step" else f"held-out {key}": value for key, value in point.items()}
+                for point in summary.get("validation", [])
+            ]
+    return curves
