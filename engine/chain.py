@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from engine.config import CrfConfig, MapKind, Settings
+from engine.config import CrfConfig, PassConfig, Settings
 from engine.guard import guarded
+from engine.networks import TrainedNetwork
 from engine.ops.confidence import LEVELS
 from engine.records import Batch
 from engine.stages.cam import ComputeCam
@@ -27,82 +28,71 @@ from engine.step import Actor, Step
 
 
 def label_chain(
-    settings: Settings, kind: MapKind, *, cam: str, affinity: str, num_classes: int, max_pixels: int, keep_stages: bool
+    settings: Settings, cam: TrainedNetwork, affinity: str, *, max_pixels: int, keep_stages: bool
 ) -> list[Step]:
     """From images and tags to masks.
 
     Args:
-        kind: of the network that gives the maps.
-        cam: its weights.
+        cam: the network that gives the maps.
         affinity: AffinityNet's weights; not read if the walk has 0 steps.
-        num_classes: classes of the data set, without background.
         max_pixels: larger images become error rows.
         keep_stages: also make the masks of the CAM alone and of the walk alone.
     """
-    maps, passes = settings.maps_of(kind), settings.resources.passes(max_pixels)
+    maps, passes = settings.maps_of(cam.map_kind), settings.resources.passes(max_pixels)
     refine = partial(RefineCam, affinity, settings.affinity.inference, maps.walk, passes, keep_cam=keep_stages)
     background = partial(AddBackground, maps.walk, keep_cam=keep_stages)
     adapt = Step(name="pamr", build=partial(AdaptMaps, settings.pamr, passes), on="network")
-    mask = partial(
-        MakeMask,
-        settings.crf,
-        maps.walk,
-        passes,
-        num_classes=num_classes,
-        keep_stages=keep_stages,
-        confidence=settings.confidence.after(LEVELS[kind]),
-    )
     return [
-        Step(name="cam", build=partial(ComputeCam, cam, maps.inference, passes), on="network"),
+        Step(name="cam", build=partial(ComputeCam, cam.file, maps.inference, passes), on="network"),
         Step(name="walk", build=refine if maps.walk.num_steps > 0 else background, on="network"),
         *([adapt] if settings.pamr.num_iterations > 0 else []),
-        Step(name="crf", build=mask, on=_actor_of(settings.crf)),
+        _masks(settings, cam, passes, keep_stages=keep_stages),
     ]
 
 
-def seed_chain(settings: Settings, kind: MapKind, *, cam: str, num_classes: int, max_pixels: int) -> list[Step]:
+def seed_chain(settings: Settings, cam: TrainedNetwork, *, max_pixels: int) -> list[Step]:
     """From images and tags to affinity labels; arguments as for :func:`label_chain`."""
-    maps, passes = settings.maps_of(kind), settings.resources.passes(max_pixels)
+    maps, passes = settings.maps_of(cam.map_kind), settings.resources.passes(max_pixels)
+    seed = partial(MakeSeed, settings.seed, passes, num_classes=len(cam.class_names))
     return [
-        Step(name="cam", build=partial(ComputeCam, cam, maps.inference, passes), on="network"),
-        Step(
-            name="seed",
-            build=partial(MakeSeed, settings.seed, passes, num_classes=num_classes),
-            on=_actor_of(settings.seed.crf),
-        ),
+        Step(name="cam", build=partial(ComputeCam, cam.file, maps.inference, passes), on="network"),
+        Step(name="seed", build=seed, on=_actor_of(settings.seed.crf)),
     ]
 
 
-def segment_chain(
-    settings: Settings, *, segmentation: str, use_tags: bool, num_classes: int, max_pixels: int
-) -> list[Step]:
-    """From images to masks by the trained segmentation network.
+def segment_chain(settings: Settings, network: TrainedNetwork, *, use_tags: bool, max_pixels: int) -> list[Step]:
+    """From images to masks by the trained segmentation network (section 3.4).
 
     Args:
-        segmentation: its weights.
+        network: the segmentation network.
         use_tags: only background and the classes of an image's tags may appear in its mask.
+        max_pixels: larger images become error rows.
     """
-    passes = settings.resources.passes(max_pixels)
-    inference = settings.segmentation.inference
+    passes, inference = settings.resources.passes(max_pixels), settings.segmentation.inference
+    return [
+        Step(name="segment", build=partial(Segment, network.file, inference, passes, use_tags=use_tags), on="network"),
+        _masks(settings, network, passes, keep_stages=False),
+    ]
+
+
+def tag_chain(settings: Settings, cam: TrainedNetwork, *, max_pixels: int) -> list[Step]:
+    """From images to the classifier's probability of each class."""
+    score = partial(ScoreTags, cam.file, settings.cam.inference, settings.resources.passes(max_pixels))
+    return [Step(name="tags", build=score, on="network")]
+
+
+def _masks(settings: Settings, network: TrainedNetwork, passes: PassConfig, *, keep_stages: bool) -> Step:
+    """dCRF and argmax of the maps that a network gave."""
     mask = partial(
         MakeMask,
         settings.crf,
-        settings.later_walk,
+        settings.maps_of(network.map_kind).walk,
         passes,
-        num_classes=num_classes,
-        keep_stages=False,
-        confidence=settings.confidence.after(LEVELS["segmentation"]),
+        num_classes=len(network.class_names),
+        keep_stages=keep_stages,
+        confidence=settings.confidence.after(LEVELS[network.map_kind]),
     )
-    return [
-        Step(name="segment", build=partial(Segment, segmentation, inference, passes, use_tags=use_tags), on="network"),
-        Step(name="crf", build=mask, on=_actor_of(settings.crf)),
-    ]
-
-
-def tag_chain(settings: Settings, *, cam: str, max_pixels: int) -> list[Step]:
-    """From images to the classifier's probability of each class."""
-    score = partial(ScoreTags, cam, settings.cam.inference, settings.resources.passes(max_pixels))
-    return [Step(name="tags", build=score, on="network")]
+    return Step(name="crf", build=mask, on=_actor_of(settings.crf))
 
 
 def _actor_of(crf: CrfConfig) -> Actor:
@@ -112,6 +102,6 @@ def _actor_of(crf: CrfConfig) -> Actor:
 
 def run_chain(steps: list[Step], batch: Batch) -> Batch:
     """Take a batch through a chain in this process; an image that fails becomes an error row."""
-    for step in steps:
-        batch = guarded(step.name, step.build(), batch)
+    for name, stage in [(step.name, step.build()) for step in steps]:
+        batch = guarded(name, stage, batch)
     return batch

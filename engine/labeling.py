@@ -16,7 +16,7 @@ from engine.config import Settings
 from engine.errors import ConfigError, ImageError, first_line
 from engine.imaging.codecs import decode_mask, encode_picture
 from engine.imaging.decoding import upright_rgb
-from engine.networks import MAP_KINDS, map_kind, read_architecture
+from engine.networks import MAP_KINDS, open_network
 from engine.presets import preset
 from engine.records import Batch
 from engine.storage.filesystem import read_bytes
@@ -70,19 +70,11 @@ def label_images(
     if len(images) != len(tags):
         raise ConfigError(f"images has {len(images)} entries and tags {len(tags)}; allowed: as many of each")
     chosen = settings or preset("small")
-    class_names = read_architecture(cam, MAP_KINDS).class_names
-    kind = map_kind(cam)
-    if chosen.maps_of(kind).walk.num_steps > 0 and not affinity:
+    network = open_network(cam, MAP_KINDS)
+    class_names = network.class_names
+    if chosen.maps_of(network.map_kind).walk.num_steps > 0 and not affinity:
         raise ConfigError("is missing; give the folder of jobs.train_affinity, or a walk of 0 steps", thing="affinity")
-    chain = label_chain(
-        chosen,
-        kind,
-        cam=cam,
-        affinity=affinity,
-        num_classes=len(class_names),
-        max_pixels=max_pixels,
-        keep_stages=False,
-    )
+    chain = label_chain(chosen, network, affinity, max_pixels=max_pixels, keep_stages=False)
     batch = run_chain(chain, _batch(images, tags, class_names))
     return [_result(batch, row, class_names) for row in range(len(images))]
 

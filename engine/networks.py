@@ -33,6 +33,8 @@ from engine.storage.weights import (
     load_metadata,
     load_weights,
     save_weights,
+    weights_file,
+    weights_hash,
 )
 
 MAP_KINDS = ("cam", "segmentation")
@@ -167,9 +169,33 @@ def load_for_inference(location: str, kind: str | tuple[str, ...], device: str) 
     return fold_batch_norms(network).to(device).to(memory_format=torch.channels_last), architecture
 
 
-def map_kind(location: str) -> MapKind:
-    """Which kind of network gives the class maps; errors as :func:`load_network`."""
-    return "cam" if read_architecture(location, MAP_KINDS).kind == "cam" else "segmentation"
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedNetwork:
+    """A network on disk, of which only the head of its file was read."""
+
+    file: str
+    """Location of its weights."""
+    architecture: Architecture
+
+    @property
+    def map_kind(self) -> MapKind:
+        """Which kind of class maps it gives."""
+        return "cam" if self.architecture.kind == "cam" else "segmentation"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes 1..C."""
+        return self.architecture.class_names
+
+    @property
+    def hash(self) -> str:
+        """Of its weights; reads the file."""
+        return weights_hash(self.file)
+
+
+def open_network(location: str, kind: str | tuple[str, ...]) -> TrainedNetwork:
+    """What a training job wrote, without its weights; arguments and errors as :func:`load_network`."""
+    return TrainedNetwork(file=weights_file(location), architecture=read_architecture(location, kind))
 
 
 def attention_of(inference: InferenceConfig) -> dict[str, int]:
@@ -193,11 +219,10 @@ def check_attention(network: nn.Module, architecture: Architecture, inference: I
         )
 
 
-def check_map_network(location: str, inference: InferenceConfig) -> None:
-    """:func:`check_attention` for a trained network, of whose file only the head is read."""
+def check_map_network(network: TrainedNetwork, inference: InferenceConfig) -> None:
+    """:func:`check_attention` for a network whose weights are not read."""
     if attention_of(inference).get("attention_steps", 0) > 0:
-        architecture = read_architecture(location, MAP_KINDS)
-        check_attention(build(architecture, mean=(0, 0, 0), std=(1, 1, 1)), architecture, inference)
+        check_attention(build(network.architecture, mean=(0, 0, 0), std=(1, 1, 1)), network.architecture, inference)
 
 
 def read_architecture(location: str, kind: str | tuple[str, ...]) -> Architecture:

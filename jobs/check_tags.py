@@ -18,11 +18,10 @@ from engine.errors import OutputError
 from engine.records import tag_schema
 from engine.runs.images import ImageSet
 from engine.runs.options import ShardOptions, Uses, check_fraction
-from engine.runs.output import claim, network_classes
+from engine.runs.output import claim, trained_network
 from engine.runs.shards import label_shards
 from engine.storage.filesystem import join, write_bytes
 from engine.storage.shards import read_shards
-from engine.storage.weights import weights_file, weights_hash
 from jobs.cli.command import main
 
 TABLE = "contradicted.parquet"
@@ -62,20 +61,20 @@ def run(config: CheckTags, images: ImageSet | None = None) -> dict[str, Any]:
     With other thresholds the shards stay as they are; only the table changes.
     """
     images, settings = images or ImageSet(config), config.settings
-    class_names = network_classes(config.cam, "cam", images)
+    cam = trained_network(config.cam, "cam", images)
     claimed = claim(
         "check_tags",
         config,
         images,
         uses=("cam.inference", "shards"),
-        inputs={"cam": weights_hash(config.cam)},
+        inputs={"cam": cam.hash},
         rows_per_shard=settings.shards.rows_per_shard,
-        class_names=class_names,
+        class_names=cam.class_names,
         writes=(TABLE,),
     )
-    chain = tag_chain(settings, cam=weights_file(config.cam), max_pixels=config.max_pixels)
+    chain = tag_chain(settings, cam, max_pixels=config.max_pixels)
     summary = label_shards(config, claimed, schema=tag_schema(metadata=claimed.metadata), steps=chain)
-    found = contradicted(config, class_names)
+    found = contradicted(config, cam.class_names)
     buffer = io.BytesIO()
     pq.write_table(found, buffer, compression="zstd")
     try:

@@ -9,13 +9,13 @@ from typing import Annotated, Any
 from engine.chain import label_chain
 from engine.config import Settings, map_paths
 from engine.errors import ConfigError
-from engine.networks import MAP_KINDS, check_map_network, map_kind, read_architecture
+from engine.networks import MAP_KINDS, check_map_network, open_network
 from engine.records import mask_schema
 from engine.runs.images import ImageSet
 from engine.runs.options import ShardOptions, Uses
-from engine.runs.output import claim, network_classes
+from engine.runs.output import claim, trained_network
 from engine.runs.shards import label_shards
-from engine.storage.weights import weights_file, weights_hash
+from engine.storage.weights import weights_file
 from jobs.cli.command import main
 
 
@@ -51,23 +51,20 @@ class Label(ShardOptions):
 def run(config: Label, images: ImageSet | None = None) -> dict[str, Any]:
     """Write a mask, or an error, for every image of the manifest as Parquet shards to the output folder."""
     images, settings = images or ImageSet(config), config.settings
-    kind = map_kind(config.cam)
-    maps = settings.maps_of(kind)
-    check_map_network(config.cam, maps.inference)
-    class_names = network_classes(config.cam, MAP_KINDS, images)
-    uses = [*map_paths(kind), "affinity.inference", "crf", "confidence", "shards"]
+    cam = trained_network(config.cam, MAP_KINDS, images)
+    maps, (inference_path, walk_path) = settings.maps_of(cam.map_kind), map_paths(cam.map_kind)
+    check_map_network(cam, maps.inference)
+    uses = [inference_path, walk_path, "affinity.inference", "crf", "confidence", "shards"]
     if settings.pamr.num_iterations > 0:
         uses.append("pamr")
-    inputs = {"cam": weights_hash(config.cam), "keep_stages": str(config.keep_stages)}
+    inputs = {"cam": cam.hash, "keep_stages": str(config.keep_stages)}
     if maps.walk.num_steps > 0:
         if not config.affinity:
-            walk = map_paths(kind)[1]
             raise ConfigError(
-                f"is missing; give the output folder of jobs.train_affinity, or set {walk}.num_steps to 0",
+                f"is missing; give the output folder of jobs.train_affinity, or set {walk_path}.num_steps to 0",
                 thing="affinity",
             )
-        read_architecture(config.affinity, "affinity")
-        inputs["affinity"] = weights_hash(config.affinity)
+        inputs["affinity"] = open_network(config.affinity, "affinity").hash
     claimed = claim(
         "label",
         config,
@@ -75,17 +72,10 @@ def run(config: Label, images: ImageSet | None = None) -> dict[str, Any]:
         uses=uses,
         inputs=inputs,
         rows_per_shard=settings.shards.rows_per_shard,
-        class_names=class_names,
+        class_names=cam.class_names,
     )
-    chain = label_chain(
-        settings,
-        kind,
-        cam=weights_file(config.cam),
-        affinity=weights_file(config.affinity),
-        num_classes=len(class_names),
-        max_pixels=config.max_pixels,
-        keep_stages=config.keep_stages,
-    )
+    affinity = weights_file(config.affinity)
+    chain = label_chain(settings, cam, affinity, max_pixels=config.max_pixels, keep_stages=config.keep_stages)
     schema = mask_schema(keep_stages=config.keep_stages, metadata=claimed.metadata)
     return label_shards(config, claimed, schema=schema, steps=chain, with_profile=config.profile)
 

@@ -8,13 +8,12 @@ from typing import Annotated, Any
 
 from engine.chain import seed_chain
 from engine.config import Settings, map_paths
-from engine.networks import MAP_KINDS, check_map_network, map_kind
+from engine.networks import MAP_KINDS, check_map_network
 from engine.records import seed_schema
 from engine.runs.images import ImageSet
 from engine.runs.options import ShardOptions, Uses
-from engine.runs.output import claim, network_classes
+from engine.runs.output import claim, trained_network
 from engine.runs.shards import label_shards
-from engine.storage.weights import weights_file, weights_hash
 from jobs.cli.command import main
 
 
@@ -30,21 +29,18 @@ class MakeSeeds(ShardOptions):
 def run(config: MakeSeeds, images: ImageSet | None = None) -> dict[str, Any]:
     """Write a seed for every image as Parquet shards to the output folder."""
     images, settings = images or ImageSet(config), config.settings
-    kind = map_kind(config.cam)
-    check_map_network(config.cam, settings.maps_of(kind).inference)
-    class_names = network_classes(config.cam, MAP_KINDS, images)
+    cam = trained_network(config.cam, MAP_KINDS, images)
+    check_map_network(cam, settings.maps_of(cam.map_kind).inference)
     claimed = claim(
         "make_seeds",
         config,
         images,
-        uses=(map_paths(kind)[0], "seed", "shards"),
-        inputs={"cam": weights_hash(config.cam)},
+        uses=(map_paths(cam.map_kind)[0], "seed", "shards"),
+        inputs={"cam": cam.hash},
         rows_per_shard=settings.shards.rows_per_shard,
-        class_names=class_names,
+        class_names=cam.class_names,
     )
-    chain = seed_chain(
-        settings, kind, cam=weights_file(config.cam), num_classes=len(class_names), max_pixels=config.max_pixels
-    )
+    chain = seed_chain(settings, cam, max_pixels=config.max_pixels)
     return label_shards(config, claimed, schema=seed_schema(metadata=claimed.metadata), steps=chain)
 
 

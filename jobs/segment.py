@@ -11,9 +11,8 @@ from engine.config import Settings
 from engine.records import mask_schema
 from engine.runs.images import ImageSet
 from engine.runs.options import ShardOptions, Uses
-from engine.runs.output import claim, network_classes
+from engine.runs.output import claim, trained_network
 from engine.runs.shards import label_shards
-from engine.storage.weights import weights_file, weights_hash
 from jobs.cli.command import main
 
 
@@ -31,24 +30,18 @@ class SegmentImages(ShardOptions):
 def run(config: SegmentImages, images: ImageSet | None = None) -> dict[str, Any]:
     """Write a mask, or an error, for every image of the manifest as Parquet shards to the output folder."""
     images, settings = images or ImageSet(config), config.settings
-    class_names = network_classes(config.segmentation, "segmentation", images)
+    network = trained_network(config.segmentation, "segmentation", images)
     claimed = claim(
         "segment",
         config,
         images,
         uses=("segmentation.inference", "crf", "confidence", "shards"),
-        inputs={"segmentation": weights_hash(config.segmentation), "use_tags": str(config.use_tags)},
+        inputs={"segmentation": network.hash, "use_tags": str(config.use_tags)},
         rows_per_shard=settings.shards.rows_per_shard,
-        class_names=class_names,
+        class_names=network.class_names,
         needs_tags=config.use_tags,
     )
-    chain = segment_chain(
-        settings,
-        segmentation=weights_file(config.segmentation),
-        use_tags=config.use_tags,
-        num_classes=len(class_names),
-        max_pixels=config.max_pixels,
-    )
+    chain = segment_chain(settings, network, use_tags=config.use_tags, max_pixels=config.max_pixels)
     return label_shards(config, claimed, schema=mask_schema(keep_stages=False, metadata=claimed.metadata), steps=chain)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.errors import ConfigError, StorageError, UserError
-from engine.networks import read_architecture
+from engine.networks import TrainedNetwork, open_network
 from engine.plain_settings import parts_to_dict
 from engine.runs.images import ImageSet
 from engine.runs.options import DataOptions
@@ -102,16 +102,12 @@ def claim(
     names = class_names or images.class_names
     read = {"data": images.hash, "classes": fingerprint({"names": list(names)})}
     outside = {"outside": "allowed"} if options.allow_outside else {}
-    record = run_record(
-        job, options, uses=uses, inputs={**inputs, **read, **outside}, class_names=names, writes=writes
-    )
+    record = run_record(job, options, uses=uses, inputs={**inputs, **read, **outside}, class_names=names, writes=writes)
     claim_output(options.out, record, overwrite=options.overwrite)
     folder = join(options.out, WORK_FOLDER)
     is_new = not has_manifest(folder)
     try:
-        manifest = images.frozen_in(
-            folder, rows_per_shard=rows_per_shard, class_names=names, needs_tags=needs_tags
-        )
+        manifest = images.frozen_in(folder, rows_per_shard=rows_per_shard, class_names=names, needs_tags=needs_tags)
     except UserError:
         if is_new:
             delete_file(join(options.out, RECORD_NAME))  # nothing was done yet, so the corrected manifest may go here
@@ -119,22 +115,22 @@ def claim(
     return Claimed(record=record, manifest=manifest)
 
 
-def network_classes(location: str, kind: str | tuple[str, ...], images: ImageSet) -> tuple[str, ...]:
-    """The classes of a trained network, which decide; classes that the user names must be the same.
+def trained_network(location: str, kind: str | tuple[str, ...], images: ImageSet) -> TrainedNetwork:
+    """The network that an earlier job trained. Its classes decide; classes that the user names must be the same.
 
     Raises:
         WeightsError: the network cannot be read.
         ConfigError: the user's classes differ.
     """
-    architecture = read_architecture(location, kind)
+    network = open_network(location, kind)
     named = images.named_classes
-    if named is not None and named != architecture.class_names:
+    if named is not None and named != network.class_names:
         raise ConfigError(
             f"(or classes.txt beside the manifest) has {_some(named)}, but {location} was trained on "
-            f"{_some(architecture.class_names)}; give the same names in the same order",
+            f"{_some(network.class_names)}; give the same names in the same order",
             thing="classes",
         )
-    return architecture.class_names
+    return network
 
 
 def _some(names: Sequence[str]) -> str:
@@ -166,5 +162,7 @@ def earlier_output(folder: str, jobs: tuple[str, ...], *, thing: str, images: Im
             f"'{folder}' lacks {missing} of {manifest.num_shards} shards; run jobs.{record['job']} again", thing=thing
         )
     if manifest.data_hash != images.hash:
-        raise StorageError(f"'{folder}' was made from another manifest than data; give that of these images", thing=thing)
+        raise StorageError(
+            f"'{folder}' was made from another manifest than data; give that of these images", thing=thing
+        )
     return Claimed(record=record, manifest=manifest)

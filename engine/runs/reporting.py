@@ -16,7 +16,7 @@ from engine.config import ResourceConfig
 from engine.errors import ConfigError, ImageError, UserError
 from engine.imaging.codecs import decode_map, decode_mask
 from engine.imaging.decoding import decode_image, resize_long_side
-from engine.networks import map_kind
+from engine.networks import MAP_KINDS, open_network
 from engine.ops.metrics import confusion_matrix, image_iou
 from engine.plain_settings import merged
 from engine.presets import preset
@@ -263,17 +263,9 @@ def _maps(
         "class_ids": [[ids[name] for name in rows[number]["tags"]] for number in usable],
         **{name: list(empty) for name in ("error", "height", "width")},
     }
-    kind = map_kind(cam)
-    chain = label_chain(
-        settings,
-        kind,
-        cam=cam,
-        affinity=affinity,
-        num_classes=len(class_names),
-        max_pixels=source.max_pixels,
-        keep_stages=True,
-    )
-    walks = bool(affinity) and settings.maps_of(kind).walk.num_steps > 0
+    network = open_network(cam, MAP_KINDS)
+    chain = label_chain(settings, network, affinity, max_pixels=source.max_pixels, keep_stages=True)
+    walks = bool(affinity) and settings.maps_of(network.map_kind).walk.num_steps > 0
     batch = run_chain(chain[: 2 if walks else 1], batch)
     batch.setdefault("refined_cam", empty)
     made = zip(usable, batch["cam"], batch["refined_cam"], strict=True)

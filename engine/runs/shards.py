@@ -9,7 +9,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from engine.step import Step
 from engine.distributed.cluster import connected
 from engine.distributed.pipeline import Committed, ShardRun, parts_folder, run_shards
 from engine.errors import TooManyErrors
@@ -17,6 +16,7 @@ from engine.runs.options import ShardOptions
 from engine.runs.output import SUMMARY, Claimed
 from engine.runs.progress import Meter
 from engine.runs.timings import print_profile, profile, timing_summary
+from engine.step import Step
 from engine.storage.filesystem import delete_folder, join
 from engine.storage.manifest import Manifest
 from engine.storage.run_record import read_json, write_json
