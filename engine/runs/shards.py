@@ -42,7 +42,7 @@ def label_shards(
 
     Returns:
         The summary: ``images``, ``errors`` by stage; of the last run that did any ``seconds``
-        (``seconds_to_first_shard`` among them), ``images_per_s``, and what :func:`engine.runs.timings.timing_summary` says.
+        (with ``seconds_to_first_shard``), ``images_per_s``, and what :func:`engine.runs.timings.timing_summary` adds.
 
     Raises:
         TooManyErrors: as :func:`check_errors`.
