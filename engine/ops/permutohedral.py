@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.ops import permutohedral_kernels as kernels
+from engine.ops.crf import Kernels
 from engine.ops.lattice_keys import elevation_scales, key_strides
 
 _SPATIAL_CACHE_BYTES = 64 << 20
@@ -79,24 +80,17 @@ def build_lattice(
 class MeanField:
     """The two kernels of one image, on which any number of unaries can be inferred."""
 
-    def __init__(
-        self,
-        image: NDArray[np.uint8],
-        *,
-        spatial_sigma_px: float,
-        spatial_weight: float,
-        bilateral_sigma_px: float,
-        bilateral_sigma_rgb: float,
-        bilateral_weight: float,
-    ) -> None:
+    def __init__(self, image: NDArray[np.uint8], kernels: Kernels) -> None:
         """Build the lattices, the spatial one only where none of the last images had the same size.
 
         Raises:
             SigmaTooSmallError: a coordinate does not fit into a key.
         """
-        self._spatial = _spatial_lattices.get(image.shape[0], image.shape[1], spatial_sigma_px)
-        self._bilateral = build_lattice(image, sigma_px=bilateral_sigma_px, sigma_rgb=bilateral_sigma_rgb)
-        self._factors = (np.float32(bilateral_weight), np.float32(spatial_weight))
+        self._spatial = _spatial_lattices.get(image.shape[0], image.shape[1], kernels.spatial_sigma_px)
+        self._bilateral = build_lattice(
+            image, sigma_px=kernels.bilateral_sigma_px, sigma_rgb=kernels.bilateral_sigma_rgb
+        )
+        self._factors = (np.float32(kernels.bilateral_weight), np.float32(kernels.spatial_weight))
 
     def infer(self, log_probabilities: Sequence[NDArray[np.float32]], num_iterations: int) -> NDArray[np.float32]:
         """Infer several unaries in one pass.

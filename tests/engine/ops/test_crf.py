@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -212,6 +213,20 @@ def test_image_and_probabilities_are_left_alone_even_as_read_only_views(image: N
     refined = dense_crf(view, values)
     np.testing.assert_array_equal(values, before)
     np.testing.assert_array_equal(refined, dense_crf(np.ascontiguousarray(view), np.ascontiguousarray(values)))
+
+
+@pytest.mark.parametrize("num_iterations", [0, 3])
+def test_tensors_are_taken_like_arrays_and_give_a_tensor(image: NDArray[np.uint8], num_iterations: int) -> None:
+    values = probabilities(3)
+    expected = dense_crf(image, values, num_iterations=num_iterations)
+    tensor = torch.from_numpy(values).requires_grad_()
+    for picture in (image, torch.from_numpy(image)):
+        refined = dense_crf(picture, tensor, num_iterations=num_iterations)
+        np.testing.assert_array_equal(refined.detach().numpy(), expected)
+    as_array = dense_crf(torch.from_numpy(image), values, num_iterations=num_iterations)
+    np.testing.assert_array_equal(as_array, expected)
+    with pytest.raises(ValueError, match=r"image is \(24, 32, 3\) float32; allowed: \(H, W, 3\) uint8"):
+        dense_crf(torch.from_numpy(image).float(), tensor)
 
 
 def test_no_iterations_return_the_probabilities_unchanged(image: NDArray[np.uint8]) -> None:
