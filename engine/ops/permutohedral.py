@@ -19,7 +19,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.ops import permutohedral_kernels as kernels
+from engine.ops import lattice_kernels, mean_field_kernels
 from engine.ops.crf import Kernels
 from engine.ops.lattice_keys import elevation_scales, key_strides
 
@@ -39,9 +39,10 @@ class Lattice:
     num_vertices: int
     """M + 1."""
 
-    def filter(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Splat, blur and slice (N,) values."""
-        return kernels.apply_filter(self.vertices, self.weights, self.chains, self.num_vertices, values)
+    @property
+    def arrays(self) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int32], int]:
+        """As the compiled loops take it."""
+        return self.vertices, self.weights, self.chains, self.num_vertices
 
     @property
     def num_bytes(self) -> int:
@@ -68,13 +69,14 @@ def build_lattice(
     strides, _ = key_strides(largest, scales)
     # Owned, contiguous and writable whatever was given: numba compiles anew for each other kind of array.
     owned = np.array(colours, order="C")
-    vertices, weights, keys, classes, tables = kernels.find_vertices(
+    vertices, weights, keys, classes, tables = lattice_kernels.find_vertices(
         owned, np.float32(sigma_px), np.float32(sigma_rgb), scales, strides
     )
-    chains = kernels.find_chains(keys, classes, tables, strides)
+    chains = lattice_kernels.find_chains(keys, classes, tables, strides)
+    lattice = Lattice(vertices, weights, chains, len(keys))
     if normalised:
-        kernels.normalise(vertices, weights, chains, len(keys))
-    return Lattice(vertices, weights, chains, len(keys))
+        mean_field_kernels.normalise(*lattice.arrays)
+    return lattice
 
 
 class MeanField:
@@ -107,13 +109,12 @@ class MeanField:
         for logs, differences in zip(log_probabilities, logits, strict=True):
             np.subtract(logs[1:], logs[0], out=differences)
         like = (np.float32(0),) * _num_lanes(logits.shape[0] * logits.shape[1])
-        bilateral, spatial = self._bilateral, self._spatial
-        return kernels.mean_field(
+        return mean_field_kernels.mean_field(
             like,
             logits,
             num_iterations,
-            (bilateral.vertices, bilateral.weights, bilateral.chains, bilateral.num_vertices),
-            (spatial.vertices, spatial.weights, spatial.chains, spatial.num_vertices),
+            self._bilateral.arrays,
+            self._spatial.arrays,
             self._factors,
         )
 

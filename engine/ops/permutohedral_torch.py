@@ -1,7 +1,8 @@
 """The dense CRF on a permutohedral lattice in torch alone: any number of images in one lattice, on any device.
 
-It follows ``permutohedral_kernels.py`` operation by operation, with a sort in the place of hash tables and sparse
-products in the place of loops. On a processor the compiled loops are faster; on a GPU nothing leaves it.
+It follows the compiled loops (``lattice_kernels.py``, ``mean_field_kernels.py``) operation by operation, with a sort in
+place of hash tables and sparse products in place of loops. On a processor the compiled loops are faster; on a GPU
+nothing leaves it.
 
 Sources: Adams, Baek and Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice" (2010); Krähenbühl and
 Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials" (2011); pydensecrf.

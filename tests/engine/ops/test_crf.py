@@ -165,7 +165,7 @@ def test_auto_falls_back_to_what_is_installed(
         return plain_import(name, *arguments, **named)
 
     plain_import = builtins.__import__
-    for module in ("permutohedral", "permutohedral_kernels"):
+    for module in ("permutohedral", "lattice_kernels", "mean_field_kernels"):
         monkeypatch.delitem(sys.modules, f"engine.ops.{module}", raising=False)
         monkeypatch.delattr(f"engine.ops.{module}", raising=False)
     monkeypatch.setattr(builtins, "__import__", without_missing)
@@ -185,8 +185,8 @@ def test_a_cache_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> No
         "for name in dir(caching):\n"
         "    if name.endswith('CacheLocator'):\n"
         "        getattr(caching, name).ensure_cache_path = refuse\n"
-        "from engine.ops import permutohedral_kernels\n"
-        "print(permutohedral_kernels._exp(permutohedral_kernels._ZERO))\n"
+        "from engine.ops import mean_field_kernels\n"
+        "print(mean_field_kernels._exp(mean_field_kernels._ZERO))\n"
     )
     refuse = "def refuse(self):\n    raise OSError('read-only')\n"
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(blocked)}
