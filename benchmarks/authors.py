@@ -33,7 +33,6 @@ from engine.imaging.scaling import as_tensor, resized
 from engine.models.affinity_net import AffinityNetwork
 from engine.models.cam_net import CamNetwork
 from engine.networks import load_network, read_architecture
-from engine.ops.affinity import grid_pairs, pair_affinity
 from engine.ops.cam import normalize_cam, with_background
 from engine.ops.crf import dense_crf
 from engine.ops.mask import pseudo_mask, to_probabilities, upsample
@@ -88,9 +87,12 @@ class Authors:
 
 def _dense_walk(cam: Tensor, features: Tensor, *, radius: int, beta: float, num_steps: int) -> Tensor:
     h, w = cam.shape[1:]
-    pairs = grid_pairs(h, w, radius)
-    weights = torch.eye(h * w)
-    weights[pairs[0], pairs[1]] = weights[pairs[1], pairs[0]] = pair_affinity(features, pairs)
+    places = torch.cartesian_prod(torch.arange(h), torch.arange(w))
+    near = (places[:, None] - places).square().sum(dim=2) < radius**2
+    first, second = near.triu(1).nonzero().unbind(dim=1)
+    cells, weights = features.flatten(1).t(), torch.eye(h * w)
+    affinities = (cells[first] - cells[second]).abs().mean(dim=1).neg().exp()
+    weights[first, second] = weights[second, first] = affinities
     weights = weights**beta
     transition = weights / weights.sum(dim=1, keepdim=True)
     for _ in range(round(math.log2(num_steps))):

@@ -7,8 +7,8 @@ the text under a field as its help.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
 from engine.errors import ConfigError
 
@@ -194,11 +194,6 @@ class CrfConfig:
             bilateral_sigma_px=self.bilateral_sigma_px,
             bilateral_sigma_rgb=self.bilateral_sigma_rgb,
         )
-
-    @property
-    def pairwise(self) -> dict[str, Any]:
-        """All but the iterations: the arguments of :class:`engine.ops.crf.DenseCrf` that are settings."""
-        return {name: value for name, value in asdict(self).items() if name != "num_iterations"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

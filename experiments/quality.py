@@ -28,12 +28,12 @@ from benchmarks.runner import PHOTOGRAPHS, Line, parser, report
 from engine.imaging.codecs import decode_mask
 from engine.imaging.decoding import decode_image
 from engine.ops.cam import with_background
-from engine.ops.crf import DenseCrf
 from engine.ops.mask import pseudo_mask, to_probabilities, upsample
 from engine.ops.metrics import confusion_matrix, mean_iou
 from engine.plain_settings import merged
 from engine.presets import preset
 from engine.stages.cam import ComputeCam
+from engine.stages.crf import build_crf
 from engine.storage.filesystem import parent, resolve
 from engine.storage.pictures import read_picture
 from engine.storage.run_record import read_json
@@ -135,7 +135,7 @@ def cam_figures(run: str, truth: str, part: str, names: list[str]) -> dict[str, 
             cam = stage.maps({0: image}, [ids])[0]
             size = (true_mask.shape[0], true_mask.shape[1])
             alone = [to_probabilities(upsample(with_background(cam, alpha), size)).numpy() for alpha in CAM_ALPHAS]
-            lattice = DenseCrf(image, len(ids) + 1, **settings.crf.pairwise)
+            lattice = build_crf(settings.crf, image, len(ids) + 1)
             sharpened = lattice.infer_many(alone, settings.crf.num_iterations)
             for name, maps in {"CAM": alone, "CAM + dCRF": sharpened}.items():
                 for score, probabilities in zip(scores[name], maps, strict=True):

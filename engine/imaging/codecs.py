@@ -28,17 +28,19 @@ def decode_map(encoded: bytes) -> NDArray[np.float32]:
     return values
 
 
+def class_color(class_id: int) -> tuple[int, int, int]:
+    """VOC's colour of a class id, of any size up to 24 bits."""
+    color = [0, 0, 0]
+    for shift in range(7, -1, -1):
+        for channel in range(3):
+            color[channel] |= ((class_id >> channel) & 1) << shift
+        class_id >>= 3
+    return color[0], color[1], color[2]
+
+
 def voc_palette() -> bytes:
     """VOC's colours: 768 bytes, red, green and blue of each of 256 ids."""
-    palette = bytearray()
-    for class_id in range(256):
-        color, bits = [0, 0, 0], class_id
-        for shift in range(7, -1, -1):
-            for channel in range(3):
-                color[channel] |= ((bits >> channel) & 1) << shift
-            bits >>= 3
-        palette += bytes(color)
-    return bytes(palette)
+    return bytes(channel for class_id in range(256) for channel in class_color(class_id))
 
 
 _PALETTE = voc_palette()

@@ -4,10 +4,10 @@ The paper writes ``W_ij = exp(-||f_i - f_j||_1)``; the authors' code (jiwoon-ahn
 in the place of the sum, and beta of the random walk depends on it: this module follows the code. The authors drop every
 pair whose first cell lies in the grid's margin; here every pair inside the grid counts, on a grid of any size.
 
-A pair has two forms. In *planes* a pair is (offset, first cell): one shifted copy of the grid an offset, no index
-arrays, the form to compute with. In *pairs* it is a column of a (2, P) array, the form to read and to test against.
+Pairs are stored as *planes*, by offset and first cell: each offset is a shifted copy of the grid, so there are no index
+arrays.
 
-Letters: B batch, D features, (h, w) grid cells, N = h * w, O offsets of the half plane (34 at radius 5), P pairs.
+Letters: B batch, D features, (h, w) grid cells, N = h * w, O offsets of the half plane (34 at radius 5).
 """
 
 from __future__ import annotations
@@ -26,9 +26,6 @@ LOSS_EPSILON = 1e-5
 
 _CACHE_ELEMENTS = 1 << 21
 """Numbers that :func:`affinity_planes` compares at once on a processor."""
-
-_CHUNK_ELEMENTS = 1 << 24
-"""Most numbers that :func:`pair_affinity` holds at once."""
 
 
 class PairSets(NamedTuple):
@@ -62,21 +59,6 @@ def half_plane_offsets(radius: int) -> list[tuple[int, int]]:
         for dx in range(1 - radius, radius)
         if (dy, dx) > (0, 0) and dy * dy + dx * dx < radius * radius
     ]
-
-
-def grid_pairs(h: int, w: int, radius: int) -> Tensor:
-    """Every pair of cells closer than ``radius``, each once.
-
-    Returns:
-        (2, P) int64 flat cells, the first before the second; sorted by offset, then by first cell.
-    """
-    cells = torch.arange(h * w).view(h, w)
-    pairs = [torch.empty((2, 0), dtype=torch.int64)]
-    for dy, dx in half_plane_offsets(radius):
-        if dy < h and abs(dx) < w:
-            first = cells[: h - dy, max(0, -dx) : w - max(0, dx)]
-            pairs.append(torch.stack([first.flatten(), first.flatten() + dy * w + dx]))
-    return torch.cat(pairs, dim=1)
 
 
 def affinity_planes(features: Tensor, radius: int) -> Tensor:
@@ -191,24 +173,6 @@ def _differences(block: Tensor, shift: int, buffer: Tensor) -> Tensor:
     return torch.sub(first, second, out=buffer.flatten()[: first.numel()].view(first.shape))
 
 
-def pair_affinity(features: Tensor, pairs: Tensor) -> Tensor:
-    """The affinity of each pair, as the definition reads: ``exp(-mean_D |f_i - f_j|)``.
-
-    Args:
-        features: (D, h, w) float.
-        pairs: (2, P) int64 flat cells.
-
-    Returns:
-        (P,) float in (0, 1].
-    """
-    cells = features.flatten(1)
-    chunk = max(1, _CHUNK_ELEMENTS // max(1, cells.shape[0]))
-    parts = [
-        (cells[:, i] - cells[:, j]).abs().mean(dim=0) for i, j in torch.split(pairs.to(cells.device), chunk, dim=1)
-    ]
-    return torch.cat(parts).neg().exp()
-
-
 def label_planes(seed: Tensor, radius: int, ignore: int) -> PairSets:
     """Which pairs are positive, negative or neither, from the sure cells (paper, section 3.2).
 
@@ -232,23 +196,6 @@ def label_planes(seed: Tensor, radius: int, ignore: int) -> PairSets:
     sure = (first != ignore) & (second != ignore)
     same = sure & (first == second)
     return PairSets(foreground=same & (first != 0), background=same & (first == 0), negative=sure & (first != second))
-
-
-def pair_labels(seed: Tensor, pairs: Tensor, ignore: int) -> Tensor:
-    """The label of each pair.
-
-    Args:
-        seed: (h, w) integer class ids, ``ignore`` where not sure.
-        pairs: (2, P) int64 flat cells.
-        ignore: value of a cell that is not sure.
-
-    Returns:
-        (P,) int8: 1 same class, 0 different classes, -1 a cell is not sure.
-    """
-    first, second = seed.flatten()[pairs.to(seed.device)].unbind()
-    labels = (first == second).to(torch.int8)
-    labels[(first == ignore) | (second == ignore)] = -1
-    return labels
 
 
 def affinity_loss_sums(planes: Tensor, sets: PairSets) -> tuple[Tensor, Tensor]:

@@ -9,10 +9,13 @@ Letters: K labels (background and classes present), (H, W) pixels, N = H * W.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from engine.ops.lattice_keys import SigmaTooSmallError
 
@@ -20,6 +23,34 @@ BACKENDS = ("auto", "numba", "torch", "pydensecrf")
 
 _SMALLEST_PROBABILITY = 1e-5
 """Probabilities are clipped to this before the logarithm, as ``pydensecrf.utils.unary_from_softmax`` does."""
+
+
+Values = TypeVar("Values", NDArray[np.float32], Tensor)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kernels:
+    """The two pairwise kernels: smoothness in the plane, appearance in the plane and in colour."""
+
+    spatial_sigma_px: float = 3.0
+    """Reach of the smoothness kernel, pixels."""
+    spatial_weight: float = 3.0
+    """Weight of the smoothness kernel."""
+    bilateral_sigma_px: float = 80.0
+    """Reach of the appearance kernel, pixels."""
+    bilateral_sigma_rgb: float = 13.0
+    """Colour difference that the appearance kernel bridges, in 0..255."""
+    bilateral_weight: float = 10.0
+    """Weight of the appearance kernel."""
+
+    def __post_init__(self) -> None:
+        for name in ("spatial_sigma_px", "bilateral_sigma_px", "bilateral_sigma_rgb"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; allowed: above 0")
+
+
+AUTHORS_KERNELS = Kernels()
+"""As jiwoon-ahn/psa sets them."""
 
 
 class DenseCrf:
@@ -30,11 +61,7 @@ class DenseCrf:
         image: NDArray[np.uint8],
         num_labels: int,
         *,
-        spatial_sigma_px: float = 3.0,
-        spatial_weight: float = 3.0,
-        bilateral_sigma_px: float = 80.0,
-        bilateral_sigma_rgb: float = 13.0,
-        bilateral_weight: float = 10.0,
+        kernels: Kernels = AUTHORS_KERNELS,
         backend: str = "auto",
         device: str = "cpu",
     ) -> None:
@@ -43,13 +70,9 @@ class DenseCrf:
         Args:
             image: (H, W, 3) uint8.
             num_labels: K; one label needs no lattice.
-            spatial_sigma_px: reach of the smoothness kernel, pixels.
-            spatial_weight: its weight.
-            bilateral_sigma_px: reach of the appearance kernel, pixels.
-            bilateral_sigma_rgb: colour difference that the appearance kernel bridges, in 0..255.
-            bilateral_weight: its weight.
-            backend: ``numba``, ``torch`` or ``pydensecrf``; ``auto`` takes torch for a GPU, else numba; where numba is
-                missing or a sigma too small for it pydensecrf; and torch where that is missing too.
+            kernels: sigmas and weights.
+            backend: ``numba``, ``torch`` or ``pydensecrf``; ``auto`` is torch for a GPU, else numba; if numba is
+                missing or a sigma is too small for it, ``auto`` falls back to pydensecrf, and then to torch.
             device: where ``torch`` computes; the others know only ``cpu``.
 
         Raises:
@@ -60,29 +83,12 @@ class DenseCrf:
             raise ValueError(f"image is {image.shape} {image.dtype}; allowed: (H, W, 3) uint8")
         if num_labels < 1:
             raise ValueError(f"num_labels is {num_labels!r}; allowed: 1 or more")
-        for name, value in (
-            ("spatial_sigma_px", spatial_sigma_px),
-            ("bilateral_sigma_px", bilateral_sigma_px),
-            ("bilateral_sigma_rgb", bilateral_sigma_rgb),
-        ):
-            if not value > 0:
-                raise ValueError(f"{name} is {value!r}; allowed: above 0")
         if backend not in BACKENDS:
             raise ValueError(f"backend is {backend!r}; allowed: {', '.join(map(repr, BACKENDS))}")
         self._shape = (num_labels, *image.shape[:2])
         self._inference: _Inference | None = None
         if num_labels > 1:
-            self._inference = _build(
-                backend,
-                device,
-                image,
-                num_labels,
-                spatial_sigma_px=spatial_sigma_px,
-                spatial_weight=spatial_weight,
-                bilateral_sigma_px=bilateral_sigma_px,
-                bilateral_sigma_rgb=bilateral_sigma_rgb,
-                bilateral_weight=bilateral_weight,
-            )
+            self._inference = _build(backend, device, image, num_labels, kernels)
 
     def infer(self, probabilities: NDArray[np.float32], num_iterations: int = 10) -> NDArray[np.float32]:
         """Mean field inference.
@@ -141,25 +147,18 @@ class _Inference(Protocol):
 class _Pydensecrf:
     """The reference. N that is no multiple of 4 it pads with pixels that alter its result by some thousandths."""
 
-    def __init__(
-        self,
-        image: NDArray[np.uint8],
-        num_labels: int,
-        *,
-        spatial_sigma_px: float,
-        spatial_weight: float,
-        bilateral_sigma_px: float,
-        bilateral_sigma_rgb: float,
-        bilateral_weight: float,
-    ) -> None:
+    def __init__(self, image: NDArray[np.uint8], num_labels: int, kernels: Kernels) -> None:
         from pydensecrf.densecrf import DenseCRF2D
 
         self._crf: Any = DenseCRF2D(image.shape[1], image.shape[0], num_labels)
-        self._crf.addPairwiseGaussian(sxy=spatial_sigma_px, compat=spatial_weight)
+        self._crf.addPairwiseGaussian(sxy=kernels.spatial_sigma_px, compat=kernels.spatial_weight)
         # pydensecrf asks for a contiguous image that it may write to.
         rgb = np.array(image, order="C")
         self._crf.addPairwiseBilateral(
-            sxy=bilateral_sigma_px, srgb=bilateral_sigma_rgb, rgbim=rgb, compat=bilateral_weight
+            sxy=kernels.bilateral_sigma_px,
+            srgb=kernels.bilateral_sigma_rgb,
+            rgbim=rgb,
+            compat=kernels.bilateral_weight,
         )
 
     def infer(self, log_probabilities: Sequence[NDArray[np.float32]], num_iterations: int) -> list[NDArray[np.float32]]:
@@ -170,31 +169,29 @@ class _Pydensecrf:
         return refined
 
 
-def _build(backend: str, device: str, image: NDArray[np.uint8], num_labels: int, **settings: float) -> _Inference:
+def _build(backend: str, device: str, image: NDArray[np.uint8], num_labels: int, kernels: Kernels) -> _Inference:
     """Build the lattices with the backend asked for, or with the first that can."""
     if backend == "torch" or (backend == "auto" and device != "cpu"):
-        return _torch(image, device, **settings)
+        return _torch(image, device, kernels)
     if backend == "pydensecrf":
-        return _Pydensecrf(image, num_labels, **settings)
+        return _Pydensecrf(image, num_labels, kernels)
     try:
         from engine.ops import permutohedral
 
-        return permutohedral.MeanField(image, **settings)
+        return permutohedral.MeanField(image, kernels)
     except (ImportError, SigmaTooSmallError):
         if backend == "numba":
             raise
     try:
-        return _Pydensecrf(image, num_labels, **settings)
+        return _Pydensecrf(image, num_labels, kernels)
     except ImportError:
-        return _torch(image, device, **settings)
+        return _torch(image, device, kernels)
 
 
-def _torch(image: NDArray[np.uint8], device: str, **settings: float) -> _Inference:
-    import torch
-
+def _torch(image: NDArray[np.uint8], device: str, kernels: Kernels) -> _Inference:
     from engine.ops import permutohedral_torch
 
-    return permutohedral_torch.MeanField([torch.from_numpy(np.array(image)).to(device)], **settings)
+    return permutohedral_torch.MeanField([torch.from_numpy(np.array(image)).to(device)], kernels)
 
 
 def _log(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -203,8 +200,8 @@ def _log(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def dense_crf(
-    image: NDArray[np.uint8],
-    probabilities: NDArray[np.float32],
+    image: NDArray[np.uint8] | Tensor,
+    probabilities: Values,
     *,
     num_iterations: int = 10,
     spatial_sigma_px: float = 3.0,
@@ -214,24 +211,23 @@ def dense_crf(
     bilateral_weight: float = 10.0,
     backend: str = "auto",
     device: str = "cpu",
-) -> NDArray[np.float32]:
+) -> Values:
     """Snap probabilities to the image's edges.
 
     Args:
-        image: (H, W, 3) uint8.
-        probabilities: (K, H, W) float32 that sum to 1 over K.
+        image: (H, W, 3) uint8, an array or a tensor.
+        probabilities: (K, H, W) float32 that sum to 1 over K, an array or a tensor.
         num_iterations: mean field iterations; 0 returns ``probabilities`` unchanged.
         spatial_sigma_px: reach of the smoothness kernel, pixels.
         spatial_weight: its weight.
         bilateral_sigma_px: reach of the appearance kernel, pixels.
         bilateral_sigma_rgb: colour difference that the appearance kernel bridges, in 0..255.
         bilateral_weight: its weight.
-        backend: ``numba``, ``torch`` or ``pydensecrf``; ``auto`` takes torch for a GPU, else numba; where numba is
-            missing or a sigma too small for it pydensecrf; and torch where that is missing too.
+        backend: as in :class:`DenseCrf`.
         device: where ``torch`` computes; the others know only ``cpu``.
 
     Returns:
-        (K, H, W) float32 that sum to 1 over K.
+        (K, H, W) float32 that sum to 1 over K; a tensor, on its device, where ``probabilities`` is one.
 
     Raises:
         ValueError: an argument is not allowed, or ``probabilities`` holds NaN or infinity.
@@ -240,18 +236,20 @@ def dense_crf(
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; allowed: {', '.join(map(repr, BACKENDS))}")
     if probabilities.ndim != 3 or probabilities.shape[1:] != image.shape[:2]:
-        raise ValueError(f"probabilities has the shape {probabilities.shape}; allowed: (K, H, W) of {image.shape[:2]}")
+        shape, size = tuple(probabilities.shape), tuple(image.shape[:2])
+        raise ValueError(f"probabilities has the shape {shape}; allowed: (K, H, W) of {size}")
     if num_iterations == 0:
         return probabilities
-    crf = DenseCrf(
-        image,
-        len(probabilities),
+    kernels = Kernels(
         spatial_sigma_px=spatial_sigma_px,
         spatial_weight=spatial_weight,
         bilateral_sigma_px=bilateral_sigma_px,
         bilateral_sigma_rgb=bilateral_sigma_rgb,
         bilateral_weight=bilateral_weight,
-        backend=backend,
-        device=device,
     )
+    pixels = image.numpy(force=True) if isinstance(image, Tensor) else image
+    crf = DenseCrf(pixels, len(probabilities), kernels=kernels, backend=backend, device=device)
+    if isinstance(probabilities, Tensor):
+        refined = crf.infer(probabilities.numpy(force=True), num_iterations)
+        return torch.from_numpy(refined).to(probabilities.device)
     return crf.infer(probabilities, num_iterations)

@@ -19,7 +19,8 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.ops import permutohedral_kernels as kernels
+from engine.ops import lattice_kernels, mean_field_kernels
+from engine.ops.crf import Kernels
 from engine.ops.lattice_keys import elevation_scales, key_strides
 
 _SPATIAL_CACHE_BYTES = 64 << 20
@@ -38,9 +39,10 @@ class Lattice:
     num_vertices: int
     """M + 1."""
 
-    def filter(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Splat, blur and slice (N,) values."""
-        return kernels.apply_filter(self.vertices, self.weights, self.chains, self.num_vertices, values)
+    @property
+    def arrays(self) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int32], int]:
+        """As the compiled loops take it."""
+        return self.vertices, self.weights, self.chains, self.num_vertices
 
     @property
     def num_bytes(self) -> int:
@@ -67,36 +69,30 @@ def build_lattice(
     strides, _ = key_strides(largest, scales)
     # Owned, contiguous and writable whatever was given: numba compiles anew for each other kind of array.
     owned = np.array(colours, order="C")
-    vertices, weights, keys, classes, tables = kernels.find_vertices(
+    vertices, weights, keys, classes, tables = lattice_kernels.find_vertices(
         owned, np.float32(sigma_px), np.float32(sigma_rgb), scales, strides
     )
-    chains = kernels.find_chains(keys, classes, tables, strides)
+    chains = lattice_kernels.find_chains(keys, classes, tables, strides)
+    lattice = Lattice(vertices, weights, chains, len(keys))
     if normalised:
-        kernels.normalise(vertices, weights, chains, len(keys))
-    return Lattice(vertices, weights, chains, len(keys))
+        mean_field_kernels.normalise(*lattice.arrays)
+    return lattice
 
 
 class MeanField:
     """The two kernels of one image, on which any number of unaries can be inferred."""
 
-    def __init__(
-        self,
-        image: NDArray[np.uint8],
-        *,
-        spatial_sigma_px: float,
-        spatial_weight: float,
-        bilateral_sigma_px: float,
-        bilateral_sigma_rgb: float,
-        bilateral_weight: float,
-    ) -> None:
+    def __init__(self, image: NDArray[np.uint8], kernels: Kernels) -> None:
         """Build the lattices, the spatial one only where none of the last images had the same size.
 
         Raises:
             SigmaTooSmallError: a coordinate does not fit into a key.
         """
-        self._spatial = _spatial_lattices.get(image.shape[0], image.shape[1], spatial_sigma_px)
-        self._bilateral = build_lattice(image, sigma_px=bilateral_sigma_px, sigma_rgb=bilateral_sigma_rgb)
-        self._factors = (np.float32(bilateral_weight), np.float32(spatial_weight))
+        self._spatial = _spatial_lattices.get(image.shape[0], image.shape[1], kernels.spatial_sigma_px)
+        self._bilateral = build_lattice(
+            image, sigma_px=kernels.bilateral_sigma_px, sigma_rgb=kernels.bilateral_sigma_rgb
+        )
+        self._factors = (np.float32(kernels.bilateral_weight), np.float32(kernels.spatial_weight))
 
     def infer(self, log_probabilities: Sequence[NDArray[np.float32]], num_iterations: int) -> NDArray[np.float32]:
         """Infer several unaries in one pass.
@@ -113,13 +109,12 @@ class MeanField:
         for logs, differences in zip(log_probabilities, logits, strict=True):
             np.subtract(logs[1:], logs[0], out=differences)
         like = (np.float32(0),) * _num_lanes(logits.shape[0] * logits.shape[1])
-        bilateral, spatial = self._bilateral, self._spatial
-        return kernels.mean_field(
+        return mean_field_kernels.mean_field(
             like,
             logits,
             num_iterations,
-            (bilateral.vertices, bilateral.weights, bilateral.chains, bilateral.num_vertices),
-            (spatial.vertices, spatial.weights, spatial.chains, spatial.num_vertices),
+            self._bilateral.arrays,
+            self._spatial.arrays,
             self._factors,
         )
 

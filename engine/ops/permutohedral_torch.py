@@ -1,7 +1,8 @@
 """The dense CRF on a permutohedral lattice in torch alone: any number of images in one lattice, on any device.
 
-It follows ``permutohedral_kernels.py`` operation by operation, with a sort in the place of hash tables and sparse
-products in the place of loops. On a processor the compiled loops are faster; on a GPU nothing leaves it.
+It follows the compiled loops (``lattice_kernels.py``, ``mean_field_kernels.py``) operation by operation, with a sort in
+place of hash tables and sparse products in place of loops. On a processor the compiled loops are faster; on a GPU
+nothing leaves it.
 
 Sources: Adams, Baek and Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice" (2010); Krähenbühl and
 Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials" (2011); pydensecrf.
@@ -19,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.ops.crf import Kernels
 from engine.ops.lattice_keys import LARGEST_KEY, SigmaTooSmallError, elevation_scales, key_strides
 
 # torch says so once a process, in each of a cluster's workers; nothing here depends on the unfinished parts.
@@ -96,16 +98,7 @@ class Lattice:
 class MeanField:
     """The two kernels of some images, on which unaries can be inferred."""
 
-    def __init__(
-        self,
-        images: Sequence[Tensor],
-        *,
-        spatial_sigma_px: float,
-        spatial_weight: float,
-        bilateral_sigma_px: float,
-        bilateral_sigma_rgb: float,
-        bilateral_weight: float,
-    ) -> None:
+    def __init__(self, images: Sequence[Tensor], kernels: Kernels) -> None:
         """Build the lattices.
 
         Args:
@@ -116,9 +109,10 @@ class MeanField:
         """
         self._sizes = [image.shape[0] * image.shape[1] for image in images]
         self._device = images[0].device
+        bilateral = Lattice(images, sigma_px=kernels.bilateral_sigma_px, sigma_rgb=kernels.bilateral_sigma_rgb)
         self._kernels = (
-            (bilateral_weight, Lattice(images, sigma_px=bilateral_sigma_px, sigma_rgb=bilateral_sigma_rgb)),
-            (spatial_weight, Lattice([image[..., :0] for image in images], sigma_px=spatial_sigma_px)),
+            (kernels.bilateral_weight, bilateral),
+            (kernels.spatial_weight, Lattice([image[..., :0] for image in images], sigma_px=kernels.spatial_sigma_px)),
         )
 
     @torch.no_grad()

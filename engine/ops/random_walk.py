@@ -84,23 +84,6 @@ def _weights(planes: Tensor, beta: float) -> Tensor:
     return weights.where(weights >= SMALLEST_WEIGHT, 0)
 
 
-def random_walk(cam: Tensor, transition: Tensor, *, num_steps: int) -> Tensor:
-    """Refine maps by walking ``num_steps`` steps from every cell, one after another (paper, eq. 9).
-
-    Args:
-        cam: (K, h, w) float in [0, 1].
-        transition: (N, N) sparse CSR of the same dtype, rows that sum to 1.
-        num_steps: length of the walk; 0 returns ``cam`` unchanged.
-
-    Returns:
-        (K, h, w) float in [0, 1], on the device of ``cam``.
-    """
-    maps = _columns(cam)
-    for _ in range(num_steps):
-        maps = transition @ maps
-    return maps.t().reshape(cam.shape)
-
-
 @lru_cache(maxsize=32)
 def chebyshev_coefficients(num_steps: int) -> NDArray[np.float64]:
     """The weights of ``x^t = sum_k c_k T_k(x)``: ``c_k = 2^(1-t) C(t, (t-k)/2)`` for k of t's parity, half at k = 0.
@@ -152,28 +135,6 @@ def chebyshev_degree(num_steps: int, tolerance: float, *, num_entries: int) -> i
     return int(enough.argmax())
 
 
-def chebyshev_walk(cam: Tensor, transition: Tensor, *, num_steps: int, tolerance: float) -> Tensor:
-    """:func:`random_walk` to within ``tolerance``, in far fewer products; see :func:`chebyshev_degree` for the bound.
-
-    Args:
-        cam: (K, h, w) float.
-        transition: (N, N) sparse CSR of the same dtype, rows that sum to 1.
-        num_steps: length of the walk; 0 returns ``cam`` unchanged.
-        tolerance: greatest error allowed of any value; 0 walks step by step.
-
-    Returns:
-        (K, h, w) float in the range of each map.
-    """
-    low, high = _range(cam)
-    half_range = float((high - low).max()) / 2 if cam.numel() else 0.0
-    degree = _degree(num_steps, tolerance, half_range, num_entries=transition.values().numel())
-    if degree >= num_steps:
-        return random_walk(cam, transition, num_steps=num_steps).clamp(low, high)
-    center = (low + high) / 2
-    walked = _expanded((cam - center).flatten(1), transition, chebyshev_coefficients(num_steps)[: degree + 1])
-    return (walked.view_as(cam) + center).clamp(low, high)
-
-
 def _degree(num_steps: int, tolerance: float, half_range: float, *, num_entries: int) -> int:
     if not (tolerance > 0 and half_range > 0):
         return num_steps
@@ -209,7 +170,8 @@ def refine(
         radius: cells; pairs strictly closer are connected (gamma of the paper).
         beta: power of the affinities, above 0.
         num_steps: length of the walk (t of the paper); 0 returns ``cam`` unchanged.
-        tolerance: greatest error allowed against the exact ``T^t M``; 0 takes as many products as steps.
+        tolerance: greatest error allowed against the exact ``T^t M``; 0 computes as
+            many products as steps, exact up to float32 rounding.
 
     Returns:
         (K, h, w) float32 in the range of each map, on the device of ``cam``.
@@ -326,10 +288,6 @@ def walk_together(
         (part[: len(cam), :, : cam.shape[2]] + center).clamp(low, high)
         for part, cam, center, (low, high) in zip(parts, cams, centers, ranges, strict=True)
     ]
-
-
-def _columns(cam: Tensor) -> Tensor:
-    return cam.flatten(1).t().contiguous()
 
 
 def _range(cam: Tensor) -> tuple[Tensor, Tensor]:

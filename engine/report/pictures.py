@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from engine.imaging.codecs import class_color
 from engine.records import IGNORE, IGNORE_16
 from engine.report.data import Floats, Mask
 
@@ -24,18 +25,8 @@ _CLEAR = (0, 0, 0, 0)
 _WRONG_COLOR = (255, 40, 40)
 
 
-def class_color(class_id: int) -> tuple[int, int, int]:
-    """VOC's colour of a class id, of any size up to 24 bits."""
-    color = [0, 0, 0]
-    for shift in range(7, -1, -1):
-        for channel in range(3):
-            color[channel] |= ((class_id >> channel) & 1) << shift
-        class_id >>= 3
-    return color[0], color[1], color[2]
-
-
 def css_color(class_id: int) -> str:
-    """The same as ``#rrggbb``."""
+    """VOC's colour of a class as ``#rrggbb``."""
     return "#{:02x}{:02x}{:02x}".format(*class_color(class_id))
 
 

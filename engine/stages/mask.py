@@ -16,9 +16,9 @@ from engine.imaging.memory import enlarged, working_size
 from engine.imaging.scaling import resized
 from engine.ops.cam import with_background
 from engine.ops.confidence import expected_iou, quality_features
-from engine.ops.crf import dense_crf
 from engine.ops.mask import class_areas, pseudo_mask, to_probabilities, upsample
 from engine.records import Batch, mask_dtype
+from engine.stages.crf import build_crf
 from engine.timing import measured
 
 UNCALIBRATED = ConfidenceConfig()
@@ -100,10 +100,6 @@ class MakeMask:
         if crf.num_iterations == 0 or len(probabilities) == 1:
             return probabilities
         image = decode_image(encoded, max_pixels=self._passes.max_pixels)
-        return dense_crf(
-            resized(image, (probabilities.shape[1], probabilities.shape[2])),
-            probabilities,
-            num_iterations=crf.num_iterations,
-            **crf.pairwise,
-            device=self._passes.device,
-        )
+        image = resized(image, (probabilities.shape[1], probabilities.shape[2]))
+        dense_crf = build_crf(crf, image, len(probabilities), device=self._passes.device)
+        return dense_crf.infer(probabilities, crf.num_iterations)

@@ -19,10 +19,10 @@ from engine.imaging.decoding import decode_image
 from engine.imaging.memory import working_size
 from engine.imaging.scaling import resized, scaled_size
 from engine.ops.cam import with_background
-from engine.ops.crf import DenseCrf
 from engine.ops.mask import class_areas, to_probabilities, upsample
 from engine.ops.seed import sure_cells, to_grid
 from engine.records import Batch, ignore_value, mask_dtype
+from engine.stages.crf import build_crf
 from engine.timing import measured
 
 
@@ -89,5 +89,4 @@ class MakeSeed:
         crf = self._seed.crf
         if crf.num_iterations == 0:
             return starts
-        dense_crf = DenseCrf(image, len(starts[0]), device=self._passes.device, **crf.pairwise)
-        return dense_crf.infer_many(starts, crf.num_iterations)
+        return build_crf(crf, image, len(starts[0]), device=self._passes.device).infer_many(starts, crf.num_iterations)

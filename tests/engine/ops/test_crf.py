@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -164,7 +165,7 @@ def test_auto_falls_back_to_what_is_installed(
         return plain_import(name, *arguments, **named)
 
     plain_import = builtins.__import__
-    for module in ("permutohedral", "permutohedral_kernels"):
+    for module in ("permutohedral", "lattice_kernels", "mean_field_kernels"):
         monkeypatch.delitem(sys.modules, f"engine.ops.{module}", raising=False)
         monkeypatch.delattr(f"engine.ops.{module}", raising=False)
     monkeypatch.setattr(builtins, "__import__", without_missing)
@@ -184,8 +185,8 @@ def test_a_cache_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> No
         "for name in dir(caching):\n"
         "    if name.endswith('CacheLocator'):\n"
         "        getattr(caching, name).ensure_cache_path = refuse\n"
-        "from engine.ops import permutohedral_kernels\n"
-        "print(permutohedral_kernels._exp(permutohedral_kernels._ZERO))\n"
+        "from engine.ops import mean_field_kernels\n"
+        "print(mean_field_kernels._exp(mean_field_kernels._ZERO))\n"
     )
     refuse = "def refuse(self):\n    raise OSError('read-only')\n"
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(blocked)}
@@ -212,6 +213,20 @@ def test_image_and_probabilities_are_left_alone_even_as_read_only_views(image: N
     refined = dense_crf(view, values)
     np.testing.assert_array_equal(values, before)
     np.testing.assert_array_equal(refined, dense_crf(np.ascontiguousarray(view), np.ascontiguousarray(values)))
+
+
+@pytest.mark.parametrize("num_iterations", [0, 3])
+def test_tensors_are_taken_like_arrays_and_give_a_tensor(image: NDArray[np.uint8], num_iterations: int) -> None:
+    values = probabilities(3)
+    expected = dense_crf(image, values, num_iterations=num_iterations)
+    tensor = torch.from_numpy(values).requires_grad_()
+    for picture in (image, torch.from_numpy(image)):
+        refined = dense_crf(picture, tensor, num_iterations=num_iterations)
+        np.testing.assert_array_equal(refined.detach().numpy(), expected)
+    as_array = dense_crf(torch.from_numpy(image), values, num_iterations=num_iterations)
+    np.testing.assert_array_equal(as_array, expected)
+    with pytest.raises(ValueError, match=r"image is \(24, 32, 3\) float32; allowed: \(H, W, 3\) uint8"):
+        dense_crf(torch.from_numpy(image).float(), tensor)
 
 
 def test_no_iterations_return_the_probabilities_unchanged(image: NDArray[np.uint8]) -> None:

@@ -1,14 +1,14 @@
-"""The compiled loops of the permutohedral lattice and of mean field inference on it (numba, one thread, no GIL).
+"""The compiled loops of filtering and mean field inference on the permutohedral lattice (numba, one thread, no GIL).
 
 Sources: Adams, Baek and Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice" (2010); Krähenbühl and
 Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials" (2011); pydensecrf, whose rounding
 this follows operation by operation.
 
-Letters: N = H * W pixels, D features of a pixel, M vertices of the lattice, K labels, S unaries, C = S * (K - 1)
-channels, stored in G groups of L lanes. A vertex belongs to one of D + 1 remainder classes; vertex 0 stands for "no
-vertex" and is always zero.
+Letters: N = H * W pixels, M vertices of the lattice, K labels, S unaries, C = S * (K - 1) channels, stored in G groups
+of L lanes. Vertex 0 stands for "no vertex" and is always zero.
 
-All compiled code is in this one file because numba's cache on disk notices changes of a function's own file only.
+No compiled function here calls one of another file: numba's cache on disk notices changes in a function's own file
+only.
 """
 
 from __future__ import annotations
@@ -28,16 +28,9 @@ from engine.ops.compiled import compiled_as_written
 Scalar = np.floating[Any]
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
-Int64 = NDArray[np.int64]
 
 _BLOCK = 128
 """Pixels handled at once: what they need stays in the first-level cache."""
-
-_FIRST_CAPACITY = 1 << 12
-"""Slots of a class's hash table at the start; a power of two, doubled as it fills."""
-
-_HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
-"""2^64 divided by the golden ratio (Fibonacci hashing)."""
 
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 
@@ -159,220 +152,6 @@ def add_scaled(typing_context: Any, lanes: Any, factor: Any, other: Any) -> Any:
     return lanes(lanes, types.float32, lanes), generate
 
 
-# --- Building the lattice -----------------------------------------------------------------------------------------
-
-
-@compiled_as_written
-def _read_features(
-    features: Float32, colours: Any, start: int, count: int, sigma_px: Scalar, sigma_rgb: Scalar
-) -> None:
-    """Write a block of pixels as (D, pixels): x, y and the colours, each over its sigma."""
-    width, num_colours, flat = colours.shape[1], colours.shape[2], colours.reshape(-1)
-    y, x = start // width, start % width
-    for p in range(count):
-        features[0, p] = np.float32(x) / sigma_px
-        features[1, p] = np.float32(y) / sigma_px
-        x += 1
-        if x == width:
-            x, y = 0, y + 1
-    for c in range(num_colours):
-        row, first = features[2 + c], start * num_colours + c
-        for p in range(count):
-            row[p] = np.float32(flat[np.uint64(first + p * num_colours)]) / sigma_rgb
-
-
-@compiled_as_written
-def _elevate(elevated: Float32, features: Float32, scales: Float32, total: Float32) -> None:
-    """Move the features onto the plane whose coordinates sum to 0 (Adams et al., p. 5): (D, pixels) to (D + 1, ...)."""
-    total[:] = _ZERO
-    for j in range(len(scales), 0, -1):
-        scale, index, feature, row = scales[j - 1], np.float32(j), features[j - 1], elevated[j]
-        for p in range(_BLOCK):
-            scaled = feature[p] * scale
-            row[p] = total[p] - index * scaled
-            total[p] += scaled
-    elevated[0] = total
-
-
-@compiled_as_written
-def _find_simplices(elevated: Float32, cells: Float32, ranks: Float32, total: Float32) -> None:
-    """Find the simplex around each pixel of a block.
-
-    Afterwards ``cells * (D + 1)`` is the simplex's vertex of remainder 0, ``elevated`` the position from there divided
-    by D + 1, and ``ranks`` the place of each coordinate when they are sorted downwards. All are (D + 1, pixels).
-    """
-    size = np.float32(len(elevated))
-    inverse = _ONE / size
-    total[:] = _ZERO
-    for i in range(len(elevated)):
-        row, cell, rank = elevated[i], cells[i], ranks[i]
-        for p in range(_BLOCK):
-            nearest = np.rint(inverse * row[p])
-            cell[p] = nearest
-            total[p] += nearest
-            rank[p] = _ZERO
-    for i in range(len(elevated) - 1):
-        for j in range(i + 1, len(elevated)):
-            first, first_cell, first_rank = elevated[i], cells[i], ranks[i]
-            second, second_cell, second_rank = elevated[j], cells[j], ranks[j]
-            for p in range(_BLOCK):
-                less = first[p] - first_cell[p] * size < second[p] - second_cell[p] * size
-                first_rank[p] += _ONE if less else _ZERO
-                second_rank[p] += _ZERO if less else _ONE
-    # Rounding may leave the plane; the sum of the cells tells by how many steps.
-    for i in range(len(elevated)):
-        row, cell, rank = elevated[i], cells[i], ranks[i]
-        for p in range(_BLOCK):
-            moved = rank[p] + total[p]
-            step = _ONE if moved < _ZERO else (-_ONE if moved >= size else _ZERO)
-            rank[p] = moved + step * size
-            cell[p] += step
-            row[p] = (row[p] - cell[p] * size) * inverse
-
-
-@compiled_as_written
-def _sort_coordinates(
-    positions: Float32,
-    strides_down: Int64,
-    base_keys: Int64,
-    elevated: Float32,
-    cells: Float32,
-    ranks: Float32,
-    strides: Int64,
-) -> None:
-    """Put the coordinates' positions and strides in the order of their ranks; the keys are those of remainder 0."""
-    base_keys[:] = 0
-    for i in range(len(strides)):
-        row, cell, rank, stride = elevated[i], cells[i], ranks[i], strides[i]
-        for p in range(_BLOCK):
-            base_keys[p] += np.int64(cell[p]) * stride
-        for p in range(_BLOCK):
-            place = np.uint64(np.int32(rank[p]))
-            positions[place, np.uint64(p)] = row[p]
-            strides_down[place, np.uint64(p)] = stride
-
-
-@compiled_as_written
-def _slot(table: Int32, keys: Int64, key: int) -> int:
-    """Where in a class's hash table of vertices the key is or would go."""
-    mask = np.uint64(len(table) - 1)
-    slot = ((np.uint64(key) * _HASH_FACTOR) >> np.uint64(32)) & mask
-    while table[slot] != 0 and keys[np.uint64(table[slot])] != key:
-        slot = (slot + np.uint64(1)) & mask
-    return slot  # type: ignore[return-value]
-
-
-@compiled_as_written
-def _grown(tables: Int32, keys: Int64) -> Int32:
-    """The same tables with twice the slots."""
-    num_classes, capacity = tables.shape
-    grown = np.zeros((num_classes, 2 * capacity), np.int32)
-    for r in range(num_classes):
-        for vertex in tables[r]:
-            if vertex != 0:
-                grown[r, _slot(grown[r], keys, keys[vertex])] = vertex
-    return grown
-
-
-@compiled_as_written
-def find_vertices(
-    colours: Any, sigma_px: Scalar, sigma_rgb: Scalar, scales: Float32, strides: Int64
-) -> tuple[Int32, Float32, Int64, Int64, Int32]:
-    """Find the D + 1 vertices around each pixel and the pixel's barycentric coordinates among them.
-
-    A vertex of remainder r has coordinates ``(D + 1) * q + r`` with whole q, so (r, q) names it, and the key
-    ``sum(q * strides)`` names q. From one vertex of a simplex to the next, one coordinate of q falls by 1.
-
-    Args:
-        colours: (H, W, D - 2) uint8.
-        sigma_px: float32, by which x and y are divided.
-        sigma_rgb: float32, by which the colours are divided.
-        scales: (D,) float32, the diagonal of the elevation.
-        strides: (D + 1,), with which q becomes one number; the last is 0 because it follows from the others.
-
-    Returns:
-        vertices (N, D + 1), weights (N, D + 1), the keys and the classes (M + 1,) of the vertices, and a hash table of
-        the vertices for each class.
-    """
-    num_pixels, size = colours.shape[0] * colours.shape[1], len(strides)
-    vertices = np.empty((num_pixels, size), np.int32)
-    weights = np.empty((num_pixels, size), np.float32)
-    keys = np.empty(num_pixels * size + 1, np.int64)
-    classes = np.empty(num_pixels * size + 1, np.int64)
-    tables = np.zeros((size, _FIRST_CAPACITY), np.int32)
-    counts = np.zeros(size, np.int64)
-    num_vertices = 1
-
-    features, total = np.zeros((size - 1, _BLOCK), np.float32), np.empty(_BLOCK, np.float32)
-    elevated, cells = np.empty((size, _BLOCK), np.float32), np.empty((size, _BLOCK), np.float32)
-    ranks, positions = np.empty((size, _BLOCK), np.float32), np.empty((size, _BLOCK), np.float32)
-    strides_down, block_keys = np.empty((size, _BLOCK), np.int64), np.empty(_BLOCK, np.int64)
-    for start in range(0, num_pixels, _BLOCK):
-        count = min(_BLOCK, num_pixels - start)
-        _read_features(features, colours, start, count, sigma_px, sigma_rgb)
-        _elevate(elevated, features, scales, total)
-        _find_simplices(elevated, cells, ranks, total)
-        _sort_coordinates(positions, strides_down, block_keys, elevated, cells, ranks, strides)
-        for r in range(size):
-            if r == 0:
-                for p in range(count):
-                    weights[start + p, 0] = positions[size - 1, p] + (_ONE - positions[0, p])
-            else:
-                nearer, farther, falling = positions[size - r - 1], positions[size - r], strides_down[size - r]
-                for p in range(count):
-                    weights[start + p, r] = nearer[p] - farther[p]
-                    block_keys[p] -= falling[p]
-            if 2 * (counts[r] + _BLOCK) > tables.shape[1]:
-                tables = _grown(tables, keys)
-            table, first_vertex = tables[r], num_vertices
-            for p in range(count):
-                slot = _slot(table, keys, block_keys[p])
-                if table[slot] == 0:
-                    table[slot] = num_vertices
-                    keys[num_vertices], classes[num_vertices] = block_keys[p], r
-                    num_vertices += 1
-                vertices[start + p, r] = table[slot]
-            counts[r] += num_vertices - first_vertex
-    return vertices, weights, keys[:num_vertices].copy(), classes[:num_vertices].copy(), tables
-
-
-@compiled_as_written
-def find_chains(keys: Int64, classes: Int64, tables: Int32, strides: Int64) -> Int32:
-    """Line the vertices up along each axis in turn.
-
-    The step along axis j raises coordinate j by D and lowers the others by 1. Vertices without a neighbour on an axis
-    are left out there, because the blur does not change them.
-
-    Returns:
-        vertices in the order of the blur, 0 before, between and after two chains.
-    """
-    size = len(strides)
-    following, has_before = np.empty(len(keys), np.int32), np.empty(len(keys), np.bool_)
-    chains = np.empty(size * (len(keys) + len(keys) // 2) + 2, np.int32)
-    chains[0] = 0
-    length, all_strides = 1, strides.sum()
-    for axis in range(size):
-        has_before[:] = False
-        for vertex in range(1, len(keys)):
-            r, key = classes[vertex], keys[vertex] + strides[axis]
-            if r == 0:
-                r, key = size, key - all_strides
-            r -= 1
-            after = tables[r, _slot(tables[r], keys, key)]
-            following[vertex] = after
-            has_before[after] = True
-        for vertex in range(1, len(keys)):
-            if not has_before[vertex] and following[vertex] != 0:
-                after = vertex
-                while after != 0:
-                    chains[length] = after
-                    length += 1
-                    after = following[after]
-                chains[length] = 0
-                length += 1
-    return chains[:length].copy()
-
-
 # --- Filtering ----------------------------------------------------------------------------------------------------
 
 
@@ -407,16 +186,6 @@ def _slice(vertices: Int32, weights: Float32, at_vertices: Float32, pixel: int) 
     for r in range(vertices.shape[1]):
         total += weights[pixel, r] * at_vertices[np.uint64(vertices[pixel, r])]
     return total
-
-
-@compiled_as_written
-def apply_filter(vertices: Int32, weights: Float32, chains: Int32, num_vertices: int, values: Float32) -> Float32:
-    """Splat (N,) values onto the vertices, blur, slice: without alpha, the constant of Adams et al."""
-    at_vertices = _splat_and_blur(vertices, weights, chains, num_vertices, values)
-    filtered = np.empty_like(values)
-    for pixel in range(len(values)):
-        filtered[pixel] = _slice(vertices, weights, at_vertices, pixel)
-    return filtered
 
 
 @compiled_as_written
