@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.runner import PHOTOGRAPHS, Line, parser, report
+from engine.crf import build_crf
 from engine.imaging.codecs import decode_mask
 from engine.imaging.decoding import decode_image
 from engine.ops.cam import with_background
@@ -33,7 +34,6 @@ from engine.ops.metrics import confusion_matrix, mean_iou
 from engine.plain_settings import merged
 from engine.presets import preset
 from engine.stages.cam import ComputeCam
-from engine.stages.crf import build_crf
 from engine.storage.filesystem import parent, resolve
 from engine.storage.pictures import read_picture
 from engine.storage.run_record import read_json

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from engine.config import ConfidenceConfig, CrfConfig, PassConfig, WalkConfig
+from engine.crf import build_crf
 from engine.imaging.codecs import decode_map, encode_mask
 from engine.imaging.decoding import decode_image
 from engine.imaging.memory import enlarged, working_size
@@ -18,7 +19,6 @@ from engine.ops.cam import with_background
 from engine.ops.confidence import expected_iou, quality_features
 from engine.ops.mask import class_areas, pseudo_mask, to_probabilities, upsample
 from engine.records import Batch, mask_dtype
-from engine.stages.crf import build_crf
 from engine.timing import measured
 
 UNCALIBRATED = ConfidenceConfig()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.config import PassConfig, SeedConfig
+from engine.crf import build_crf
 from engine.imaging.codecs import decode_map, encode_mask
 from engine.imaging.decoding import decode_image
 from engine.imaging.memory import working_size
@@ -22,7 +23,6 @@ from engine.ops.cam import with_background
 from engine.ops.mask import class_areas, to_probabilities, upsample
 from engine.ops.seed import sure_cells, to_grid
 from engine.records import Batch, ignore_value, mask_dtype
-from engine.stages.crf import build_crf
 from engine.timing import measured
 
 

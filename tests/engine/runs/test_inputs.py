@@ -7,20 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from engine.runs.inputs import made_with, shard_source
 
 from engine.errors import ConfigError, StorageError, UserError
-from engine.presets import preset
 from engine.imaging.codecs import encode_mask
+from engine.presets import preset
 from engine.records import mask_schema, seed_schema, shard_table
-from engine.storage.subsets import is_held_out
+from engine.runs.options import DataOptions
+from engine.runs.shards import Claimed, claim
+from engine.runs.training import split
 from engine.storage.shards import write_shard
+from engine.storage.subsets import is_held_out
 from jobs import train_affinity
 from jobs.label import Label
 from jobs.make_seeds import MakeSeeds
-from engine.runs.options import DataOptions
-from engine.runs.shards import Claimed, claim
-from engine.runs.inputs import made_with, shard_source
-from engine.runs.training import split
 
 
 def _data(folder: Path, num_images: int = 5) -> str:

@@ -1,4 +1,4 @@
-"""From the settings of the dCRF to the dCRF of an image, for the stages that use it."""
+"""From the settings of the dCRF to the dCRF of an image, as :mod:`engine.networks` does for networks."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from engine.config import CrfConfig
+from engine.crf import build_crf
 from engine.ops.crf import dense_crf
-from engine.stages.crf import build_crf
 from tests.engine.stages.examples import picture
 
 
