@@ -281,7 +281,7 @@ class MapsConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConfidenceConfig:
-    """Confidence calibration; jobs.evaluate --calibrate fits both values."""
+    """Confidence calibration; jobs.evaluate fits both values."""
 
     scale: float = 1.0
     """Factor applied to the logit of the expected IoU."""

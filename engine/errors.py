@@ -1,4 +1,9 @@
-"""The exceptions that a caller may catch; the message of each is one sentence for a person."""
+"""The exceptions that a caller may catch. Each message is one sentence for a person; it knows no command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -9,8 +14,22 @@ class UserError(Exception):
         reason: a predicate that reads on from ``thing``, or a whole sentence.
         thing: dotted name of the parameter or setting, such as ``data`` or ``walk.alpha``.
         """
-        super().__init__(f"{thing} {reason}" if thing else reason)
-        self.thing, self.reason = thing, reason
+        super().__init__(reason)
+        self.reason = reason
+        self.thing = thing
+
+    def __str__(self) -> str:
+        return f"{self.thing} {self.reason}" if self.thing else self.reason
+
+
+@contextmanager
+def about(thing: str) -> Iterator[None]:
+    """Name the parameter that an error from the block is about, unless it names one already."""
+    try:
+        yield
+    except UserError as error:
+        error.thing = error.thing or thing
+        raise
 
 
 class ConfigError(UserError, ValueError):
@@ -21,12 +40,8 @@ class ManifestError(UserError):
     """The manifest or the file of classes cannot be used."""
 
 
-class StorageError(UserError):
-    """A file or folder that the user named cannot be read or written."""
-
-
-class StoreUnavailableError(OSError):
-    """A store that a run lives on does not answer for longer than a run waits, or refuses its credentials."""
+class OutsideError(ManifestError):
+    """No image lies inside the manifest's folder, and others were not allowed."""
 
 
 class WeightsError(UserError):
@@ -38,7 +53,32 @@ class OutputError(UserError):
 
 
 class OtherRunError(OutputError):
-    """The output folder holds what another run, or somebody else, wrote; ``--overwrite`` is what takes it."""
+    """The output folder holds what another run, or somebody else, wrote."""
+
+
+class StorageError(UserError, OSError):
+    """A file or folder cannot be read or written. The one tree of storage errors: each is made where the store answers
+    or a file is parsed, and passes up as it is."""
+
+
+class MissingError(StorageError, FileNotFoundError):
+    """It does not exist."""
+
+
+class DeniedError(StorageError, PermissionError):
+    """The store refuses access."""
+
+
+class NoFileError(StorageError, IsADirectoryError):
+    """It is a folder or a device, not a file."""
+
+
+class LocationError(StorageError):
+    """It names no place that the engine can open."""
+
+
+class StoreUnavailableError(OSError):
+    """A store that a run lives on does not answer for longer than a run waits, or refuses its credentials."""
 
 
 class ImageError(Exception):
@@ -49,9 +89,9 @@ class ImageError(Exception):
 
 
 class TooManyErrors(Exception):
-    """More images ended in an error than the run allows; what was written stays; exit status 1."""
+    """More images ended in an error than the run allows; completed shards are kept."""
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, without a full stop."""
+    """The first line of what an exception says, without a full stop."""
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

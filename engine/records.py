@@ -38,7 +38,7 @@ COLUMN_TYPES: dict[str, pa.DataType] = {
     "refined_cam": pa.large_binary(),  # encode_map of (K+1, h, w), background first, after the walk; or of a network
     "found_ids": pa.list_(pa.int32()),  # (K,) 1..C, the classes of refined_cam where these are not the tags'
     "mask": pa.large_binary(),  # PNG (H, W) of class ids
-    "mask_cam": pa.large_binary(),  # the same from the CAM alone, with --keep-stages
+    "mask_cam": pa.large_binary(),  # the same from the CAM alone, if stages are kept
     "mask_walk": pa.large_binary(),  # the same after the walk, before the dCRF
     "areas": pa.list_(pa.float32()),  # fraction of the pixels: background, then each tag
     "confidence": pa.float32(),  # [0, 1]

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from engine.chain import tag_chain
 from engine.config import Settings
-from engine.errors import OutputError
+from engine.errors import about
 from engine.records import tag_schema
 from engine.runs.images import ImageSet
 from engine.runs.options import ShardOptions, Uses, check_fraction
@@ -77,10 +77,8 @@ def run(config: CheckTags, images: ImageSet | None = None) -> dict[str, Any]:
     found = contradicted(config, cam.class_names)
     buffer = io.BytesIO()
     pq.write_table(found, buffer, compression="zstd")
-    try:
+    with about("out"):
         write_bytes(join(config.out, TABLE), buffer.getvalue())
-    except OSError as error:
-        raise OutputError(f"cannot be written: {error}", thing="out") from error
     denied = pc.sum(found.column("present")).as_py() or 0
     missed = len(found) - denied
     print(f"{denied} tags denied, {missed} missed: {join(config.out, TABLE)}")

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TextIO
 import pyarrow.parquet as pq
 
 from engine.config import Settings
-from engine.errors import ConfigError, OutputError
+from engine.errors import ConfigError, about
 from engine.export import FORMATS, Exported, FormatOptions, plan_names
 from engine.records import export_schema
 from engine.runs.images import ImageSet
@@ -120,11 +120,9 @@ def run(config: Export, images: ImageSet | None = None) -> dict[str, Any]:
     }
     if not summary["missing_shards"]:
         exported = partial(_exported, folder)
-        try:
+        with about("out"):
             chosen.finish(exported, partial(_open_text, config.out))
             _write_index(config.out, exported())
-        except OSError as error:
-            raise OutputError(f"'{config.out}' cannot be written: {error}", thing="out") from error
     write_json(join(config.out, SUMMARY), summary)
     check_errors(summary, config)
     print(f"exported {summary['exported']} of {summary['images']} images: {config.out}")

@@ -11,7 +11,8 @@ import torch
 from engine.errors import ConfigError
 from engine.export.network import FILES, TOLERANCE, Format, exported, greatest_difference
 from engine.networks import load_network
-from engine.storage.filesystem import check_writable, join, parent, write_bytes
+from engine.storage.filesystem import join, parent, write_bytes
+from engine.storage.probes import check_writable
 from engine.storage.run_record import write_json
 from engine.storage.weights import weights_file, weights_hash
 from jobs.cli.command import main

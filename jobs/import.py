@@ -6,9 +6,10 @@ import sys
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from engine.errors import ConfigError, OutputError
-from engine.imports import READERS, Found, write_manifest
-from engine.storage.filesystem import check_writable, exists, join, read_bytes
+from engine.errors import ConfigError, OutputError, about
+from engine.imports import READERS, ImportedDataset, write_manifest
+from engine.storage.filesystem import exists, join, read_bytes
+from engine.storage.probes import check_writable
 from jobs.cli.command import main
 
 
@@ -41,7 +42,8 @@ def run(config: Import) -> dict[str, Any]:
     classes = join(config.out, "classes.txt")
     if not config.overwrite:
         _check_free(location)
-    found: Found = READERS[config.format](config.source, images=config.images, out=config.out)
+    with about("source"):
+        found: ImportedDataset = READERS[config.format](config.source, images=config.images, out=config.out)
     if not config.overwrite:
         _check_free(classes, same=found.classes_text)
     summary = write_manifest(found, location, classes)
@@ -61,13 +63,11 @@ def _some(names: tuple[str, ...]) -> str:
 
 def _check_free(location: str, *, same: str | None = None) -> None:
     """Refuse to replace a file, but one that holds ``same``."""
-    try:
+    with about("out"):
         # a name that is not UTF-8 is refused where it would be written
         free = not exists(location) or (
             same is not None and read_bytes(location) == same.encode(errors="surrogatepass")
         )
-    except OSError as error:
-        raise OutputError(f"cannot be read: {error}", thing="out") from error
     if not free:
         raise OutputError(f"has '{location}' already; use another --out, or --overwrite to replace it", thing="out")
 

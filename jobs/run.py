@@ -19,7 +19,8 @@ from engine.runs.options import JobOptions, ShardOptions, Uses
 from engine.runs.output import SUMMARY, run_record
 from engine.runs.stage_scores import EARLIER_ROUND, print_scores, score_rounds
 from engine.runs.training import MakeObjective
-from engine.storage.filesystem import check_writable, exists, join
+from engine.storage.filesystem import exists, join
+from engine.storage.probes import check_writable
 from engine.storage.run_record import RECORD_NAME, read_json, write_json
 from engine.storage.shards import committed_shards
 from engine.storage.truth import open_truth

@@ -31,7 +31,7 @@ class Coco:
         try:
             import pycocotools.mask  # noqa: F401
         except ImportError as error:
-            raise ConfigError("--format coco needs pycocotools: pip install pycocotools") from error
+            raise ConfigError("coco needs pycocotools: pip install pycocotools", thing="format") from error
         self._class_names = options.class_names
 
     def picture_folder(self, subset: Subset) -> str:

@@ -68,7 +68,7 @@ class Format(Protocol):
     """Writes masks the way that some other program reads them."""
 
     writes: ClassVar[tuple[str, ...]]
-    """Names that it may write directly under ``--out``; ``--overwrite`` deletes these and no others."""
+    """Names that it may write directly in the output folder; only these are deleted when it starts afresh."""
     copies_images: ClassVar[bool]
     """Whether its reader wants the images beside the masks."""
     only_jpeg: ClassVar[bool]

@@ -95,8 +95,8 @@ def _need(package: str) -> Any:
         return importlib.import_module(package)
     except ImportError as error:
         raise ConfigError(
-            "--format is 'onnx', for which packages are missing (pip install 'tag2mask[onnx]', or pip install onnx "
-            "onnxscript onnxruntime); allowed without: torch"
+            "onnx needs packages that are not installed (pip install onnx onnxscript onnxruntime); torch does not",
+            thing="format",
         ) from error
 
 

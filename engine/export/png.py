@@ -1,4 +1,4 @@
-"""A plain folder: ``masks/NAME.png`` and ``classes.txt``, which ``jobs.evaluate --truth`` reads too."""
+"""A plain folder: ``masks/NAME.png`` and ``classes.txt``, which ``jobs.evaluate`` reads as truth too."""
 
 from __future__ import annotations
 

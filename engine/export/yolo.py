@@ -37,7 +37,7 @@ class Yolo:
         try:
             import cv2  # noqa: F401
         except ImportError as error:
-            raise ConfigError("--format yolo needs OpenCV: pip install opencv-python-headless") from error
+            raise ConfigError("yolo needs OpenCV: pip install opencv-python-headless", thing="format") from error
         self._class_names = options.class_names
 
     def picture_folder(self, subset: Subset) -> str:

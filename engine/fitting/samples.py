@@ -22,9 +22,9 @@ from engine.fitting.sample_order import WINDOW_ROWS, held_out_of_step, num_steps
 from engine.imaging.codecs import decode_mask
 from engine.imaging.decoding import decode_image
 from engine.records import IGNORE, IGNORE_16, Batch
-from engine.storage.filesystem import check_store
 from engine.storage.manifest import open_manifest
 from engine.storage.pictures import file_of, read_picture
+from engine.storage.probes import check_store
 from engine.storage.retries import expect_stores
 from engine.storage.shards import read_shard
 from engine.storage.subsets import is_held_out

@@ -73,7 +73,7 @@ def decode_mask(png: bytes) -> NDArray[np.integer[Any]]:
     Raises:
         OSError, SyntaxError, ValueError: it is no PNG, or damaged.
     """
-    # a mask may be as large as --max-pixels lets its image be. Image.open would hold it to Pillow's own limit, which
+    # a mask may be as large as max_pixels lets its image be. Image.open would hold it to Pillow's own limit, which
     # is one for the whole process: to raise it here would be felt by every other thread that decodes
     with PngImagePlugin.PngImageFile(io.BytesIO(png)) as image:
         values = np.asarray(image)

@@ -161,7 +161,7 @@ def _open(encoded: bytes, max_pixels: int) -> Image.Image:
 
 def _check_pixels(image: Image.Image, max_pixels: int) -> None:
     if image.width * image.height > max_pixels:
-        raise ImageError("decode", f"{image.width} x {image.height} pixels are more than --max-pixels {max_pixels}")
+        raise ImageError("decode", f"{image.width} x {image.height} pixels are more than max_pixels {max_pixels}")
     if image.width * image.height == 0:
         raise ImageError("decode", "the picture has no pixels")
 
@@ -170,7 +170,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not a picture that Pillow reads"
     if isinstance(error, Image.DecompressionBombError):
-        return "more pixels than --max-pixels"
+        return "more pixels than max_pixels"
     if isinstance(error, MemoryError):
         return "not enough memory"
     first_line = (str(error).splitlines() or [""])[0].strip()

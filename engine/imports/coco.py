@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from engine.errors import StorageError
-from engine.imports.found import Found, Image
+from engine.imports.found import Image, ImportedDataset
 from engine.storage.filesystem import parent, read_bytes, resolve
 
 
-def read_coco(source: str, *, images: str, out: str) -> Found:
+def read_coco(source: str, *, images: str, out: str) -> ImportedDataset:
     """The images of an instances file, below ``images``, else below the folder of the file; ``out`` does nothing.
 
     A ``file_name`` that is a URI, as jobs.export may write it, or an absolute path is taken as it is. Classes are the
@@ -34,12 +34,10 @@ def read_coco(source: str, *, images: str, out: str) -> Found:
             (item["id"], str(item.get("image_id", item["file_name"])), _text(item["file_name"]))
             for item in values["images"]
         ]
-    except OSError as error:
-        raise StorageError(f"--source: {error}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise StorageError(
-            f"--source '{source}' is not a COCO instances file ({type(error).__name__}: {error}); needed: "
-            "a JSON object with images, annotations and categories"
+            f"'{source}' is not a COCO instances file ({type(error).__name__}: {error}); it needs images, annotations "
+            "and categories"
         ) from error
     order = {name: number for number, name in enumerate(names.values())}
     folder = images or parent(source)
@@ -49,7 +47,7 @@ def read_coco(source: str, *, images: str, out: str) -> Found:
             ordered = tuple(sorted(tags.get(number, ()), key=order.__getitem__))
             yield Image(image_id=image_id, location=resolve(file_name, folder), tags=ordered)
 
-    return Found(class_names=tuple(order), images=found())
+    return ImportedDataset(class_names=tuple(order), images=found())
 
 
 def _text(name: Any) -> str:

@@ -11,8 +11,9 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.errors import OutputError, StorageError
+from engine.errors import OutputError, StorageError, about
 from engine.storage.filesystem import absolute, atomic_file, ending, is_uri, parent, write_bytes
+from engine.storage.retries import readable
 
 _ROWS_PER_GROUP = 4096
 _SCHEMA = pa.schema([("image_id", pa.string()), ("image", pa.string()), ("tags", pa.list_(pa.string()))])
@@ -29,7 +30,7 @@ class Image:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
+class ImportedDataset:
     """A data set: its classes, and its images in a stream."""
 
     class_names: tuple[str, ...]
@@ -45,7 +46,7 @@ class Found:
 class Reader(Protocol):
     """Reads one format."""
 
-    def __call__(self, source: str, *, images: str, out: str) -> Found:
+    def __call__(self, source: str, *, images: str, out: str) -> ImportedDataset:
         """What there is.
 
         Args:
@@ -58,7 +59,7 @@ class Reader(Protocol):
         """
 
 
-def write_manifest(found: Found, location: str, classes: str) -> dict[str, Any]:
+def write_manifest(found: ImportedDataset, location: str, classes: str) -> dict[str, Any]:
     """Write a manifest and its file of classes.
 
     Args:
@@ -81,26 +82,22 @@ def write_manifest(found: Found, location: str, classes: str) -> dict[str, Any]:
 
     def rows() -> Iterator[dict[str, Any]]:
         nonlocal num_images, num_outside
-        for one in found.images:
-            place = absolute(one.location)
-            inside = place.startswith(folder.rstrip("/") + "/")
-            num_images += 1
-            num_outside += not inside and not is_uri(place)
-            path = place[len(folder.rstrip("/")) + 1 :] if inside else place
-            yield {"image_id": one.image_id, "image": path, "tags": list(one.tags)}
-        if not num_images:
-            raise StorageError("--source holds no image of this format; nothing was written")
+        with about("source"), readable(location, "file"):
+            for one in found.images:
+                place = absolute(one.location)
+                inside = place.startswith(folder.rstrip("/") + "/")
+                num_images += 1
+                num_outside += not inside and not is_uri(place)
+                path = place[len(folder.rstrip("/")) + 1 :] if inside else place
+                yield {"image_id": one.image_id, "image": path, "tags": list(one.tags)}
+            if not num_images:
+                raise StorageError("holds no image of this format; nothing was written")
 
-    try:
+    write = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[ending(location)]
+    with about("out"), readable(location, "manifest"):
         with atomic_file(location) as temporary:
-            {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[ending(location)](
-                temporary, rows()
-            )
+            write(temporary, rows())
         write_bytes(classes, found.classes_text.encode())
-    except OSError as error:
-        raise OutputError(f"'{location}' cannot be written: {error}") from error
-    except (pa.ArrowException, UnicodeError) as error:  # a damaged file, or a name that is not UTF-8
-        raise StorageError(f"--source: {error}") from error
     return {"images": num_images, "classes": len(found.class_names), "outside": num_outside}
 
 
@@ -111,7 +108,7 @@ def _write_csv(path: str, rows: Iterator[dict[str, Any]]) -> None:
         for row in rows:
             if any(";" in tag for tag in row["tags"]):
                 raise OutputError(
-                    f"a tag of '{row['image_id']}' holds ';', which divides tags in CSV; --manifest jsonl"
+                    f"must be jsonl or parquet, as a tag of '{row['image_id']}' holds ';'", thing="manifest"
                 )
             writer.writerow([row["image_id"], row["image"], ";".join(row["tags"])])
 

@@ -14,14 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.errors import StorageError
-from engine.imports.found import Found, Image
+from engine.imports.found import Image, ImportedDataset
 from engine.storage.filesystem import is_uri, join, list_names, open_filesystem, parent, write_bytes
+from engine.storage.retries import readable
 
 _BATCH_ROWS = 64
 _ENDINGS = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif"}
 
 
-def read_parquet(source: str, *, images: str, out: str) -> Found:
+def read_parquet(source: str, *, images: str, out: str) -> ImportedDataset:
     """The rows of a file or of a folder's files; pictures that lie in the rows become files in ``out/images``.
 
     The column of pictures and the one of labels are known by their features; where these are missing, ``image`` and
@@ -30,20 +31,18 @@ def read_parquet(source: str, *, images: str, out: str) -> Found:
     Raises:
         StorageError: there is no such file or column.
     """
-    try:
+    with readable(source, "Parquet file"):
         files = (
             [source]
             if source.endswith(".parquet")
             else [join(source, name) for name in list_names(source, suffix=".parquet")]
         )
         if not files:
-            raise StorageError(f"--source '{source}' holds no .parquet file")
+            raise StorageError(f"'{source}' holds no .parquet file")
         schema = _open(files[0]).schema_arrow
         picture, label, names = _columns(schema, source)
         if not names:
             names = tuple(sorted({tag for file in files for _, tags in _rows(file, "", label, ()) for tag in tags}))
-    except (OSError, pa.ArrowException) as error:
-        raise StorageError(f"--source: {error}") from error
 
     def found() -> Iterator[Image]:
         number = 0
@@ -52,7 +51,7 @@ def read_parquet(source: str, *, images: str, out: str) -> Found:
                 yield _image(value, tags, number, folder=parent(file), out=out)
                 number += 1
 
-    return Found(class_names=names, images=found())
+    return ImportedDataset(class_names=names, images=found())
 
 
 def _open(location: str) -> pq.ParquetFile:
@@ -68,7 +67,7 @@ def _columns(schema: pa.Schema, source: str) -> tuple[str, str, tuple[str, ...]]
     label = label or [name for name in ("label", "labels", "tags") if name in schema.names] or ["label"]
     missing = [name for name in (picture[0], label[0]) if name not in schema.names]
     if missing:
-        raise StorageError(f"--source '{source}' has no column '{missing[0]}' (it has: {', '.join(schema.names)})")
+        raise StorageError(f"'{source}' has no column '{missing[0]}' (it has: {', '.join(schema.names)})")
     return picture[0], label[0], tuple(inner.get(label[0], {}).get("names") or ())
 
 
@@ -106,7 +105,7 @@ def _tag(label: Any, names: tuple[str, ...], file: str) -> str:
     if not names or not isinstance(label, int):
         return str(label)
     if not 0 <= label < len(names):
-        raise StorageError(f"--source: '{file}' has the label {label}; allowed: 0 to {len(names) - 1}, -1 for none")
+        raise StorageError(f"'{file}' has the label {label}; labels are 0 to {len(names) - 1}, or -1 for none")
     return names[label]
 
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from engine.errors import StorageError
 from engine.imaging.codecs import decode_mask
-from engine.imports.found import Found, Image
+from engine.imports.found import Image, ImportedDataset
 from engine.storage.filesystem import exists, join, list_names, read_bytes, stem
+from engine.storage.retries import readable
 
 VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
@@ -22,7 +23,7 @@ VOC_CLASSES = (
 _DIFFICULT = "1"
 
 
-def read_voc(source: str, *, images: str, out: str) -> Found:
+def read_voc(source: str, *, images: str, out: str) -> ImportedDataset:
     """The images of ``JPEGImages`` that have an annotation, else those that have a mask.
 
     A mask's ids are named by ``classes.txt`` in ``source``, as jobs.export leaves it, else they are VOC's twenty.
@@ -31,7 +32,7 @@ def read_voc(source: str, *, images: str, out: str) -> Found:
     Raises:
         StorageError: it is no VOC folder, or a file in it is damaged.
     """
-    try:
+    with readable(source, "VOC folder"):
         pictures = {stem(name): name for name in list_names(join(source, "JPEGImages"))}
         annotated = list_names(join(source, "Annotations"), suffix=".xml")
         masks = [] if annotated else list_names(join(source, "SegmentationClass"), suffix=".png")
@@ -41,8 +42,7 @@ def read_voc(source: str, *, images: str, out: str) -> Found:
         labeled = [name for name in annotated or masks if stem(name) in pictures]
         if not labeled:
             raise StorageError(
-                f"--source '{source}' holds no image with an annotation; needed: JPEGImages, and Annotations or "
-                "SegmentationClass"
+                f"'{source}' holds no annotated image; it needs JPEGImages, and Annotations or SegmentationClass"
             )
         tags_of: Callable[[str], tuple[str, ...]]
         if annotated:
@@ -55,8 +55,6 @@ def read_voc(source: str, *, images: str, out: str) -> Found:
 
             def tags_of(location: str) -> tuple[str, ...]:
                 return _mask_tags(location, names)
-    except (OSError, UnicodeDecodeError) as error:
-        raise StorageError(f"--source: {error}") from error
 
     def found() -> Iterator[Image]:
         for name in labeled:
@@ -65,7 +63,7 @@ def read_voc(source: str, *, images: str, out: str) -> Found:
                 image_id=stem(name), location=join(source, "JPEGImages", picture), tags=tags_of(join(folder, name))
             )
 
-    return Found(class_names=names, images=found())
+    return ImportedDataset(class_names=names, images=found())
 
 
 def _xml_tags(location: str) -> tuple[str, ...]:
@@ -88,6 +86,6 @@ def _mask_tags(location: str, names: tuple[str, ...]) -> tuple[str, ...]:
     ids = [class_id for class_id in np.unique(mask).tolist() if class_id not in (0, ignored)]
     if ids and ids[-1] > len(names):
         raise StorageError(
-            f"'{location}' holds class {ids[-1]}, but there are {len(names)}; needed: classes.txt in --source"
+            f"'{location}' holds class {ids[-1]}, but there are {len(names)}; put a classes.txt beside JPEGImages"
         )
     return tuple(names[class_id - 1] for class_id in ids)

@@ -23,7 +23,7 @@ def stages_of(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Every stage's mIoU and IoU by class, in the order of the work.
 
     Args:
-        summary: of jobs.run with --truth.
+        summary: of jobs.run with truth.
 
     Returns:
         ``miou`` and ``iou``, each by stage: ``cam``, ``walk``, ``crf`` of the first round; ``maps 2``, ``walk 2``,

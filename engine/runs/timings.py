@@ -1,4 +1,4 @@
-"""Where a run's time went: for ``summary.json`` and, with ``--profile``, as a table."""
+"""Where a run's time went: for ``summary.json`` and, if asked for, as a table."""
 
 from __future__ import annotations
 

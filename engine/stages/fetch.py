@@ -5,8 +5,8 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 from engine.records import Batch
-from engine.storage.filesystem import bucket_of, check_bucket, check_store
 from engine.storage.pictures import file_of, read_pictures
+from engine.storage.probes import bucket_of, check_bucket, check_store
 
 
 class FetchImages:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow.compute as pc
 
-from engine.errors import ManifestError
+from engine.errors import ManifestError, MissingError, about
 from engine.records import IGNORE_16
 from engine.storage import filesystem
 from engine.storage.manifest import iter_tables
@@ -20,7 +20,7 @@ def read_class_names(location: str, class_names_file: str = "") -> tuple[str, ..
             set of the manifest's tags.
 
     Raises:
-        ManifestError: a name is blank, stands twice or is 'background', there are none or too many, or a file cannot be
+        UserError: a name is blank, occurs twice or is 'background', there are none or too many, or a file cannot be
             read.
     """
     named = named_classes(location, class_names_file)
@@ -37,27 +37,21 @@ def named_classes(location: str, class_names_file: str = "") -> tuple[str, ...] 
     try:
         text = filesystem.read_bytes(source).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ManifestError(f"{_classes_label(class_names_file, source)} is not UTF-8 text") from error
-    except FileNotFoundError as error:
+        raise ManifestError(f"'{source}' is not UTF-8 text", thing="classes") from error
+    except MissingError as error:
         if class_names_file:
-            raise ManifestError(f"--classes: {error}; allowed: a text file with a class name a line") from error
+            error.thing = "classes"
+            raise
         return None
-    except OSError as error:
-        raise ManifestError(f"{'--classes' if class_names_file else '--data'}: {error}") from error
-    return _check_names(
-        [line.strip() for line in text.rstrip().split("\n") if text.strip()], _classes_label(class_names_file, source)
-    )
-
-
-def _classes_label(class_names_file: str, source: str) -> str:
-    return f"--classes '{source}'" if class_names_file else f"'{source}'"
+    with about("classes"):
+        return _check_names([line.strip() for line in text.rstrip().split("\n") if text.strip()], f"'{source}'")
 
 
 def _check_names(names: list[str], where: str) -> tuple[str, ...]:
     if not names:
         raise ManifestError(f"{where}: there is no class; at least one is needed")
     if len(names) >= IGNORE_16:
-        raise ManifestError(f"{where}: {len(names)} classes; allowed: up to {IGNORE_16 - 1}")
+        raise ManifestError(f"{where}: {len(names)} classes are more than {IGNORE_16 - 1}")
     lines: dict[str, int] = {}
     for line, name in enumerate(names, start=1):
         if not name:
@@ -65,7 +59,7 @@ def _check_names(names: list[str], where: str) -> tuple[str, ...]:
         if name == "background":
             raise ManifestError(f"{where}, line {line} names 'background', which is class 0 by itself; leave it out")
         if name in lines:
-            raise ManifestError(f"{where}: '{name}' stands on lines {lines[name]} and {line}; a class is named once")
+            raise ManifestError(f"{where}: '{name}' is on lines {lines[name]} and {line}; name a class once")
         lines[name] = line
     return tuple(names)
 

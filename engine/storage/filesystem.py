@@ -24,8 +24,8 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from engine.errors import OutputError, StorageError, StoreUnavailableError
-from engine.storage.retries import is_refused_account, retry
+from engine.errors import LocationError, StorageError
+from engine.storage.retries import plain, retry
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _S3_VARIABLES = (
@@ -41,8 +41,6 @@ _S3_VARIABLES = (
 _CONNECT_TIMEOUT_S = 10.0
 _REQUEST_TIMEOUT_S = 30.0
 """Longest silence of a store in the middle of a request."""
-_PROBE_S = 20.0
-"""How long a store may take to show that it lives."""
 
 
 def is_uri(location: str) -> bool:
@@ -103,9 +101,9 @@ def open_filesystem(location: str) -> tuple[Any, str]:
     """The pyarrow filesystem of ``location`` and the path inside it.
 
     Raises:
-        StorageError: the scheme is neither ``s3://`` nor ``file://``, the bucket has no name, or holds a password, or
+        LocationError: the scheme is neither ``s3://`` nor ``file://``, the bucket has no name, or holds a password, or
             a part of the key is empty.
-        OSError: as :func:`engine.storage.retries.retry`, where AWS has to be asked for a bucket's region.
+        StorageError: as :func:`engine.storage.retries.retry`, where AWS has to be asked for a bucket's region.
     """
     location = absolute(location)
     scheme = _SCHEME.match(location)
@@ -114,13 +112,13 @@ def open_filesystem(location: str) -> tuple[Any, str]:
     path = location[scheme.end() :]
     bucket = path.partition("/")[0]
     if "@" in bucket:  # before any sentence that would repeat it
-        raise StorageError("a URI holds a password (s3://...@...); take it out and set the AWS variables")
+        raise LocationError("holds a password in a URI (s3://...@...); remove it and set the AWS variables")
     if scheme.group(1).lower() not in ("s3", "s3a"):
-        raise StorageError(f"'{location}' cannot be opened; allowed: a local path or a URI s3://bucket/key")
+        raise LocationError(f"'{location}' cannot be opened; give a local path or a URI s3://bucket/key")
     if not bucket:
-        raise StorageError(f"'{location}' names no bucket; allowed: s3://bucket/key")
+        raise LocationError(f"'{location}' names no bucket; give s3://bucket/key")
     if "//" in path.rstrip("/"):
-        raise StorageError(f"'{location}' has an empty part between two slashes; allowed: s3://bucket/folder/name")
+        raise LocationError(f"'{location}' has an empty part between two slashes; give s3://bucket/folder/name")
     # a client that was made before a fork waits half a minute for connections that the child does not have
     return _s3(bucket, tuple(os.environ.get(name, "") for name in _S3_VARIABLES), os.getpid()), path
 
@@ -158,12 +156,9 @@ def read_bytes(location: str, *, most_bytes: float = math.inf, patience_s: float
         patience_s: as for :func:`engine.storage.retries.retry`.
 
     Raises:
-        OSError: as :func:`engine.storage.retries.retry`; also for a scheme that is not supported, or no path at all.
+        StorageError: as :func:`engine.storage.retries.retry` and :func:`open_filesystem`.
     """
-    try:
-        filesystem, path = open_filesystem(location)
-    except StorageError as error:
-        raise OSError(str(error)) from error
+    filesystem, path = open_filesystem(location)
 
     def read_local() -> bytes:
         found = os.stat(path)
@@ -189,7 +184,7 @@ def read_bytes(location: str, *, most_bytes: float = math.inf, patience_s: float
     try:
         return retry(read_local if local else read_remote, location, patience_s=patience_s)
     except ValueError as error:  # a zero byte in the path
-        raise OSError(str(error)) from error
+        raise StorageError(f"'{location}' cannot be read: {error}") from error
 
 
 def check_size(num_bytes: int, most_bytes: float) -> None:
@@ -207,7 +202,7 @@ def write_bytes(location: str, data: bytes, *, patience_s: float | None = None) 
         patience_s: as for :func:`engine.storage.retries.retry`.
 
     Raises:
-        OSError: as :func:`engine.storage.retries.retry`.
+        StorageError: as :func:`engine.storage.retries.retry`.
     """
     filesystem, path = open_filesystem(location)
     if isinstance(filesystem, pafs.LocalFileSystem):
@@ -226,7 +221,7 @@ def copy_file(source: str, target: str) -> None:
     """Copy a file within a store, whole or not at all; on a local disk a link to the same bytes, where it takes one.
 
     Raises:
-        OSError: as :func:`engine.storage.retries.retry`.
+        StorageError: as :func:`engine.storage.retries.retry`.
     """
     filesystem, path = open_filesystem(target)
     if isinstance(filesystem, pafs.LocalFileSystem):
@@ -245,7 +240,7 @@ def atomic_file(location: str) -> Iterator[str]:
     """A local path to write to, whose file becomes ``location`` when the block ends without an error.
 
     Raises:
-        OSError: as :func:`engine.storage.retries.retry`.
+        StorageError: as :func:`engine.storage.retries.retry`.
     """
     filesystem, path = open_filesystem(location)
     if isinstance(filesystem, pafs.LocalFileSystem):
@@ -277,9 +272,9 @@ def atomic_file(location: str) -> Iterator[str]:
         retry(upload, location)
 
 
-def _local_error(error: OSError, location: str) -> OSError:
+def _local_error(error: OSError, location: str) -> StorageError:
     reason = os.strerror(error.errno) if error.errno else str(error)
-    return type(error)(error.errno, f"'{location}' cannot be written ({reason})")
+    return StorageError(f"'{location}' cannot be written ({reason})")
 
 
 def list_entries(location: str) -> dict[str, bool]:
@@ -292,7 +287,9 @@ def list_entries(location: str) -> dict[str, bool]:
         except FileNotFoundError:
             return {}
         except NotADirectoryError as error:
-            raise NotADirectoryError(f"'{location}' is a file, not a folder") from error
+            raise StorageError(f"'{location}' is a file, not a folder") from error
+        except OSError as error:
+            raise plain(error, location) from error
 
     def listing() -> dict[str, bool]:
         infos = filesystem.get_file_info(pafs.FileSelector(path.rstrip("/"), allow_not_found=True))
@@ -305,7 +302,7 @@ def list_names(location: str, *, prefix: str = "", suffix: str = "") -> list[str
     """Names of the files directly in a folder, sorted; ``[]`` when the folder does not exist.
 
     Raises:
-        OSError: as :func:`engine.storage.retries.retry`; NotADirectoryError for a file.
+        StorageError: as :func:`engine.storage.retries.retry`; also for a file.
     """
     entries = list_entries(location)
     return sorted(
@@ -317,7 +314,7 @@ def exists(location: str) -> bool:
     """Whether there is a file or folder.
 
     Raises:
-        OSError: as :func:`engine.storage.retries.retry`.
+        StorageError: as :func:`engine.storage.retries.retry`.
     """
     filesystem, path = open_filesystem(location)
     kind = retry(lambda: filesystem.get_file_info(path.rstrip("/") or path).type, location)
@@ -328,7 +325,7 @@ def delete_file(location: str) -> None:
     """Delete a file; nothing happens when it does not exist.
 
     Raises:
-        OSError: as :func:`engine.storage.retries.retry`.
+        StorageError: as :func:`engine.storage.retries.retry`.
     """
     filesystem, path = open_filesystem(location)
     with suppress(FileNotFoundError):
@@ -339,7 +336,7 @@ def delete_folder(location: str) -> None:
     """Delete a folder and all in it; nothing happens when it does not exist.
 
     Raises:
-        OSError: as :func:`engine.storage.retries.retry`.
+        StorageError: as :func:`engine.storage.retries.retry`.
     """
     filesystem, path = open_filesystem(location)
     if isinstance(filesystem, pafs.LocalFileSystem):
@@ -348,81 +345,3 @@ def delete_folder(location: str) -> None:
         return
     with suppress(FileNotFoundError):
         retry(lambda: filesystem.delete_dir(path.rstrip("/")), location)
-
-
-def check_writable(location: str) -> None:
-    """Write and delete a small file in the folder ``location``, which is made when it does not exist.
-
-    Raises:
-        OutputError: that is not possible; the sentence says why.
-    """
-    probe = join(location, f".tag2mask-probe-{uuid.uuid4().hex}.tmp")  # an ending that a later claim passes over
-    try:
-        filesystem, path = open_filesystem(location)
-        bucket = path.partition("/")[0]
-        if isinstance(filesystem, pafs.S3FileSystem) and not exists(f"s3://{bucket}"):
-            # some stores would make it, and a slip of the pen would pass unseen
-            raise OutputError(f"--out '{location}' cannot be written: there is no bucket '{bucket}'; make it first")
-        write_bytes(probe, b"probe")
-        delete_file(probe)
-    except StorageError as error:
-        raise OutputError(f"--out: {error}") from error
-    except OSError as error:
-        raise OutputError(
-            f"--out '{location}' cannot be written ({_reason(error, probe)}); "
-            "allowed: a folder or bucket that exists or can be made, with the right to write"
-        ) from error
-
-
-def _reason(error: OSError, probe: str) -> str:
-    if error.errno:
-        return os.strerror(error.errno)
-    return str(error).replace(f"'{probe}' ", "")
-
-
-def check_bucket(location: str) -> None:
-    """Ask whether the bucket of a file that is not there is itself there; a local disk is not asked.
-
-    Raises:
-        StoreUnavailableError: there is no such bucket.
-        OSError: as :func:`engine.storage.retries.retry`.
-    """
-    bucket = bucket_of(location)
-    if bucket and not exists(bucket):
-        raise StoreUnavailableError(f"there is no bucket '{bucket}' any more")
-
-
-def bucket_of(location: str) -> str:
-    """``s3://bucket`` of a URI; nothing of a local path."""
-    filesystem, path = open_filesystem(location)
-    return "" if isinstance(filesystem, pafs.LocalFileSystem) else f"s3://{path.partition('/')[0]}"
-
-
-def check_store(location: str) -> None:
-    """Ask the store of a file that could not be read whether the fault is its own; a local disk is not asked.
-
-    Nor is a store that the engine knows no way to (``https://``).
-
-    Raises:
-        StoreUnavailableError: it does not answer, or refuses the account; no file of it can be read.
-    """
-    try:
-        filesystem, path = open_filesystem(location)
-    except StorageError:
-        return
-    except OSError as error:
-        raise StoreUnavailableError(str(error)) from error
-    if isinstance(filesystem, pafs.LocalFileSystem):
-        return
-    bucket = path.partition("/")[0]
-    # a listing, for its refusal says why; that of a single file comes without words
-    nothing = pafs.FileSelector(f"{bucket}/.tag2mask-probe-{uuid.uuid4().hex}", allow_not_found=True)
-    try:
-        retry(lambda: filesystem.get_file_info(nothing), f"s3://{bucket}", patience_s=_PROBE_S)
-    except FileNotFoundError:
-        return
-    except PermissionError as error:
-        if is_refused_account(error):
-            raise StoreUnavailableError(str(error)) from error
-    except OSError as error:
-        raise StoreUnavailableError(str(error)) from error

@@ -43,7 +43,7 @@ class LabeledManifest(Manifest):
         rows = Manifest.read_shard(self, shard)
         table = read_shard(self.masks, shard, COLUMNS)
         if table.column("image_id").to_pylist() != rows["image_id"]:
-            raise StorageError(f"shard {shard} of --masks '{self.masks}' holds other images than --data")
+            raise StorageError(f"'{self.masks}' holds other images than data in shard {shard}", thing="masks")
         made = mask_columns(table, self.min_confidence)
         made["error"] = [mine or theirs for mine, theirs in zip(rows["error"], made["error"], strict=True)]
         first = shard * self.rows_per_shard
@@ -66,7 +66,7 @@ def mask_columns(table: pa.Table, min_confidence: float) -> dict[str, list[Any]]
         if error is not None:
             errors.append(f"mask: {error}")
         elif min_confidence > 0 and (confidence is None or confidence < min_confidence):
-            errors.append("confidence: below --min-confidence")
+            errors.append("confidence: below min_confidence")
         else:
             errors.append(None)
     pictures = [None if picture is None else picture["bytes"] for picture in columns["mask"]]

@@ -14,18 +14,18 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from engine.errors import ManifestError, StorageError, first_line
+from engine.errors import ManifestError, OutsideError, StorageError, about, first_line
 from engine.records import Batch
 from engine.storage import filesystem
 from engine.storage.plain_columns import check_plain
-from engine.storage.retries import retry
+from engine.storage.retries import readable, retry
 from engine.storage.roots import lies_outside, outside_reason
 from engine.storage.sources.find import Source, find_source, source_hash
 from engine.storage.sources.parquet import iter_parquet
@@ -139,7 +139,8 @@ def _read_group(location: str, group: int) -> pa.Table:
             check_plain(file.schema_arrow, SCHEMA.names)
             return file.read_row_group(group, columns=SCHEMA.names)
 
-    return _read_frozen(read, location)
+    with readable(location, "frozen manifest"):
+        return cast(pa.Table, retry(read, location))
 
 
 @lru_cache(maxsize=2)
@@ -149,14 +150,8 @@ def _footer(location: str) -> pq.FileMetaData:
         with opened.open_input_file(path) as source:
             return pq.read_metadata(source)
 
-    return _read_frozen(read, location)
-
-
-def _read_frozen(read: Any, location: str) -> Any:
-    try:
+    with readable(location, "frozen manifest"):
         return retry(read, location)
-    except (OSError, pa.ArrowException) as error:
-        raise StorageError(f"the frozen manifest '{location}' cannot be read: {first_line(error)}") from error
 
 
 def iter_manifest(location: str) -> Iterator[Batch]:
@@ -170,7 +165,7 @@ def iter_manifest(location: str) -> Iterator[Batch]:
         picture is read from) and ``tags`` (a list of names, each once).
 
     Raises:
-        ManifestError: a file is missing, empty, damaged, of another kind, or lacks a column.
+        UserError: a file is missing, empty, damaged, of another kind, or lacks a column.
     """
     folder = find_source(location).folder
     for table in iter_tables(location):
@@ -183,22 +178,12 @@ def iter_tables(location: str, *, needs_tags: bool = True) -> Iterator[pa.Table]
     """The same as tables of :data:`engine.storage.sources.rows.SCHEMA`, without a loop over the rows."""
     source = find_source(location)
     num_rows = 0
-    try:
+    with about("data"), readable(source.location, f"{source.ending[1:]} file"):
         for table in _tables(source, needs_tags):
             num_rows += len(table)
             yield table
-    except StorageError as error:
-        raise ManifestError(f"--data: {error}") from error
-    except UnicodeError as error:
-        raise ManifestError(f"--data '{source.location}' is not UTF-8 text; save it as UTF-8") from error
-    except pa.ArrowException as error:
-        raise ManifestError(
-            f"--data '{source.location}' is not a readable {source.ending[1:]} file: {first_line(error)}"
-        ) from error
-    except OSError as error:
-        raise ManifestError(f"--data: {first_line(error)}") from error
-    if num_rows == 0:
-        raise ManifestError(f"--data '{source.location}' holds no image; at least one row is needed")
+        if num_rows == 0:
+            raise ManifestError(f"'{source.location}' holds no image; it needs at least one row")
 
 
 def _tables(source: Source, needs_tags: bool) -> Iterator[pa.Table]:
@@ -208,7 +193,7 @@ def _tables(source: Source, needs_tags: bool) -> Iterator[pa.Table]:
     for file in source.files:
         first_row = 0
         for columns in _columns(source, file, needs_tags):
-            yield checked_rows(columns, f"--data '{file}'", first_row)
+            yield checked_rows(columns, f"'{file}'", first_row)
             first_row += len(columns["image"])
 
 
@@ -238,7 +223,8 @@ def freeze_manifest(
         needs_tags: refuse a manifest that has none; without it they may be left out, or be no classes.
 
     Raises:
-        ManifestError: the manifest cannot be used, an image_id stands twice, or all images lie outside.
+        ManifestError: the manifest cannot be used, or an image_id occurs twice.
+        OutsideError: every image lies outside its folder.
         StorageError: the frozen manifest cannot be written.
     """
     assert rows_per_shard >= 1, rows_per_shard
@@ -249,27 +235,23 @@ def freeze_manifest(
     target = filesystem.join(filesystem.absolute(folder), MANIFEST_NAME)
     hashes: list[NDArray[np.int64]] = []
     some_inside = allow_outside
-    try:
-        with (
-            filesystem.atomic_file(target) as temporary,
-            pq.ParquetWriter(
-                temporary, SCHEMA, compression="zstd", write_statistics=False, use_dictionary=False
-            ) as writer,
-        ):
-            groups = _Groups(writer, _ROWS_PER_GROUP)
-            for table in itertools.chain((first,), tables):
-                hashes.append(_hashes(table.column("image_id")))
-                groups.add(table)
-                some_inside = some_inside or _some_inside(table, source.folder)
-            groups.finish()
-            _check_unique(np.concatenate(hashes), location, needs_tags)
-            if not some_inside:
-                raise ManifestError(
-                    f"--data '{location}': every image lies outside of the manifest's folder '{source.folder}'; "
-                    "allowed: paths below it, URIs, or --allow-outside"
-                )
-    except OSError as error:
-        raise StorageError(f"the frozen manifest cannot be written: {error}") from error
+    with (
+        readable(target, "frozen manifest"),
+        filesystem.atomic_file(target) as temporary,
+        pq.ParquetWriter(temporary, SCHEMA, compression="zstd", write_statistics=False, use_dictionary=False) as writer,
+    ):
+        groups = _Groups(writer, _ROWS_PER_GROUP)
+        for table in itertools.chain((first,), tables):
+            hashes.append(_hashes(table.column("image_id")))
+            groups.add(table)
+            some_inside = some_inside or _some_inside(table, source.folder)
+        groups.finish()
+        _check_unique(np.concatenate(hashes), location, needs_tags)
+        if not some_inside:
+            raise OutsideError(
+                f"'{location}' only has images outside its folder '{source.folder}'; use paths below it or URIs",
+                thing="data",
+            )
     manifest = Manifest(
         location=target,
         num_rows=sum(len(one) for one in hashes),
@@ -293,10 +275,7 @@ def share_manifest(
         StorageError: it cannot be read or written.
     """
     target = filesystem.join(filesystem.absolute(folder), MANIFEST_NAME)
-    try:
-        filesystem.copy_file(manifest.location, target)
-    except OSError as error:
-        raise StorageError(f"the frozen manifest cannot be written: {error}") from error
+    filesystem.copy_file(manifest.location, target)
     shared = replace(
         manifest, location=target, rows_per_shard=rows_per_shard, class_names=class_names, needs_tags=needs_tags
     )
@@ -343,12 +322,9 @@ class _Groups:
 def _write_view(manifest: Manifest) -> None:
     values = asdict(manifest)
     del values["location"]
-    try:
-        filesystem.write_bytes(
-            filesystem.join(filesystem.parent(manifest.location), VIEW_NAME), json.dumps(values).encode()
-        )
-    except OSError as error:
-        raise StorageError(f"the frozen manifest cannot be written: {error}") from error
+    filesystem.write_bytes(
+        filesystem.join(filesystem.parent(manifest.location), VIEW_NAME), json.dumps(values).encode()
+    )
     _footer.cache_clear()
     _read_group.cache_clear()
 
@@ -365,8 +341,8 @@ def open_manifest(folder: str) -> Manifest:
         values = json.loads(filesystem.read_bytes(view))
         names = tuple(values.pop("class_names"))
         return Manifest(location=filesystem.join(folder, MANIFEST_NAME), class_names=names, **values)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise StorageError(f"the frozen manifest '{view}' cannot be read: {first_line(error)}") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise StorageError(f"'{view}' is not a frozen manifest: {first_line(error)}") from error
 
 
 def _hashes(image_ids: pa.ChunkedArray) -> NDArray[np.int64]:
@@ -386,7 +362,8 @@ def _check_unique(hashes: NDArray[np.int64], location: str, needs_tags: bool) ->
         for image_id in image_ids.filter(pa.array(np.isin(_hashes(image_ids), twice))).to_pylist():
             if image_id in seen:
                 raise ManifestError(
-                    f"--data '{filesystem.absolute(location)}' has the image_id '{image_id}' more than once "
-                    f"({len(twice)} such ids); an image_id must be unique"
+                    f"'{filesystem.absolute(location)}' has the image_id '{image_id}' more than once "
+                    f"({len(twice)} such ids); an image_id must be unique",
+                    thing="data",
                 )
             seen.add(image_id)

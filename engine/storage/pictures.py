@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from engine.errors import StorageError
+from engine.errors import MissingError, StorageError
 from engine.storage import filesystem
 from engine.storage.plain_columns import check_plain
-from engine.storage.retries import retry
+from engine.storage.retries import readable, retry
 
 _TAR = re.compile(r"^tar://(\d+)\+(\d+)/(.+)$", re.DOTALL)
 _PARQUET = re.compile(r"^parquet://(\d+)/(.+)$", re.DOTALL)
@@ -59,7 +59,7 @@ def read_picture(uri: str) -> bytes:
         uri: local path, URI, :func:`tar_uri` or :func:`parquet_uri`.
 
     Raises:
-        OSError: it is not there, or cannot be read.
+        StorageError: it is not there, or cannot be read.
     """
     member, row = _TAR.match(uri), _PARQUET.match(uri)
     if member is not None:
@@ -73,7 +73,7 @@ def read_picture(uri: str) -> bytes:
     return filesystem.read_bytes(uri, most_bytes=MOST_BYTES)
 
 
-def read_pictures(uris: Sequence[str], pool: Executor) -> list[bytes | OSError]:
+def read_pictures(uris: Sequence[str], pool: Executor) -> list[bytes | StorageError]:
     """As :func:`read_picture` for many at a time; rows of one Parquet file are read together.
 
     Args:
@@ -86,7 +86,7 @@ def read_pictures(uris: Sequence[str], pool: Executor) -> list[bytes | OSError]:
     for index, uri in enumerate(uris):
         row = _PARQUET.match(uri)
         places.setdefault(uri if row is None else f"parquet:{row.group(2)}", []).append(index)
-    results: list[bytes | OSError] = [b""] * len(uris)
+    results: list[bytes | StorageError] = [b""] * len(uris)
     for indices, read in zip(places.values(), pool.map(_read_place, _taken(uris, places.values())), strict=True):
         for index, one in zip(indices, read, strict=True):
             results[index] = one
@@ -97,7 +97,7 @@ def _taken(uris: Sequence[str], groups: Iterable[list[int]]) -> list[list[str]]:
     return [[uris[index] for index in indices] for indices in groups]
 
 
-def _read_place(uris: list[str]) -> list[bytes | OSError]:
+def _read_place(uris: list[str]) -> list[bytes | StorageError]:
     rows = [_PARQUET.match(uri) for uri in uris]
     try:
         if rows[0] is None:
@@ -106,13 +106,13 @@ def _read_place(uris: list[str]) -> list[bytes | OSError]:
         numbers = [int(row.group(1)) for row in rows if row is not None]
         location = rows[0].group(2)
         found = _read_rows(location, numbers)
-    except OSError as error:
+    except StorageError as error:
         return [error] * len(uris)
     return [found[number] if number in found else _no_picture(location, number) for number in numbers]
 
 
-def _no_picture(location: str, row: int) -> OSError:
-    return FileNotFoundError(f"'{location}' has no picture in row {row}")
+def _no_picture(location: str, row: int) -> StorageError:
+    return MissingError(f"'{location}' has no picture in row {row}")
 
 
 def _read_range(location: str, offset: int, size: int) -> bytes:
@@ -123,12 +123,9 @@ def _read_range(location: str, offset: int, size: int) -> bytes:
             data: bytes = file.read_at(size, offset)
         if len(data) == size:
             return data
-        raise OSError(f"'{location}' ends before byte {offset + size}; the archive was changed or cut off")
+        raise StorageError(f"'{location}' ends before byte {offset + size}; the archive was changed or cut off")
 
-    try:
-        return retry(read, location)
-    except StorageError as error:
-        raise OSError(str(error)) from error
+    return retry(read, location)
 
 
 def _read_rows(location: str, rows: Sequence[int]) -> dict[int, bytes]:
@@ -147,12 +144,8 @@ def _read_rows(location: str, rows: Sequence[int]) -> dict[int, bytes]:
             for group, first, wanted in _by_group(_starts(location), rows):
                 found.update(_pictures(file, group, first, wanted))
 
-    try:
+    with readable(location, "Parquet file"):
         retry(read, location)
-    except StorageError as error:
-        raise OSError(str(error)) from error
-    except pa.ArrowException as error:
-        raise OSError(f"'{location}' is damaged: {str(error).splitlines()[0]}") from error
     return found
 
 

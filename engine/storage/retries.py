@@ -11,8 +11,13 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
+
+import pyarrow as pa
+
+from engine.errors import DeniedError, MissingError, NoFileError, StorageError, first_line
 
 Result = TypeVar("Result")
 
@@ -79,23 +84,47 @@ def is_refused_account(error: OSError) -> bool:
     return _REFUSED_ACCOUNT.search(str(error.__cause__)) is not None
 
 
-def plain(error: OSError, location: str) -> OSError:
+def plain(error: OSError, location: str) -> StorageError:
     """The same error with a reason that a person reads, and without addresses that change from run to run."""
+    if isinstance(error, StorageError):
+        return error
     text = str(error)
     if isinstance(error, IsADirectoryError):
-        return IsADirectoryError(f"'{location}' is a folder or a device, not a file")
+        return NoFileError(f"'{location}' is a folder or a device, not a file")
     if isinstance(error, (FileNotFoundError, NotADirectoryError)) or _MISSING.search(text):
         bucket = " (the bucket does not exist)" if "NO_SUCH_BUCKET" in text else ""
-        return FileNotFoundError(f"'{location}' does not exist{bucket}")
+        return MissingError(f"'{location}' does not exist{bucket}")
     if isinstance(error, PermissionError) or _DENIED.search(text):
         expired = ": they have expired" if re.search("EXPIRED|ExpiredToken", text) else ""
-        return PermissionError(f"'{location}' may not be accessed with these credentials{expired}")
+        return DeniedError(f"'{location}' may not be accessed with these credentials{expired}")
     code = _AWS_ERROR.search(text)
-    first_line = (text.splitlines() or [type(error).__name__])[0]
-    reason = code.group(1) if code else (os.strerror(error.errno) if error.errno else first_line)
+    reason = code.group(1) if code else (os.strerror(error.errno) if error.errno else first_line(error))
     if code and code.group(1) == "UNKNOWN":
         reason = next(iter(re.findall(r"HTTP status \d+", text)), "UNKNOWN")
-    return OSError(f"'{location}' failed: {reason}")
+    return StorageError(f"'{location}' failed: {reason}")
+
+
+@contextmanager
+def readable(location: str, kind: str) -> Iterator[None]:
+    """Make one error of whatever a parser of a file raises in the block.
+
+    Args:
+        location: the file.
+        kind: what it should be, for the error's sentence.
+
+    Raises:
+        StorageError: the file is damaged, no text, or cannot be read.
+    """
+    try:
+        yield
+    except UnicodeError as error:
+        raise StorageError(f"'{location}' is not UTF-8 text; save it as UTF-8") from error
+    except pa.ArrowException as error:
+        raise StorageError(f"'{location}' is not a readable {kind}: {first_line(error)}") from error
+    except StorageError:
+        raise
+    except OSError as error:
+        raise plain(error, location) from error
 
 
 def retry(call: Callable[[], Result], location: str, *, patience_s: float | None = None) -> Result:
@@ -108,7 +137,7 @@ def retry(call: Callable[[], Result], location: str, *, patience_s: float | None
             as the store has not answered this process.
 
     Raises:
-        OSError: (or its FileNotFoundError, PermissionError, IsADirectoryError) what cannot be mended, at once, and what
+        StorageError: (or its MissingError, DeniedError, NoFileError) what does not pass by itself, at once, and what
             could once patience ends; one sentence that names ``location``.
     """
     store, start, pause_s = _store(location), time.monotonic(), _FIRST_PAUSE_S
@@ -120,7 +149,8 @@ def retry(call: Callable[[], Result], location: str, *, patience_s: float | None
                 patience_s = PATIENCE_S if _answered & {_EVERY_STORE, store} else FIRST_PATIENCE_S
             drawn_s = pause_s * random.uniform(0.5, 1.5)
             if not is_transient(error) or time.monotonic() - start + drawn_s > patience_s:
-                raise plain(error, location) from error
+                told = plain(error, location)
+                raise told from None if told is error else error
         else:
             _answered.add(store)
             return result

@@ -1,7 +1,7 @@
 """Which files a manifest may name: those below its own folder, and objects of a store.
 
 A manifest is data, often another person's. An entry such as ``/etc/passwd``, ``../../private.png`` or ``file:///...``
-would take a file of the machine that reads it into the output, so it needs the user's word (``--allow-outside``).
+would take a file of the machine that reads it into the output, so it has to be allowed (``allow_outside``).
 """
 
 from __future__ import annotations
@@ -32,4 +32,4 @@ def lies_outside(image: str, folder: str) -> bool:
 
 def outside_reason(image: str) -> str:
     """The reason for the error column."""
-    return f"'{image}' lies outside of the manifest's folder (--allow-outside reads it all the same)"
+    return f"'{image}' lies outside the manifest's folder, and allow_outside is not set"

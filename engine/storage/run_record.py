@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import engine
-from engine.errors import OtherRunError, OutputError
+from engine.errors import MissingError, OtherRunError, OutputError, about
 from engine.plain_settings import differences
 from engine.storage import filesystem, shards
+from engine.storage.probes import check_writable
 
 RECORD_NAME = "run.json"
 """Name of the record in the output folder."""
@@ -41,27 +42,23 @@ def write_json(location: str, values: dict[str, Any]) -> None:
     """Write a JSON file, whole or not at all.
 
     Raises:
-        OutputError: it cannot be written.
+        StorageError: it cannot be written.
     """
     text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-    try:
-        filesystem.write_bytes(location, text.encode())
-    except OSError as error:
-        raise OutputError(f"'{location}' cannot be written: {error}") from error
+    filesystem.write_bytes(location, text.encode())
 
 
 def read_json(location: str) -> dict[str, Any] | None:
     """The values of a JSON file; None when it does not exist.
 
     Raises:
-        OutputError: it is damaged or cannot be read.
+        OutputError: it is damaged.
+        StorageError: it cannot be read.
     """
     try:
         values = json.loads(filesystem.read_bytes(location))
-    except FileNotFoundError:
+    except MissingError:
         return None
-    except OSError as error:
-        raise OutputError(f"'{location}' cannot be read: {error}") from error
     except ValueError as error:
         raise OutputError(f"'{location}' is damaged: {error}") from error
     if not isinstance(values, dict):
@@ -113,9 +110,10 @@ def claim_output(folder: str, record: dict[str, Any], *, overwrite: bool) -> Non
         OtherRunError: the folder belongs to a run with other settings or inputs, or holds foreign files or a damaged
             record.
         OutputError: it cannot be written, or another run has just begun there.
+        StorageError: it cannot be read.
     """
     location = filesystem.join(folder, RECORD_NAME)
-    try:
+    with about("out"):
         entries = filesystem.list_entries(folder)
         if overwrite:
             _delete_own(folder, entries)
@@ -132,19 +130,15 @@ def claim_output(folder: str, record: dict[str, Any], *, overwrite: bool) -> Non
             else:  # a run that ended on a mistake before it made anything; it has no claim
                 _check_ended(folder, earlier)
                 _delete_own(folder, entries)
-    except OSError as error:
-        raise OutputError(f"--out '{folder}' cannot be used: {error}") from error
-    filesystem.check_writable(folder)
+    check_writable(folder)
     write_json(location, {**record, "process": {"host": platform.node(), "id": os.getpid()}})
 
 
 def _earlier(location: str) -> dict[str, Any] | None:
     try:
         return read_json(location)
-    except OutputError as error:
-        if isinstance(error.__cause__, OSError):
-            raise
-        raise OtherRunError(str(error)) from error  # damaged
+    except OutputError as error:  # damaged
+        raise OtherRunError(error.reason, thing="out") from error
 
 
 def _check_ended(folder: str, earlier: dict[str, Any]) -> None:
@@ -160,8 +154,7 @@ def _check_ended(folder: str, earlier: dict[str, Any]) -> None:
     except PermissionError:
         pass  # of another user, so it lives
     raise OutputError(
-        f"--out '{folder}' was taken by another run that has other settings and goes on (process {number}); "
-        "give another --out, or end it first"
+        f"'{folder}' is in use by another run with other settings (process {number}); end it first", thing="out"
     )
 
 
@@ -183,27 +176,21 @@ def _written(folder: str, entries: dict[str, bool]) -> list[str]:
     """What of the names that an earlier run declared as its own is there."""
     try:
         earlier = read_json(filesystem.join(folder, RECORD_NAME)) if RECORD_NAME in entries else None
-    except OutputError:  # damaged: nobody knows any more what was the run's
+    except OutputError:  # damaged: nobody knows what was the run's
         earlier = None
     return [name for name in (earlier or {}).get("writes", ()) if name in entries]
 
 
 def _other_run(folder: str, lines: list[str]) -> OtherRunError:
     shown = "; ".join(lines[:_NUM_SHOWN]) + (f"; and {len(lines) - _NUM_SHOWN} more" if len(lines) > _NUM_SHOWN else "")
-    return OtherRunError(
-        f"--out '{folder}' holds the output of another run ({shown}); "
-        "give another --out, or --overwrite to start afresh"
-    )
+    return OtherRunError(f"'{folder}' holds the output of another run ({shown})", thing="out")
 
 
 def _check_empty(folder: str, entries: dict[str, bool]) -> None:
     foreign = sorted(name for name in entries if name != WORK_FOLDER and not _is_temporary(name))
     if foreign:
         shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
-        raise OtherRunError(
-            f"--out '{folder}' holds files but no {RECORD_NAME} of an earlier run ({shown}); "
-            "allowed: a new or empty folder, or --overwrite, which deletes only what this engine wrote"
-        )
+        raise OtherRunError(f"'{folder}' holds files but no {RECORD_NAME} of an earlier run ({shown})", thing="out")
 
 
 def _is_temporary(name: str) -> bool:

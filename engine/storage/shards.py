@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from engine.errors import StorageError
 from engine.storage import filesystem
 from engine.storage.plain_columns import check_plain
-from engine.storage.retries import retry
+from engine.storage.retries import readable, retry
 
 _NAME = re.compile(r"^shard-(\d{6,})\.parquet$")
 _ROWS_PER_GROUP = 16384
@@ -44,10 +44,7 @@ def committed_shards(folder: str) -> set[int]:
     Raises:
         StorageError: the folder cannot be listed.
     """
-    try:
-        names = filesystem.list_names(folder, prefix="shard-", suffix=".parquet")
-    except OSError as error:
-        raise StorageError(str(error)) from error
+    names = filesystem.list_names(folder, prefix="shard-", suffix=".parquet")
     return {int(match.group(1)) for match in map(_NAME.match, names) if match}
 
 
@@ -55,7 +52,7 @@ def write_shard(folder: str, shard: int, table: pa.Table) -> None:
     """Commit the rows of one shard; the same rows give the same bytes.
 
     Raises:
-        OSError: the store refuses or does not answer.
+        StorageError: the store refuses or does not answer.
     """
     buffer = io.BytesIO()
     pq.write_table(
@@ -162,10 +159,5 @@ def _with_file(location: str, use: Callable[[pq.ParquetFile], Any]) -> Any:
             check_plain(file.schema_arrow, file.schema_arrow.names)
             return use(file)
 
-    try:
+    with readable(location, "shard"):
         return retry(call, location)
-    except FileNotFoundError as error:
-        raise StorageError(str(error)) from error
-    except (OSError, pa.ArrowException) as error:
-        first_line = (str(error).splitlines() or [""])[0]
-        raise StorageError(f"'{location}' cannot be read as a shard: {first_line}") from error

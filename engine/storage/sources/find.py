@@ -1,4 +1,4 @@
-"""Which files ``--data`` names: one file, the files of a folder, or those that fit a pattern."""
+"""Which files ``data`` names: one file, the files of a folder, or those that fit a pattern."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from engine.errors import ManifestError, StorageError, first_line
+from engine.errors import ManifestError, about
 from engine.storage import filesystem
-from engine.storage.retries import retry
+from engine.storage.retries import readable, retry
 
 ENDINGS = (".csv", ".jsonl", ".parquet", ".tar")
 MANY = (".tar", ".parquet")
@@ -54,8 +54,7 @@ def open_source_file(location: str) -> Any:
     """A file opened for reads anywhere in it; a folder is no file.
 
     Raises:
-        OSError: it is not there, or cannot be read.
-        StorageError: the scheme is not supported.
+        StorageError: it is not there, cannot be read, or the scheme is not supported.
     """
     opened, path = filesystem.open_filesystem(location)
 
@@ -68,7 +67,7 @@ def open_source_file(location: str) -> Any:
 
 
 def find_source(location: str) -> Source:
-    """The files behind ``--data``.
+    """The files behind ``data``.
 
     Args:
         location: a file that ends with one of :data:`ENDINGS`; a folder of ``.tar`` or ``.parquet`` files; or a
@@ -76,20 +75,16 @@ def find_source(location: str) -> Source:
             before a pattern.
 
     Raises:
-        ManifestError: there is no such file, or of another kind.
+        UserError: there is no such file, or of another kind.
     """
     location = filesystem.absolute(location)
-    try:
+    with about("data"):
         if _is_pattern(location) and not filesystem.exists(location):
             return _by_pattern(location)
         ending = filesystem.ending(location)
         if ending in ENDINGS and not (ending in MANY and _is_folder(location)):
             return Source(location=location, ending=ending, files=(location,), folder=filesystem.parent(location))
         return _in_folder(location)
-    except StorageError as error:
-        raise ManifestError(f"--data: {error}") from error
-    except OSError as error:
-        raise ManifestError(f"--data: {first_line(error)}") from error
 
 
 def _is_folder(location: str) -> bool:
@@ -105,8 +100,8 @@ def _in_folder(location: str) -> Source:
         if files:
             return Source(location=location, ending=ending, files=files, folder=location.rstrip("/"))
     raise ManifestError(
-        f"--data is '{location}'; allowed: a file that ends with {', '.join(ENDINGS)}, "
-        "a folder of .tar or .parquet files, or a pattern of such files"
+        f"must be a file that ends with {', '.join(ENDINGS)}, a folder of .tar or .parquet files, or a pattern of such "
+        f"files, got '{location}'"
     )
 
 
@@ -120,11 +115,9 @@ def _by_pattern(location: str) -> Source:
         files.update(dict.fromkeys(_matches(one) if any(letter in one for letter in "*?") else [one]))
     endings = sorted({filesystem.ending(file) for file in files})
     if not files:
-        raise ManifestError(f"--data: no file fits '{location}'")
+        raise ManifestError(f"matches no file: '{location}'")
     if len(endings) > 1 or endings[0] not in MANY:
-        raise ManifestError(
-            f"--data '{location}' fits files that end with {', '.join(endings)}; allowed: all .tar or all .parquet"
-        )
+        raise ManifestError(f"must match only .tar or only .parquet files; '{location}' matches {', '.join(endings)}")
     fixed = re.split(r"[*?{]", location, maxsplit=1)[0]
     return Source(location=location, ending=endings[0], files=tuple(files), folder=fixed.rpartition("/")[0])
 
@@ -138,7 +131,7 @@ def _expanded(pattern: str) -> list[str]:
     if numbers:
         first, last = numbers.groups()
         if int(last) - int(first) >= _MOST_FILES:
-            raise ManifestError(f"--data '{pattern}' names more than {_MOST_FILES} files")
+            raise ManifestError(f"'{pattern}' names more than {_MOST_FILES} files")
         choices = [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
     else:
         choices = found.group(1).split(",")
@@ -173,21 +166,15 @@ def source_hash(location: str) -> str:
     that of names, sizes and ends, and the end of Parquet is its footer, with place and size of every column chunk.
 
     Raises:
-        ManifestError: a file cannot be read.
+        UserError: a file cannot be read.
     """
     source = find_source(location)
-    try:
+    with about("data"), readable(location, "parquet file"):
         if len(source.files) == 1 and not embeds_pictures(source):
             return _hash_of_bytes(source.files[0])
         with ThreadPoolExecutor(_THREADS) as pool:
             found = pool.map(lambda file: _size_and_end(file, source.ending), source.files)
             parts = [[source.name_of(file), *one] for file, one in zip(source.files, found, strict=True)]
-    except StorageError as error:
-        raise ManifestError(f"--data: {error}") from error
-    except pa.ArrowException as error:
-        raise ManifestError(f"--data '{location}' is not a readable parquet file: {first_line(error)}") from error
-    except OSError as error:
-        raise ManifestError(f"--data: {first_line(error)}") from error
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -220,7 +207,7 @@ def embeds_pictures(source: Source) -> bool:
     """Whether the pictures lie in the source's own files.
 
     Raises:
-        OSError: the first file cannot be read.
+        StorageError: the first file cannot be read.
         pyarrow.ArrowException: it is damaged.
     """
     if source.ending != ".parquet":

@@ -53,8 +53,8 @@ def checked_rows(columns: dict[str, Any], where: str, first_row: int) -> pa.Tabl
         secret = pc.index(pc.match_substring_regex(values, _PASSWORD), True).as_py()
         if secret >= 0:  # it would stand in every output
             raise ManifestError(
-                f"{where}, row {first_row + secret + 1} has a password in its {column}; take it out of the URI, "
-                "credentials are taken from the AWS variables"
+                f"{where}, row {first_row + secret + 1} has a password in its {column}; remove it from the URI, "
+                "as credentials come from the AWS variables"
             )
     uri = columns.get("uri")
     uris = pa.nulls(len(image), pa.string()) if uri is None else pa.array(uri, pa.string())
@@ -88,11 +88,11 @@ def _one_text(value: object, column: str, where: str) -> str:
         return ""
     if isinstance(value, str):
         if not value.isascii() and _HALF_CHARACTER.search(value):
-            raise ManifestError(f"{where} has {column} {value!r} with half a character; allowed: Unicode text")
+            raise ManifestError(f"{where} has {column} {value!r} with half a character; give Unicode text")
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise ManifestError(f"{where} has {column} {value!r}; allowed: text")
+    raise ManifestError(f"{where} has {column} {value!r}; give text")
 
 
 def _tags(values: Any, where: str, first_row: int) -> pa.Array:
@@ -141,7 +141,7 @@ def _names(value: object, where: str) -> list[str]:
         return []
     names = value.split(";") if isinstance(value, str) else value
     if not isinstance(names, list):
-        raise ManifestError(f"{where} has tags {value!r}; allowed: a list of names, or names separated by ';'")
+        raise ManifestError(f"{where} has tags {value!r}; give a list of names, or names separated by ';'")
     return unique_names(_one_text(name, "a tag", where) for name in names)
 
 
@@ -159,11 +159,10 @@ def check_columns(location: str, found: list[str], *, needs_tags: bool) -> None:
     missing = [name for name in ("image", "tags") if name not in found and (needs_tags or name == "image")]
     if missing:
         columns = " and ".join(f"'{name}'" for name in missing)
-        needed = "image and tags, allowed besides:" if needs_tags else "image, allowed besides: tags,"
+        needed = "image and tags, optionally" if needs_tags else "image, optionally tags and"
         raise ManifestError(
-            f"--data '{location}' has no column {columns} (it has: {', '.join(found) or 'none'}); "
-            f"needed: {needed} image_id"
+            f"'{location}' has no column {columns} (it has: {', '.join(found) or 'none'}); it needs {needed} image_id"
         )
     twice = [name for name in ("image", "tags", "image_id") if found.count(name) > 1]
     if twice:
-        raise ManifestError(f"--data '{location}' has the column '{twice[0]}' twice")
+        raise ManifestError(f"'{location}' has the column '{twice[0]}' twice")

@@ -101,7 +101,7 @@ def iter_tars(source: Source, *, needs_tags: bool) -> Iterator[pa.Table]:
     Raises:
         ManifestError: a tar is damaged, a sample's tags cannot be read or do not stand beside its picture, or a picture
             is none by the rule, for its name has two dots.
-        OSError: a file cannot be read.
+        StorageError: a file cannot be read.
     """
     index = _index(source, needs_tags)
     with pq.ParquetFile(index.name) as file:
@@ -126,7 +126,7 @@ def _index(source: Source, needs_tags: bool) -> Any:
 
 
 def _rows(source: Source, location: str, needs_tags: bool) -> pa.Table:
-    where = f"--data '{location}'"
+    where = f"'{location}'"
     columns = retry(lambda: _columns(location, source.name_of(location), where, needs_tags), location)
     return checked_rows(columns, where, 0)
 

@@ -29,7 +29,7 @@ def iter_csv(location: str, *, needs_tags: bool) -> Iterator[Columns]:
         try:
             header = [name.strip() for name in next(rows, [])]
             if not header:
-                raise ManifestError(f"--data '{location}' is empty; needed: a header, then rows")
+                raise ManifestError(f"'{location}' is empty; it needs a header, then rows")
             check_columns(location, header, needs_tags=needs_tags)
             columns = {name: header.index(name) for name in ("image_id", "image", "tags") if name in header}
             width = len(header)
@@ -39,7 +39,7 @@ def iter_csv(location: str, *, needs_tags: bool) -> Iterator[Columns]:
                     continue
                 if len(row) != width:
                     raise ManifestError(
-                        f"--data '{location}', line {rows.line_num} has {len(row)} columns where the header has "
+                        f"'{location}', line {rows.line_num} has {len(row)} columns where the header has "
                         f"{width}; separate tags by ';' or put them in quotes"
                     )
                 batch.append(row)
@@ -49,7 +49,7 @@ def iter_csv(location: str, *, needs_tags: bool) -> Iterator[Columns]:
             if batch:
                 yield {name: [row[index] for row in batch] for name, index in columns.items()}
         except csv.Error as error:
-            raise ManifestError(f"--data '{location}', line {rows.line_num} is not CSV: {error}") from error
+            raise ManifestError(f"'{location}', line {rows.line_num} is not CSV: {error}") from error
 
 
 def iter_jsonl(location: str, *, needs_tags: bool) -> Iterator[Columns]:
@@ -67,11 +67,11 @@ def iter_jsonl(location: str, *, needs_tags: bool) -> Iterator[Columns]:
             try:
                 row = json.loads(line)
             except ValueError as error:
-                raise ManifestError(f"--data '{location}', line {number} is not JSON: {error}") from error
+                raise ManifestError(f"'{location}', line {number} is not JSON: {error}") from error
             except RecursionError as error:
-                raise ManifestError(f"--data '{location}', line {number} is not JSON: nested too deep") from error
+                raise ManifestError(f"'{location}', line {number} is not JSON: nested too deep") from error
             if not isinstance(row, dict):
-                raise ManifestError(f"--data '{location}', line {number} is not a JSON object in braces")
+                raise ManifestError(f"'{location}', line {number} is not a JSON object in braces")
             found.update(dict.fromkeys(row))
             for name, values in batch.items():
                 values.append(row.get(name))

@@ -1,0 +1,82 @@
+"""Questions to a store before and during a run: can it be written, is it there, is it to blame."""
+
+from __future__ import annotations
+
+import uuid
+
+import pyarrow.fs as pafs
+
+from engine.errors import DeniedError, LocationError, MissingError, OutputError, StorageError, StoreUnavailableError
+from engine.storage.filesystem import delete_file, exists, join, open_filesystem, write_bytes
+from engine.storage.retries import is_refused_account, retry
+
+_PROBE_S = 20.0
+"""How long a store may take to show that it lives."""
+
+
+def check_writable(location: str) -> None:
+    """Write and delete a small file in the folder ``location``, which is made if it does not exist.
+
+    Raises:
+        OutputError: that is not possible; the sentence says why.
+    """
+    probe = join(location, f".tag2mask-probe-{uuid.uuid4().hex}.tmp")  # an ending that a later claim ignores
+    try:
+        filesystem, path = open_filesystem(location)
+        bucket = path.partition("/")[0]
+        if isinstance(filesystem, pafs.S3FileSystem) and not exists(f"s3://{bucket}"):
+            # some stores would make it, and a typo would pass unseen
+            raise OutputError(f"'{location}' cannot be written: bucket '{bucket}' does not exist", thing="out")
+        write_bytes(probe, b"probe")
+        delete_file(probe)
+    except StorageError as error:
+        reason = error.reason.replace(f"'{probe}' ", "")
+        raise OutputError(f"'{location}' cannot be written: {reason}", thing="out") from error
+
+
+def check_bucket(location: str) -> None:
+    """Check that the bucket of a file that is not there is itself there; a local disk is not asked.
+
+    Raises:
+        StoreUnavailableError: there is no such bucket.
+        StorageError: as :func:`engine.storage.retries.retry`.
+    """
+    bucket = bucket_of(location)
+    if bucket and not exists(bucket):
+        raise StoreUnavailableError(f"bucket '{bucket}' does not exist any more")
+
+
+def bucket_of(location: str) -> str:
+    """``s3://bucket`` of a URI; empty for a local path."""
+    filesystem, path = open_filesystem(location)
+    return "" if isinstance(filesystem, pafs.LocalFileSystem) else f"s3://{path.partition('/')[0]}"
+
+
+def check_store(location: str) -> None:
+    """Ask the store of a file that could not be read whether it is to blame.
+
+    A local disk is not asked, nor a store that the engine cannot open (``https://``).
+
+    Raises:
+        StoreUnavailableError: it does not answer, or refuses the account; no file of it can be read.
+    """
+    try:
+        filesystem, path = open_filesystem(location)
+    except LocationError:
+        return
+    except StorageError as error:
+        raise StoreUnavailableError(str(error)) from error
+    if isinstance(filesystem, pafs.LocalFileSystem):
+        return
+    bucket = path.partition("/")[0]
+    # a listing, as its refusal has a reason; that of a single file has none
+    nothing = pafs.FileSelector(f"{bucket}/.tag2mask-probe-{uuid.uuid4().hex}", allow_not_found=True)
+    try:
+        retry(lambda: filesystem.get_file_info(nothing), f"s3://{bucket}", patience_s=_PROBE_S)
+    except MissingError:
+        return
+    except DeniedError as error:
+        if is_refused_account(error):
+            raise StoreUnavailableError(str(error)) from error
+    except StorageError as error:
+        raise StoreUnavailableError(str(error)) from error
