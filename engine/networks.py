@@ -239,5 +239,5 @@ def _architecture(location: str, metadata: dict[str, str], kind: str | tuple[str
     kinds = (kind,) if isinstance(kind, str) else kind
     if architecture.kind not in kinds:
         allowed = " or ".join(f"'{name}'" for name in kinds)
-        raise WeightsError(f"{location} holds a network of kind '{architecture.kind}'; allowed here: {allowed}")
+        raise WeightsError(f"{location} holds a network of kind '{architecture.kind}', not {allowed}")
     return architecture

@@ -61,7 +61,7 @@ def run(config: CheckTags, images: ImageSet | None = None) -> dict[str, Any]:
     With other thresholds the shards stay as they are; only the table changes.
     """
     images, settings = images or ImageSet(config), config.settings
-    cam = trained_network(config.cam, "cam", images)
+    cam = trained_network(config.cam, "cam", images, thing="cam")
     claimed = claim(
         "check_tags",
         config,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from engine.chain import label_chain
 from engine.config import Settings, map_paths
-from engine.errors import ConfigError
+from engine.errors import ConfigError, about
 from engine.networks import MAP_KINDS, check_map_network, open_network
 from engine.records import mask_schema
 from engine.runs.images import ImageSet
@@ -51,7 +51,7 @@ class Label(ShardOptions):
 def run(config: Label, images: ImageSet | None = None) -> dict[str, Any]:
     """Write a mask, or an error, for every image of the manifest as Parquet shards to the output folder."""
     images, settings = images or ImageSet(config), config.settings
-    cam = trained_network(config.cam, MAP_KINDS, images)
+    cam = trained_network(config.cam, MAP_KINDS, images, thing="cam")
     maps, (inference_path, walk_path) = settings.maps_of(cam.map_kind), map_paths(cam.map_kind)
     check_map_network(cam, maps.inference)
     uses = [inference_path, walk_path, "affinity.inference", "crf", "confidence", "shards"]
@@ -64,7 +64,8 @@ def run(config: Label, images: ImageSet | None = None) -> dict[str, Any]:
                 f"is missing; give the output folder of jobs.train_affinity, or set {walk_path}.num_steps to 0",
                 thing="affinity",
             )
-        inputs["affinity"] = open_network(config.affinity, "affinity").hash
+        with about("affinity"):
+            inputs["affinity"] = open_network(config.affinity, "affinity").hash
     claimed = claim(
         "label",
         config,

@@ -29,7 +29,7 @@ class MakeSeeds(ShardOptions):
 def run(config: MakeSeeds, images: ImageSet | None = None) -> dict[str, Any]:
     """Write a seed for every image as Parquet shards to the output folder."""
     images, settings = images or ImageSet(config), config.settings
-    cam = trained_network(config.cam, MAP_KINDS, images)
+    cam = trained_network(config.cam, MAP_KINDS, images, thing="cam")
     check_map_network(cam, settings.maps_of(cam.map_kind).inference)
     claimed = claim(
         "make_seeds",

@@ -30,7 +30,7 @@ class SegmentImages(ShardOptions):
 def run(config: SegmentImages, images: ImageSet | None = None) -> dict[str, Any]:
     """Write a mask, or an error, for every image of the manifest as Parquet shards to the output folder."""
     images, settings = images or ImageSet(config), config.settings
-    network = trained_network(config.segmentation, "segmentation", images)
+    network = trained_network(config.segmentation, "segmentation", images, thing="segmentation")
     claimed = claim(
         "segment",
         config,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine.errors import ConfigError, StorageError, UserError
+from engine.errors import ConfigError, StorageError, UserError, about
 from engine.networks import TrainedNetwork, open_network
 from engine.plain_settings import parts_to_dict
 from engine.runs.images import ImageSet
@@ -115,14 +115,18 @@ def claim(
     return Claimed(record=record, manifest=manifest)
 
 
-def trained_network(location: str, kind: str | tuple[str, ...], images: ImageSet) -> TrainedNetwork:
+def trained_network(location: str, kind: str | tuple[str, ...], images: ImageSet, *, thing: str) -> TrainedNetwork:
     """The network that an earlier job trained. Its classes decide; classes that the user names must be the same.
 
+    Args:
+        thing: the option that names it.
+
     Raises:
-        WeightsError: the network cannot be read.
+        UserError: the network cannot be read.
         ConfigError: the user's classes differ.
     """
-    network = open_network(location, kind)
+    with about(thing):
+        network = open_network(location, kind)
     named = images.named_classes
     if named is not None and named != network.class_names:
         raise ConfigError(

@@ -186,7 +186,7 @@ def test_missing_bucket_is_the_users_mistake(bucket: str, refused: Any, tmp_path
     line = refused(label, label.Label, *options, "--cam", "s3://nobody-here/cam", "--out", str(tmp_path / "out"))
     assert "s3://nobody-here/cam" in line
     line = refused(label, label.Label, *options, "--cam", f"{bucket}/random", "--out", "s3://nobody-here/out")
-    assert "there is no bucket 'nobody-here'" in line
+    assert "bucket 'nobody-here' does not exist" in line
 
 
 def test_server_that_does_not_answer_is_told_in_one_line(

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from engine.errors import StorageError
 from engine.imports.folders import read_folders
 from engine.storage.class_names import read_class_names
 from engine.storage.filesystem import write_bytes
@@ -187,7 +188,7 @@ def test_links_of_class_folders_are_followed_but_not_round_in_circles(
     (tmp_path / "photos" / "dog" / "round").symlink_to(tmp_path / "photos")
     arguments = ["--source", str(tmp_path / "photos"), "--format", "folders", "--out", str(tmp_path / "again")]
     assert main(job.Import, job.run, arguments) == 2
-    assert "dog/round' is a link to a folder above it" in capsys.readouterr().err
+    assert "dog/round' links to a folder above it" in capsys.readouterr().err
 
 
 def test_coco_names_that_are_uris_absolute_paths_or_numbers(tmp_path: Path) -> None:
@@ -251,14 +252,14 @@ def test_labels_of_parquet_that_are_none_or_no_class(tmp_path: Path, capsys: pyt
     arguments = ["--source", str(source.parent), "--format", "parquet", "--out", str(tmp_path)]
     write([[2]])
     assert main(job.Import, job.run, arguments) == 2
-    assert "has the label 2; allowed: 0 to 1, -1 for none" in capsys.readouterr().err
+    assert "has the label 2; labels are 0 to 1, or -1 for none" in capsys.readouterr().err
     write([[-1]])
     rows, _ = _import(source.parent, "parquet", tmp_path / "out")
     assert [tags for _, tags in rows.values()] == [[]]
     again.write_bytes(source.read_bytes()[:-9])
     assert main(job.Import, job.run, arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()[-1:]
-    assert line.startswith("error: --source: ")
+    assert line.startswith("error: --source ")
     assert not (tmp_path / "manifest.csv").exists()
 
 
@@ -283,17 +284,17 @@ def test_classes_or_manifest_that_cannot_be_read_or_written_are_one_line(
     arguments = ["--source", str(tmp_path / "photos"), "--format", "folders", "--out", str(out)]
     assert main(job.Import, job.run, arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == f"error: --out: '{out}/classes.txt' is a folder or a device, not a file"
+    assert line == f"error: --out '{out}/classes.txt' is a folder or a device, not a file"
     assert main(job.Import, job.run, [*arguments, "--overwrite"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "classes.txt' cannot be written (Is a directory)" in line
 
     def no_answer(location: str) -> bool:
-        raise OSError(f"'{location}' failed: SLOW_DOWN")
+        raise StorageError(f"'{location}' failed: SLOW_DOWN")
 
     monkeypatch.setattr(job, "exists", no_answer)
     assert main(job.Import, job.run, arguments) == 2
-    assert capsys.readouterr().err == f"error: --out: '{out}/manifest.csv' failed: SLOW_DOWN\n"
+    assert capsys.readouterr().err == f"error: --out '{out}/manifest.csv' failed: SLOW_DOWN\n"
 
 
 def test_name_that_is_not_utf_8_is_the_users_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -318,11 +319,11 @@ def test_name_that_is_not_utf_8_is_the_users_mistake(tmp_path: Path, capsys: pyt
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("voc", "holds no image with an annotation"),
+        ("voc", "holds no annotated image"),
         ("coco", "is a folder"),
         ("folders", "holds no folders"),
         ("parquet", "holds no .parquet file"),
-        ("zip", "allowed: voc, coco, folders, parquet"),
+        ("zip", "must be one of voc, coco, folders, parquet"),
     ],
 )
 def test_source_of_another_kind_is_the_users_mistake(
@@ -354,8 +355,8 @@ def test_broken_json_and_manifests_that_are_there_are_the_users_mistake(
     }
     source.write_text(json.dumps(values))
     assert main(job.Import, job.run, arguments) == 2
-    assert "--manifest jsonl" in capsys.readouterr().err
+    assert "--manifest must be jsonl" in capsys.readouterr().err
     assert main(job.Import, job.run, [*arguments, "--manifest", "jsonl"]) == 0
     assert main(job.Import, job.run, [*arguments, "--manifest", "jsonl"]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "manifest.jsonl' already" in capsys.readouterr().err
     assert main(job.Import, job.run, [*arguments, "--manifest", "jsonl", "--overwrite"]) == 0

@@ -175,5 +175,5 @@ def test_segmentation_network_gives_the_probability_of_each_class_among_those_of
 
 
 def test_affinity_net_gives_no_maps(affinity_weights: str) -> None:
-    with pytest.raises(WeightsError, match="kind 'affinity'; allowed here: 'cam' or 'segmentation'"):
+    with pytest.raises(WeightsError, match="kind 'affinity', not 'cam' or 'segmentation'"):
         ComputeCam(affinity_weights, CONFIG, PassConfig(images_per_pass=8, max_pixels=MAX_PIXELS))

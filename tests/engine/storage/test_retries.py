@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from engine.errors import DeniedError, MissingError, StorageError
 from engine.storage import retries
 from engine.storage.retries import retry
 
@@ -85,10 +86,10 @@ def test_store_that_answered_once_is_waited_for_longer_than_one_that_never_did(
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
-        ("AWS Error ACCESS_DENIED during HeadObject operation: No response body.", PermissionError),
-        ("AWS Error UNKNOWN (HTTP status 400) during ListObjectsV2: ExceptionName: ExpiredToken", PermissionError),
-        ("AWS Error NO_SUCH_BUCKET during PutObject operation", FileNotFoundError),
-        ("AWS Error UNKNOWN (HTTP status 412) during PutObject operation", OSError),
+        ("AWS Error ACCESS_DENIED during HeadObject operation: No response body.", DeniedError),
+        ("AWS Error UNKNOWN (HTTP status 400) during ListObjectsV2: ExceptionName: ExpiredToken", DeniedError),
+        ("AWS Error NO_SUCH_BUCKET during PutObject operation", MissingError),
+        ("AWS Error UNKNOWN (HTTP status 412) during PutObject operation", StorageError),
     ],
 )
 def test_permanent_errors_are_raised_at_once_with_their_own_type(text: str, kind: type, location: str) -> None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 import engine
-from engine.errors import OutputError
+from engine.errors import OutputError, StorageError
 from engine.storage import filesystem
 from engine.storage.run_record import claim_output, commit, fingerprint, read_json, versions, write_json
 from engine.storage.shards import write_shard
@@ -74,7 +74,7 @@ def test_folder_of_a_living_process_is_not_taken_before_its_first_shard(tmp_path
         written = {**json.loads((tmp_path / "run.json").read_text())}
         written["process"]["id"] = other.pid
         write_json(str(tmp_path / "run.json"), written)
-        with pytest.raises(OutputError, match=rf"goes on \(process {other.pid}\)"):
+        with pytest.raises(OutputError, match=rf"is in use by another run with other settings \(process {other.pid}\)"):
             claim_output(out, record(beta=4.0), overwrite=False)
         claim_output(out, record(), overwrite=False)
         other.kill()
@@ -87,8 +87,7 @@ def test_other_settings_are_refused_with_what_differs(out: str) -> None:
     with pytest.raises(OutputError) as caught:
         claim_output(out, record(beta=4.0, data="xyz"), overwrite=False)
     assert str(caught.value) == (
-        f"--out '{out}' holds the output of another run (inputs.data: abc -> xyz; settings.walk.beta: 8.0 -> 4.0); "
-        "give another --out, or --overwrite to start afresh"
+        f"out '{out}' holds the output of another run (inputs.data: abc -> xyz; settings.walk.beta: 8.0 -> 4.0)"
     )
 
 
@@ -111,7 +110,7 @@ def test_overwrite_deletes_what_the_engine_wrote_and_nothing_else(out: str) -> N
 
 def test_folder_with_foreign_files_is_refused(out: str) -> None:
     filesystem.write_bytes(filesystem.join(out, "photo.jpg"), b"x")
-    with pytest.raises(OutputError, match=r"^--out .* holds files but no run.json .*photo.jpg"):
+    with pytest.raises(OutputError, match=r"^out .* holds files but no run.json .*photo.jpg"):
         claim_output(out, record(), overwrite=False)
     assert sorted(filesystem.list_entries(out)) == ["photo.jpg"]
 
@@ -135,9 +134,9 @@ def test_damaged_record_is_refused_and_may_be_overwritten(tmp_path: Path) -> Non
 def test_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for overwrite in (False, True):
-        with pytest.raises(OutputError, match="is a file, not a folder"):
+        with pytest.raises(StorageError, match=r"^out .* is a file, not a folder"):
             claim_output(str(tmp_path / "file"), record(), overwrite=overwrite)
-    with pytest.raises(OutputError, match="cannot be"):
+    with pytest.raises(StorageError, match="is a file, not a folder"):
         claim_output(str(tmp_path / "file" / "below"), record(), overwrite=False)
 
 

@@ -122,7 +122,7 @@ def test_shard_that_is_missing_or_damaged_is_named(folder: str) -> None:
         read_shard(folder, 9)
     damaged = Path(shard_path(folder, 1))
     damaged.write_bytes(damaged.read_bytes()[:-100])
-    with pytest.raises(StorageError, match=r"shard-000001.parquet' cannot be read as a shard"):
+    with pytest.raises(StorageError, match=r"shard-000001.parquet' is not a readable shard"):
         read_shard(folder, 1)
     with pytest.raises(StorageError, match="has no column 'seed'"):
         read_shard(folder, 0, ["seed"])

@@ -6,18 +6,20 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from engine.distributed.pipeline import Pool, Step, _Actor
+from engine.distributed.pipeline import Pool, _Actor
 from engine.errors import StoreUnavailableError
 from engine.fitting.samples import LoadSamples, SampleSource
 from engine.presets import preset
 from engine.stages.fetch import FetchImages
-from engine.storage import filesystem, retries
+from engine.step import Step
+from engine.storage import filesystem, probes, retries
 from engine.storage.manifest import freeze_manifest
 from tests.engine.stages.examples import png
 from tests.s3_faults import Rule, faulty
@@ -109,11 +111,12 @@ def test_store_that_serves_nobody_any_more_is_no_images_fault_and_ends_the_run(
 ) -> None:
     for name in ("FIRST_PATIENCE_S", "PATIENCE_S"):
         monkeypatch.setattr(retries, name, 0.0)
-    monkeypatch.setattr(filesystem, "_PROBE_S", 0.0)
+    monkeypatch.setattr(probes, "_PROBE_S", 0.0)
     through(lambda method, path: fault)
     with pytest.raises(StoreUnavailableError, match=reason):
         _fetched(bucket)
-    actor = _Actor(Pool(steps=(Step(name="fetch", stage=FetchImages, arguments={"threads": 1}),), max_actors=1))
+    step = Step(name="fetch", build=partial(FetchImages, threads=1), on="crf")
+    actor = _Actor(Pool(steps=(step,), max_actors=1))
     columns = {"shard": [7], "uri": [f"{bucket}/a"], "error": pa.array([None], pa.string())}
     (row,) = actor(pa.table(columns)).to_pylist()
     assert row["shard"] == 7
@@ -128,7 +131,7 @@ def test_bucket_that_is_gone_ends_the_run_where_it_gave_images_before(s3: S3Serv
     assert (errors[0], errors[1]) == (None, f"fetch: '{bucket}/nowhere' does not exist")
     assert errors[2].startswith("fetch: ")
     s3.filesystem().delete_dir(name)
-    with pytest.raises(StoreUnavailableError, match=f"there is no bucket '{bucket}' any more"):
+    with pytest.raises(StoreUnavailableError, match=f"bucket '{bucket}' does not exist any more"):
         stage(batch)
 
 
@@ -137,7 +140,7 @@ def test_training_waits_for_a_store_and_ends_with_it_in_place_of_drawing_other_i
 ) -> None:
     for name in ("FIRST_PATIENCE_S", "PATIENCE_S"):
         monkeypatch.setattr(retries, name, 0.0)
-    monkeypatch.setattr(filesystem, "_PROBE_S", 0.0)
+    monkeypatch.setattr(probes, "_PROBE_S", 0.0)
     filesystem.write_bytes(f"{bucket}/picture.png", png(np.zeros((40, 50, 3), np.uint8)))
     data = tmp_path / "m.csv"
     data.write_text(f"image,tags\n{bucket}/picture.png,cat\n{bucket}/a,cat\n{bucket}/nowhere,cat\n")

@@ -41,7 +41,7 @@ def test_images_of_the_same_stem_are_told_from_each_other_or_refused(tmp_path: P
     truth = open_truth(_write(tmp_path, "1.png"))
     assert truth.mask_of("dog/1.jpg", "dog/1.jpg") is not None
     assert truth.mask_of("again", "dog/1.jpg") is not None  # one picture under two ids
-    with pytest.raises(StorageError, match=r"'dog/1.jpg' and 'cat/1.jpg' have .*'1.png'.*'cat%2F1.png'"):
+    with pytest.raises(StorageError, match=r"'1.png' .* both 'dog/1.jpg' and 'cat/1.jpg'.*'cat%2F1.png'"):
         truth.mask_of("cat/1.jpg", "cat/1.jpg")
 
 
@@ -86,7 +86,7 @@ def test_mask_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
     huge = png[: size - 4] + claim + struct.pack(">I", zlib.crc32(claim)) + png[size + 17 :]
     for number, file in enumerate((huge, png[:-30], b"<html>", b"")):
         (tmp_path / f"{number}.png").write_bytes(file)
-        with pytest.raises(StorageError, match=rf"the true mask '.*{number}\.png' cannot be read: \w"):
+        with pytest.raises(StorageError, match=rf"truth '.*{number}\.png' cannot be read: \w"):
             open_truth(str(tmp_path)).mask_of(f"{number}", f"{number}.jpg")
 
 

@@ -59,7 +59,7 @@ def parquet_bytes(some: list[Sample], *, struct: bool = True, row_group_size: in
 
 
 def write_sources(folder: str | Path, some: list[Sample]) -> dict[str, str]:
-    """Every kind of source under a folder or URI: a name for it, and what ``--data`` is then."""
+    """Every kind of source under a folder or URI: a name for it, and what ``data`` is then."""
     folder = str(folder)
     half = len(some) // 2
     lines = "".join(f"files/{name},{';'.join(tags)}\n" for name, _, tags in some)

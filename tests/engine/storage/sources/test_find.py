@@ -1,4 +1,4 @@
-"""What ``--data`` names."""
+"""What ``data`` names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import ManifestError
+from engine.errors import UserError
 from engine.storage.sources.find import find_source
 
 
@@ -48,9 +48,9 @@ def test_names_are_seen_from_what_all_files_share(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        ("none-*.tar", "no file fits"),
-        ("*.csv", "allowed: all .tar or all .parquet"),
-        ("*", "allowed: all .tar or all .parquet"),
+        ("none-*.tar", "matches no file"),
+        ("*.csv", "must match only .tar or only .parquet files"),
+        ("*", "must match only .tar or only .parquet files"),
         ("empty", "a folder of .tar or .parquet files"),
         ("nothing", "a folder of .tar or .parquet files"),
         ("{0..9999999}.tar", "names more than"),
@@ -58,6 +58,6 @@ def test_names_are_seen_from_what_all_files_share(tmp_path: Path) -> None:
 )
 def test_what_names_no_source_is_one_sentence(tmp_path: Path, data: str, sentence: str) -> None:
     _touch(tmp_path, "a.csv", "b.csv", "c.tar", "empty/x.jpg")
-    with pytest.raises(ManifestError, match=r"^--data") as caught:
+    with pytest.raises(UserError, match=r"^data") as caught:
         find_source(str(tmp_path / data))
     assert sentence in str(caught.value)
