@@ -6,17 +6,20 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from engine.distributed.pipeline import Pool, Step, _Actor
+from engine.distributed.actor import PoolActor
+from engine.distributed.pools import Pool
 from engine.errors import StoreUnavailableError
 from engine.fitting.samples import LoadSamples, SampleSource
 from engine.presets import preset
 from engine.stages.fetch import FetchImages
+from engine.step import Step
 from engine.storage import filesystem, retries
 from engine.storage.manifest import freeze_manifest
 from tests.engine.stages.examples import png
@@ -113,7 +116,8 @@ def test_store_that_serves_nobody_any_more_is_no_images_fault_and_ends_the_run(
     through(lambda method, path: fault)
     with pytest.raises(StoreUnavailableError, match=reason):
         _fetched(bucket)
-    actor = _Actor(Pool(steps=(Step(name="fetch", stage=FetchImages, arguments={"threads": 1}),), max_actors=1))
+    fetch = Step(name="fetch", build=partial(FetchImages, threads=1), on="crf")
+    actor = PoolActor(Pool(steps=(fetch,), max_actors=1))
     columns = {"shard": [7], "uri": [f"{bucket}/a"], "error": pa.array([None], pa.string())}
     (row,) = actor(pa.table(columns)).to_pylist()
     assert row["shard"] == 7
