@@ -9,7 +9,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from engine.distributed.cluster import Cluster
-from engine.distributed.pipeline import Pool, crf_pool, network_pool
+from engine.distributed.pools import Pool, crf_pool, network_pool
 from engine.presets import PRESETS, preset
 from tests.conftest import ROOT
 

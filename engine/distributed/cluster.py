@@ -75,8 +75,9 @@ def connected(resources: ResourceConfig) -> Iterator[Cluster]:
         cluster = _describe()
         if not joins and resources.num_gpus > cluster.num_gpus:
             raise ConfigError(
-                f"--resources.num-gpus is {resources.num_gpus:g}, but this machine has {cluster.num_gpus:g} GPUs; "
-                "allowed: 0 (CPUs), or run it on a cluster"
+                f"must be at most {cluster.num_gpus:g}, the GPUs of this machine, got {resources.num_gpus:g}; "
+                "use 0 for CPUs or run on a cluster",
+                thing="resources.num_gpus",
             )
         with _interrupted_by_sigterm():
             yield cluster

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -38,34 +38,28 @@ class Objective:
     def of(cls, config: NetworkConfig, class_names: tuple[str, ...]) -> Objective:
         """The objective of a part of the settings."""
         ignore = ignore_value(len(class_names))
-        shared: dict[str, Any] = {
-            "architecture": Architecture.of(config, class_names),
-            "weights": absolute_source(config.weights),
-        }
-        if isinstance(config, AffinityConfig):
-            radius = config.radius
-            return cls(
-                terms=partial(_unweighted, terms=partial(affinity_terms, radius=radius, ignore=ignore)),
-                combine=balanced_loss,
-                table=partial(pair_table, radius=radius, ignore=ignore),
-                scores=pair_scores,
-                **shared,
-            )
-        if isinstance(config, SegmentationConfig):
-            return cls(
-                terms=partial(segmentation_terms, ignore=ignore),
-                combine=mean_loss,
-                table=partial(mask_table, ignore=ignore),
-                scores=mask_scores,
-                **shared,
-            )
-        return cls(
-            terms=partial(_unweighted, terms=tag_terms),
-            combine=mean_loss,
-            table=tag_table,
-            scores=tag_scores,
-            **shared,
+        objective = partial(
+            cls, architecture=Architecture.of(config, class_names), weights=absolute_source(config.weights)
         )
+        match config:
+            case AffinityConfig(radius=radius):
+                return objective(
+                    terms=partial(_unweighted, terms=partial(affinity_terms, radius=radius, ignore=ignore)),
+                    combine=balanced_loss,
+                    table=partial(pair_table, radius=radius, ignore=ignore),
+                    scores=pair_scores,
+                )
+            case SegmentationConfig():
+                return objective(
+                    terms=partial(segmentation_terms, ignore=ignore),
+                    combine=mean_loss,
+                    table=partial(mask_table, ignore=ignore),
+                    scores=mask_scores,
+                )
+            case _:
+                return objective(
+                    terms=partial(_unweighted, terms=tag_terms), combine=mean_loss, table=tag_table, scores=tag_scores
+                )
 
     def build(self) -> nn.Module:
         """The network with its first weights.

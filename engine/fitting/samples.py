@@ -17,7 +17,7 @@ from PIL import Image
 from torchvision.transforms import functional as color
 
 from engine.config import TrainingConfig
-from engine.errors import ImageError
+from engine.errors import ImageError, TooManyErrors
 from engine.fitting.sample_order import WINDOW_ROWS, held_out_of_step, num_steps, samples_of_step
 from engine.imaging.codecs import decode_mask
 from engine.imaging.decoding import decode_image
@@ -134,7 +134,7 @@ class LoadSamples:
         """One sample to learn from; an image that cannot be used gives its place to another.
 
         Raises:
-            ImageError: many in a row could not be read.
+            TooManyErrors: many images in a row could not be used.
             StoreUnavailableError: the store of the images is away for long, or refuses the account.
         """
         rng, jitter = np.random.default_rng([self._config.rng_seed, epoch, shard, row]), self._config.color_jitter
@@ -152,7 +152,7 @@ class LoadSamples:
                 failure = error
             shard = int(rng.choice(len(self._source.rows_of_shards), p=self._weights()))
             row = int(rng.integers(self._source.rows_of_shards[shard]))
-        raise ImageError("training", f"{MAX_REDRAWS} images in a row cannot be used; the last: {failure}")
+        raise TooManyErrors(f"{MAX_REDRAWS} images in a row cannot be used; the last: {failure}")
 
     def held_out(self, place: tuple[int, int] | None) -> Sample:
         """One sample to score, the whole image without augmentation; of weight 0 where there is none.

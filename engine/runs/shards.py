@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from engine.distributed.cluster import connected
-from engine.distributed.pipeline import Committed, ShardRun, parts_folder, run_shards
+from engine.distributed.pipeline import Committed, ShardRun, run_shards
+from engine.distributed.single_images import parts_folder
 from engine.errors import TooManyErrors
 from engine.runs.options import ShardOptions
 from engine.runs.output import SUMMARY, Claimed

@@ -10,7 +10,7 @@ from typing import Any
 from engine.config import CamConfig, NetworkConfig, TrainingConfig
 from engine.distributed.cluster import connected
 from engine.distributed.training import Trained, TrainingRun, fit
-from engine.errors import ConfigError, ImageError, ManifestError, StorageError, StoreUnavailableError
+from engine.errors import ConfigError, ManifestError, StorageError, StoreUnavailableError, TooManyErrors
 from engine.fitting.curves import draw_curves
 from engine.fitting.events import TrainingEvent, TrainingStarted, TrainingValidated
 from engine.fitting.learner import freeze_levels
@@ -141,8 +141,8 @@ def _check_images(options: DataOptions, source: SampleSource, config: TrainingCo
     """
     try:
         LoadSamples(source, config, rank=0, num_workers=1).first()
-    except ImageError as error:
-        raise ManifestError(f"'{options.data}': {str(error).partition(': ')[2]}", thing="data") from error
+    except TooManyErrors as error:
+        raise ManifestError(f"'{options.data}': {error}", thing="data") from error
     except StoreUnavailableError as error:
         raise StorageError(f"cannot be read: {error}", thing="data") from error
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from engine.config import ResourceConfig
 from engine.distributed.cluster import connected
-from engine.distributed.pipeline import Pool, Step, run_shards
+from engine.distributed.pipeline import ShardRun, run_shards
 from engine.errors import StorageError
 from engine.records import mask_schema
+from engine.step import Step
 from engine.storage.manifest import Manifest
 from engine.storage.shards import committed_shards
-from tests.engine.distributed.test_pipeline import Measure, Paint, _numbered
+from tests.engine.distributed.examples import Measure, Paint, numbered_images
 
 pytestmark = pytest.mark.slow
 FULL, ROOMY = "size=12k", "size=1m"
@@ -40,26 +42,20 @@ def _mount(*options: str) -> int:
 
 
 def _run(manifest: Manifest, out: Path) -> None:
-    resources = ResourceConfig()
-    steps = (Step(name="measure", stage=Measure), Step(name="paint", stage=Paint, arguments={"color": 4}))
+    resources = ResourceConfig(max_crf_actors=1)
+    steps = [Step(name="measure", build=Measure, on="crf"), Step(name="paint", build=partial(Paint, 4), on="crf")]
+    schema = mask_schema(keep_stages=False, metadata={})
+    left = sorted(set(range(manifest.num_shards)) - committed_shards(str(out)))
     with connected(resources) as cluster:
-        run_shards(
-            manifest,
-            sorted(set(range(manifest.num_shards)) - committed_shards(str(out))),
-            [Pool(steps=steps, max_actors=1, num_cpus=0.5)],
-            folder=str(out),
-            schema=mask_schema(keep_stages=False, metadata={}),
-            resources=resources,
-            cluster=cluster,
-            on_commit=lambda _: None,
-        )
+        run = ShardRun(manifest=manifest, folder=str(out), schema=schema, resources=resources, cluster=cluster)
+        run_shards(run, steps, left, on_commit=lambda _: None)
 
 
 def test_full_disk_ends_the_run_with_one_sentence_and_the_same_run_goes_on(
     tmp_path: Path, small_disk: Path, ray_session: None
 ) -> None:
-    manifest = _numbered(tmp_path / "images", 8, rows_per_shard=2)
-    with pytest.raises(StorageError, match=r"No space left on device.*the same command goes on from there$"):
+    manifest = numbered_images(tmp_path / "images", 8, rows_per_shard=2)
+    with pytest.raises(StorageError, match=r"No space left on device.*rerun the command to resume$"):
         _run(manifest, small_disk)
     kept = {path.name: path.read_bytes() for path in small_disk.iterdir()}
     assert kept.keys() < {f"shard-{shard:06d}.parquet" for shard in range(4)}  # no half of one beside them

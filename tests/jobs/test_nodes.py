@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,13 @@ import ray
 
 from engine.config import ResourceConfig
 from engine.distributed.cluster import connected
-from engine.distributed.pipeline import Pool, Step, run_shards
+from engine.distributed.pipeline import ShardRun, run_shards
 from engine.records import Batch, mask_schema
+from engine.step import Actor, Step
 from engine.storage.manifest import open_manifest
 from engine.storage.shards import committed_shards, read_shards
 from tests.conftest import ROOT
-from tests.engine.distributed.test_pipeline import Measure, Paint, _numbered
+from tests.engine.distributed.examples import Measure, Paint, numbered_images
 from tests.jobs.chaos import add_node, cluster_of_nodes
 
 pytestmark = pytest.mark.slow
@@ -40,33 +42,28 @@ class Tell:
 
 def drive(root: Path) -> None:
     """What the driver does, in a process of its own that joins the cluster."""
-    manifest, resources = open_manifest(str(root / "images" / "frozen")), ResourceConfig()
+    manifest = open_manifest(str(root / "images" / "frozen"))
+    resources = ResourceConfig(num_gpus=1, max_network_actors=1, max_crf_actors=1)
 
-    def tell(name: str, pause_s: float) -> Step:
-        return Step(name="tell", stage=Tell, arguments={"folder": str(root / name), "pause_s": pause_s})
+    def tell(name: str, pause_s: float, on: Actor) -> Step:
+        return Step(name="tell", build=partial(Tell, str(root / name), pause_s), on=on)
 
-    networks = Pool(steps=(tell("networks", 0.1), Step(name="measure", stage=Measure)), max_actors=1, num_gpus=1)
-    paint = Step(name="paint", stage=Paint, arguments={"color": 4})
+    measure = Step(name="measure", build=Measure, on="network")
+    paint = Step(name="paint", build=partial(Paint, 4), on="crf")
+    schema = mask_schema(keep_stages=False, metadata={})
     with connected(resources) as joined:
         assert (joined.num_gpus, joined.started_here) == (2, False)
         os.chdir(root)  # away from the working directory of the nodes
-        run_shards(
-            manifest,
-            range(manifest.num_shards),
-            [networks, Pool(steps=(tell("masks", 0.0), paint), max_actors=1)],
-            folder="out",
-            schema=mask_schema(keep_stages=False, metadata={}),
-            resources=resources,
-            cluster=joined,
-            on_commit=lambda _: None,
-        )
+        run = ShardRun(manifest=manifest, folder="out", schema=schema, resources=resources, cluster=joined)
+        steps = [tell("networks", 0.1, "network"), measure, tell("masks", 0.0, "crf"), paint]
+        run_shards(run, steps, range(manifest.num_shards), on_commit=lambda _: None)
 
 
 def test_node_with_a_gpu_dies_and_another_takes_over_its_work(tmp_path: Path) -> None:
     networks, out = tmp_path / "networks", str(tmp_path / "out")
     networks.mkdir()
     (tmp_path / "masks").mkdir()
-    manifest = _numbered(tmp_path / "images", NUM_IMAGES, rows_per_shard=ROWS_PER_SHARD)
+    manifest = numbered_images(tmp_path / "images", NUM_IMAGES, rows_per_shard=ROWS_PER_SHARD)
     code = f"import pathlib; from tests.jobs.test_nodes import drive; drive(pathlib.Path({str(tmp_path)!r}))"
     with cluster_of_nodes(1) as cluster:
         nodes = {node.node_id: node for node in (add_node(cluster, num_gpus=1), add_node(cluster, num_gpus=1))}

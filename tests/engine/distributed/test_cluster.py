@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import ray
 
 from engine.config import ResourceConfig
 from engine.distributed import cluster
@@ -16,8 +17,6 @@ from tests.conftest import ROOT
 
 @pytest.mark.slow
 def test_connection_that_stands_is_used_and_left_standing(ray_session: None) -> None:
-    import ray
-
     with connected(ResourceConfig()) as found:
         assert (found.num_cpus, found.num_gpus, found.started_here) == (8, 0, False)
     assert ray.is_initialized()
@@ -52,7 +51,7 @@ def test_alone_it_starts_ray_quietly_and_ends_it_and_refuses_gpus_that_are_not_t
         check=True,
     )
     assert done.stdout.splitlines() == [
-        "--resources.num-gpus is 1, but this machine has 0 GPUs; allowed: 0 (CPUs), or run it on a cluster",
+        "resources.num_gpus must be at most 0, the GPUs of this machine, got 1; use 0 for CPUs or run on a cluster",
         "False",
         "True True",
     ]
@@ -125,8 +124,8 @@ def test_node_that_a_busy_machine_starts_too_late_is_started_again(monkeypatch: 
         if len(tries) < 3:
             raise Exception("The current node timed out during startup. This could happen because ...")
 
-    monkeypatch.setattr(cluster.ray, "init", init)
-    monkeypatch.setattr(cluster.ray, "shutdown", lambda: ends.append(len(tries)))
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: ends.append(len(tries)))
     cluster._start_ray(6)
     assert (tries, ends) == ([6, 6, 6], [1, 2])
     tries.clear()
@@ -140,6 +139,6 @@ def test_other_trouble_of_ray_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -
     def init(**_: object) -> None:
         raise ValueError("no such address")
 
-    monkeypatch.setattr(cluster.ray, "init", init)
+    monkeypatch.setattr(ray, "init", init)
     with pytest.raises(ValueError, match="no such address"):
         cluster._start_ray(6)

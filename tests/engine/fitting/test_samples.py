@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from engine.config import TrainingConfig
-from engine.errors import ImageError
+from engine.errors import TooManyErrors
 from engine.fitting.sample_order import samples_of_step
 from engine.fitting.samples import LoadSamples, SampleSource, cut_labels, image_labels, kept_rows
 from engine.imaging.codecs import encode_mask
@@ -161,7 +161,7 @@ def test_row_whose_target_is_an_error_gives_its_place_to_another(tmp_path: Path)
 def test_training_gives_up_where_no_image_can_be_used(masks: list[Any], reason: str, tmp_path: Path) -> None:
     values = [None if mask is None else encode_mask(np.ones((8, 8), dtype=np.uint8)) for mask in masks]
     loader = _loader(write_samples(tmp_path, [b"no picture"] * 2, {"mask": values}))
-    with pytest.raises(ImageError, match=f"training: 20 images in a row cannot be used; the last: .*{reason}"):
+    with pytest.raises(TooManyErrors, match=f"^20 images in a row cannot be used; the last: .*{reason}"):
         loader.sample(0, 0, 0)
 
 
@@ -211,8 +211,8 @@ def test_mask_counts_by_its_confidence(tmp_path: Path) -> None:
 
 
 def test_unsure_masks_are_not_learned_from(tmp_path: Path) -> None:
-    masks = [encode_mask(np.full((64, 64), number, dtype=np.uint8)) for number in range(6)]
-    confidence = [0.2, 0.5, 0.9, 0.4, 0.49, 0.8]
+    masks: list[bytes | None] = [encode_mask(np.full((64, 64), number, dtype=np.uint8)) for number in range(6)]
+    confidence: list[float | None] = [0.2, 0.5, 0.9, 0.4, 0.49, 0.8]
     every = write_samples(tmp_path, [png(picture(64, 64))] * 6, {"mask": masks}, confidence=confidence)
     source = replace(every, min_confidence=0.5, rows_of_shards=(2, 1))
     loader = _loader(source)

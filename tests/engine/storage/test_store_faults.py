@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from engine.distributed.pipeline import Pool, _Actor
+from engine.distributed.actor import PoolActor
+from engine.distributed.pools import Pool
 from engine.errors import StoreUnavailableError
 from engine.fitting.samples import LoadSamples, SampleSource
 from engine.presets import preset
@@ -115,8 +116,8 @@ def test_store_that_serves_nobody_any_more_is_no_images_fault_and_ends_the_run(
     through(lambda method, path: fault)
     with pytest.raises(StoreUnavailableError, match=reason):
         _fetched(bucket)
-    step = Step(name="fetch", build=partial(FetchImages, threads=1), on="crf")
-    actor = _Actor(Pool(steps=(step,), max_actors=1))
+    fetch = Step(name="fetch", build=partial(FetchImages, threads=1), on="crf")
+    actor = PoolActor(Pool(steps=(fetch,), max_actors=1))
     columns = {"shard": [7], "uri": [f"{bucket}/a"], "error": pa.array([None], pa.string())}
     (row,) = actor(pa.table(columns)).to_pylist()
     assert row["shard"] == 7

@@ -1,0 +1,72 @@
+"""All that relies on Ray beyond its documented interface; the versions that it was tested with are in pyproject.toml.
+
+Each function says why the documented interface does not do, and ``tests/engine/distributed/test_ray_internals.py``
+fails if Ray's behaviour changes.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray.data
+from ray.data import DataContext
+from ray.data._internal.execution.execution_callback import ExecutionCallback
+
+PAUSE_S = 0.02
+"""Seconds between iterations of Ray Data's scheduling loop; an iteration takes one or two milliseconds."""
+
+
+class Pause(ExecutionCallback):
+    """Sleeps after each iteration of Ray Data's scheduling loop.
+
+    The loop waits only while tasks run. When its outputs are full and not consumed, no task runs and it spins: it uses
+    a whole core, and in a training worker the interpreter lock as well, which more than doubled the time of a step.
+    """
+
+    def on_execution_step(self, executor: Any) -> None:
+        time.sleep(PAUSE_S)
+
+
+def throttled_context() -> DataContext:
+    """This process's context, with :class:`Pause` in all streams that start from now on and without progress bars."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    if Pause not in context.custom_execution_callback_classes:
+        context.custom_execution_callback_classes.append(Pause)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    return context
+
+
+def map_whole_blocks(dataset: ray.data.Dataset, actor: type, **options: Any) -> ray.data.Dataset:
+    """Map each block as one pyarrow table; ``map_batches`` refuses ``batch_size=None`` for actors with GPUs."""
+    return dataset.map_batches_internal(actor, batch_size=None, batch_format="pyarrow", zero_copy_batch=True, **options)
+
+
+def grow_with_one_task_each(context: DataContext) -> None:
+    """Let actor pools grow whose actors take one task at a time.
+
+    A pool grows while its tasks are at least this multiple of its actors. With one task each that is never more than
+    1, so with the default of 1.75 the pool would stay at one actor.
+    """
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
+
+
+@contextmanager
+def restored_sigint() -> Iterator[None]:
+    """Restore the handler of SIGINT after the block: ``ray.train`` installs its own in ``fit()`` and leaves it there.
+
+    Ray's handler only aborts the training that it was made for, so a later Ctrl-C would do nothing.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        # elsewhere neither Ray nor Python sets a handler
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)

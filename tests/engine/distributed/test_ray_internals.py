@@ -1,0 +1,74 @@
+"""Ray still behaves as :mod:`engine.distributed.ray_internals` relies on."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pyarrow as pa
+import pytest
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext
+
+from engine.distributed.ray_internals import (
+    PAUSE_S,
+    Pause,
+    grow_with_one_task_each,
+    map_whole_blocks,
+    throttled_context,
+)
+
+
+def test_context_is_given_the_pause_once() -> None:
+    for _ in range(3):
+        context = throttled_context()
+    assert context.custom_execution_callback_classes.count(Pause) == 1
+    assert Pause in context.execution_callback_classes
+    assert not context.enable_progress_bars
+
+
+@pytest.mark.slow
+def test_stream_that_is_not_consumed_uses_hardly_any_cpu_of_this_process(ray_session: None) -> None:
+    context = throttled_context()
+    before = context.execution_options.resource_limits
+    context.execution_options.resource_limits = before.copy(object_store_memory=2e6)
+    try:
+        blocks = ray.data.range(400, override_num_blocks=400).map_batches(lambda rows: {"x": [bytes(10**6)]})
+        stream = iter(blocks.iter_batches(batch_size=None, prefetch_batches=0))
+        next(stream)
+        time.sleep(2)  # until it is ahead as far as it may
+        start = time.process_time()
+        time.sleep(100 * PAUSE_S)
+        assert time.process_time() - start < 50 * PAUSE_S
+    finally:
+        context.execution_options.resource_limits = before
+
+
+class Sizes:
+    """An actor: the number of rows that it is given at once, and who it is."""
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        time.sleep(0.2)
+        return pa.table({"rows": [table.num_rows], "process": [os.getpid()]})
+
+
+@pytest.mark.slow
+def test_actor_is_given_whole_blocks_as_they_are(ray_session: None) -> None:
+    blocks = ray.data.from_items([{"x": number} for number in range(12)], override_num_blocks=4)
+    sizes = map_whole_blocks(blocks, Sizes, num_gpus=None, num_cpus=0.5, compute=ActorPoolStrategy(size=1))
+    assert [row["rows"] for row in sizes.take_all()] == [3, 3, 3, 3]
+    map_whole_blocks(blocks, Sizes, num_gpus=1, compute=ActorPoolStrategy(size=1))
+    with pytest.raises(ValueError, match="batch_size"):  # once this passes, map_batches does it
+        blocks.map_batches(Sizes, batch_size=None, num_gpus=1, compute=ActorPoolStrategy(size=1))
+
+
+@pytest.mark.slow
+def test_pool_grows_though_its_actors_take_one_task_at_a_time(ray_session: None) -> None:
+    context = throttled_context().copy()
+    grow_with_one_task_each(context)
+    compute = ActorPoolStrategy(min_size=1, max_size=3, max_tasks_in_flight_per_actor=1)
+    with DataContext.current(context):
+        blocks = ray.data.from_items(list(range(40)), override_num_blocks=40)
+        rows = map_whole_blocks(blocks, Sizes, num_cpus=0.5, compute=compute).take_all()
+    assert len({row["process"] for row in rows}) == 3
