@@ -1,4 +1,4 @@
-"""What a report is made of; whoever writes one gathers this from the disk. What is None or empty is left out.
+"""The contents of a report, as its caller gathers them. What is None or empty is left out.
 
 Letters: C classes (background not counted), K classes present, (H, W) pixels, (h, w) grid cells.
 """
@@ -18,28 +18,28 @@ Floats = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReportImage:
-    """One picture of the gallery."""
+    """One image of the gallery."""
 
     image_id: str
     """As in the manifest."""
     tags: Sequence[str]
-    """Names, also such as are outside the classes."""
+    """Names, including those outside the classes."""
     group: str = ""
-    """Why it was chosen: 'best', 'worst', 'random', 'class dog', 'error'."""
+    """Why it was chosen: 'most confident', 'least confident', 'random', 'class dog', 'error'."""
     photograph: NDArray[np.uint8] | None = None
     """(H, W, 3); None if it could not be decoded."""
     mask: Mask | None = None
     """(H, W) of class ids: the product; None with an error. Its size may differ from the photograph's."""
     mask_cam: Mask | None = None
-    """(H, W): the same from the CAM alone."""
+    """(H, W): the mask from the CAM alone."""
     mask_walk: Mask | None = None
-    """(H, W): the same after the walk, before the dCRF."""
+    """(H, W): the mask after the walk, before the dCRF."""
     truth: Mask | None = None
     """(H, W): the true mask."""
     cam: Floats | None = None
     """(K, h, w) in [0, 1]."""
     walked: Floats | None = None
-    """(K, h, w) in [0, 1]: the classes' maps after the walk."""
+    """(K, h, w) in [0, 1]: the class maps after the walk."""
     cam_classes: Sequence[str] = ()
     """The K names of the maps in ``cam`` and ``walked``."""
     confidence: float | None = None
@@ -57,16 +57,16 @@ class ReportImage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReportData:
-    """A whole report. Fractions are of 1; the report shows them in %."""
+    """A whole report. Fractions are in [0, 1]; the report shows them in %."""
 
     title: str
-    """The heading, such as the name of the data."""
+    """The heading, such as the name of the data set."""
     class_names: Sequence[str]
     """The C names without background; ids from 1."""
     num_images: int
     """Images of the whole run, errors included."""
     images: Sequence[ReportImage] = ()
-    """The sample that is shown, in the order it is shown; some 60."""
+    """The sample to show, in this order; about 60."""
     miou: Mapping[str, float] | None = None
     """mIoU by stage, in the order of the method: 'cam', 'walk', 'crf', 'segmentation'. None without truth."""
     iou: Mapping[str, Mapping[str, float]] | None = None
@@ -80,9 +80,9 @@ class ReportData:
     ious: Sequence[float] | None = None
     """The true mean IoU of the same images, in the same order; NaN where there is no truth."""
     best_miou: Sequence[tuple[float, float, float]] | None = None
-    """(fraction of the images, least confidence among them, their mIoU), the surest first."""
+    """(fraction of the images, lowest confidence among them, their mIoU), most confident first."""
     curves: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
-    """By network, rows such as {'step': 10, 'loss': .3}; every other number of a row becomes a curve."""
+    """By network, rows such as {'step': 10, 'loss': .3}; every other number in a row becomes a chart."""
     error_counts: Mapping[str, int] = field(default_factory=dict)
     """Images that ended in an error, by stage."""
     errors: Sequence[tuple[str, str]] = ()
@@ -90,13 +90,13 @@ class ReportData:
     images_per_s: float | None = None
     """Of the labeling."""
     seconds: Mapping[str, float] = field(default_factory=dict)
-    """Duration by step of the chain."""
+    """Duration of each step of the chain."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Nested settings of the run."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Of the packages, the weights' hashes, the commit."""
     created: str = ""
-    """Date and time, as it shall be shown."""
+    """Date and time, as shown."""
 
     def __post_init__(self) -> None:
         num_labels = len(self.class_names) + 1

@@ -1,4 +1,4 @@
-"""Pictures of a report as data URIs: small JPEG photographs, and overlays as palette PNGs, clear outside objects.
+"""Images of a report as data URIs: small JPEG photographs, and overlays as palette PNGs, transparent outside objects.
 
 Letters: K classes present, (H, W) pixels, (h, w) grid cells.
 """

@@ -1,4 +1,4 @@
-"""The report: everything brought to plain values, put into the template, held below a size."""
+"""The report: plain values for the templates, and the limit on its size."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from engine.report import charts, pictures
 from engine.report.data import ReportData, ReportImage
 
 MAX_BYTES = 20_000_000
-"""Most bytes of a report; pictures beyond it are left out."""
+"""Maximum size of a report; images that would exceed it are left out."""
 
 _STAGES = {"cam": "CAM", "walk": "random walk", "crf": "dCRF", "segmentation": "segmentation"}
 _NETWORKS = {"cam": "Classifier (CAM)", "affinity": "AffinityNet", "segmentation": "Segmentation network"}
 _LAYERS = {
     "cam": "Class maps",
-    "walked": "Walked map",
-    "mask_cam": "Mask of the maps",
-    "mask_walk": "Walk mask",
+    "walked": "Maps after the walk",
+    "mask_cam": "Mask before the walk",
+    "mask_walk": "Mask before the dCRF",
     "mask": "Final mask",
     "truth": "Truth",
     "wrong": "Wrong pixels",
@@ -33,7 +33,7 @@ _MOST_ERRORS = 200
 _MOST_CONFUSED = 30
 _MOST_AREAS = 40
 _MOST_SETTINGS = 500
-_MOST_LETTERS = 400  # of a name, a reason or a value: more is no help to a reader and would eat the budget
+_MOST_LETTERS = 400  # of a name, a reason or a value; longer ones are cut
 
 
 def render_report(data: ReportData, *, max_bytes: int = MAX_BYTES) -> str:
@@ -41,7 +41,7 @@ def render_report(data: ReportData, *, max_bytes: int = MAX_BYTES) -> str:
 
     Args:
         data: what is shown.
-        max_bytes: most bytes as UTF-8; pictures beyond it are left out, fairly over the groups.
+        max_bytes: maximum size as UTF-8; images that would exceed it are left out, evenly across the groups.
     """
     environment = _environment()
     card = environment.get_template("card.html.j2")
@@ -61,7 +61,7 @@ def render_report(data: ReportData, *, max_bytes: int = MAX_BYTES) -> str:
     while True:
         shown = [cards[number] for number in sorted(cards)]
         html = _text(environment, page, data, shown, names, len(data.images) - len(shown))
-        # what the cards added to legend and filters is known only now
+        # only now is it known what the cards add to the legend and the filters
         if not cards or len(html.encode()) <= max_bytes:
             return html
         cards.popitem()
@@ -105,7 +105,7 @@ def _text(
 
 
 def _named(class_names: Sequence[str], tags: Collection[str], images: Sequence[ReportImage]) -> list[str]:
-    """The classes that are tags of the images, or that a mask shows: a network without tags finds others."""
+    """The classes that the images are tagged with or that a mask shows: a network without tags finds others."""
     found = np.zeros(len(class_names) + 1, dtype=bool)
     for image in images:
         for mask in (image.mask, image.truth):
@@ -115,7 +115,7 @@ def _named(class_names: Sequence[str], tags: Collection[str], images: Sequence[R
 
 
 def _page(data: ReportData) -> dict[str, Any]:
-    """All of the page but its gallery."""
+    """The page without its gallery."""
     here = Path(__file__).parent
     label_names = ["background", *data.class_names]
     num_errors = sum(data.error_counts.values())
@@ -146,11 +146,10 @@ def _page(data: ReportData) -> dict[str, Any]:
         scatter=None if data.ious is None else charts.scatter(data.confidences, data.ious),
         histogram=charts.histogram(data.confidences),
         curves=[
-            (_NETWORKS.get(network, network), drawn)
+            (name, drawn)
             for network, rows in data.curves.items()
-            if (drawn := charts.curve_charts(rows))
+            if (drawn := charts.curve_charts(name := _NETWORKS.get(network, network), rows))
         ],
-        chart=charts,
         seconds=_seconds(data.seconds),
         num_errors=num_errors,
         error_counts=sorted(data.error_counts.items(), key=lambda item: -item[1]),
@@ -163,30 +162,30 @@ def _page(data: ReportData) -> dict[str, Any]:
 
 
 def _headline(data: ReportData, num_errors: int) -> list[tuple[str, str, str]]:
-    """(value, what it is, one thing more)."""
+    """(value, name, detail)."""
     facts = [
         (_number(data.num_images), "images", f"{_number(num_errors)} with an error" if num_errors else "none failed"),
-        (_number(len(data.class_names)), "classes", "and background"),
+        (_number(len(data.class_names)), "classes", "plus background"),
     ]
     if data.miou:
         stages = list(data.miou)
         last = stages[-1]
-        facts.append((_percent(data.miou[last]), f"mIoU, {_STAGES.get(last, last)}", "on the true masks"))
+        facts.append((_percent(data.miou[last]), f"mIoU, {_STAGES.get(last, last)}", "against the true masks"))
         if "cam" in data.miou and "walk" in data.miou:
             gain = 100 * (data.miou["walk"] - data.miou["cam"])
-            facts.append((f"{gain:+.1f}".replace("-", "−"), "points by the walk", "mIoU over the CAM alone"))
+            facts.append((f"{gain:+.1f}".replace("-", "−"), "points gained by the walk", "mIoU over the CAM alone"))
     known = [value for value in data.confidences if math.isfinite(value)]
     if known:
         facts.append((_percent(float(np.median(known))), "median confidence", f"of {_number(len(known))} masks"))
     if data.images_per_s is not None:
-        facts.append((f"{data.images_per_s:.3g}", "images a second", "labeling"))
+        facts.append((f"{data.images_per_s:.3g}", "images per second", "labeling"))
     if data.seconds:
-        facts.append((_duration(sum(data.seconds.values())), "in all", f"{len(data.seconds)} steps"))
+        facts.append((_duration(sum(data.seconds.values())), "total time", f"{len(data.seconds)} steps"))
     return facts
 
 
 def _stage_rows(miou: Mapping[str, float]) -> list[tuple[str, float, float | None]]:
-    """(name, mIoU, gain over the stage before)."""
+    """(name, mIoU, gain over the previous stage)."""
     rows: list[tuple[str, float, float | None]] = []
     before: float | None = None
     for stage, value in miou.items():
@@ -282,7 +281,7 @@ def _card(image: ReportImage, class_ids: Mapping[str, int], numbers: Mapping[str
 
 
 def _fair_order(groups: Sequence[str]) -> list[int]:
-    """The images in turn over their groups, so that a full file leaves none of the groups empty."""
+    """The images, taking turns between the groups, so that a full file leaves no group empty."""
     by_group: dict[str, list[int]] = {}
     for number, group in enumerate(groups):
         by_group.setdefault(group, []).append(number)

@@ -1,4 +1,4 @@
-"""Which images a report shows: chosen in one pass over any number of rows, in memory that does not grow with them."""
+"""Which images a report shows, chosen in one pass over any number of rows in constant memory."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _MOST_ERRORS_SHOWN = 12
 class Sample:
     """Takes rows with ``image_id``, ``tags``, ``confidence`` and ``error``; keeps some for each reason to look at one.
 
-    A quarter are the surest, a quarter the least sure, a quarter shows each class, and the rest is any. "Any" means
-    smallest hash of the id: the same images are chosen however the rows are cut into shards.
+    A quarter are the most confident, a quarter the least confident, a quarter show each class, the rest are random.
+    "Random" means smallest hash of the id: the same images are chosen however the rows are divided into shards.
     """
 
     def __init__(self, class_names: Sequence[str], num_images: int) -> None:
         """Args:
-        num_images: most that :meth:`chosen` gives without an error; a few with one come on top.
+        num_images: maximum number of images without an error in :meth:`chosen`; a few with an error are added.
         """
         self._num_images = num_images
         share = max(1, num_images // 4)
         per_class = max(1, share // max(1, len(class_names)))
-        self._surest = _Least(share)
-        self._least_sure = _Least(share)
+        self._most_confident = _Least(share)
+        self._least_confident = _Least(share)
         self._of_class = {name: _Least(per_class) for name in class_names}
         self._any = _Least(max(1, num_images))
         self._failed: dict[str, _Least] = defaultdict(lambda: _Least(_MOST_ERRORS_SHOWN))
@@ -41,15 +41,15 @@ class Sample:
             self._failed[row["error"].split(":", 1)[0]].add((order, image_id), row)
             return
         confidence = 0.0 if row["confidence"] is None else row["confidence"]
-        self._surest.add((-confidence, image_id), row)
-        self._least_sure.add((confidence, image_id), row)
+        self._most_confident.add((-confidence, image_id), row)
+        self._least_confident.add((confidence, image_id), row)
         for name in row["tags"]:
             if name in self._of_class:
                 self._of_class[name].add((order, image_id), row)
         self._any.add((order, image_id), row)
 
     def chosen(self) -> list[tuple[Row, str]]:
-        """The rows, each once, with the reason: surest, least sure, class NAME, random, error."""
+        """The rows, each once, with the reason: most confident, least confident, class NAME, random, error."""
         rows: dict[str, tuple[Row, str]] = {}
 
         def take(kept: _Least, group: str, most: int) -> None:
@@ -57,8 +57,8 @@ class Sample:
                 if len(rows) < most:
                     rows.setdefault(row["image_id"], (row, group))
 
-        take(self._surest, "surest", self._num_images)
-        take(self._least_sure, "least sure", self._num_images)
+        take(self._most_confident, "most confident", self._num_images)
+        take(self._least_confident, "least confident", self._num_images)
         for name, kept in self._of_class.items():
             take(kept, f"class {name}", self._num_images)
         take(self._any, "random", self._num_images)
@@ -69,7 +69,7 @@ class Sample:
 
 
 class _Least:
-    """The few rows with the smallest keys; keys end with the id, so no two are equal."""
+    """Keeps the rows with the smallest keys. Keys end with the id, so no two are equal."""
 
     def __init__(self, most: int) -> None:
         self._most = most

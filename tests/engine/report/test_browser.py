@@ -45,7 +45,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ReportImage(
                 image_id=f"images/{index}.jpg",
                 tags=tags,
-                group="surest" if index < 3 else "least sure",
+                group="most confident" if index < 3 else "least confident",
                 photograph=photograph,
                 cam=cam,
                 walked=cam,
@@ -113,7 +113,7 @@ def test_nothing_is_wider_than_the_screen(page: Page) -> None:
 
 def test_filters_leave_what_was_asked_for(page: Page) -> None:
     assert len(_shown(page)) == 7
-    page.locator("#group").select_option("surest")
+    page.locator("#group").select_option("most confident")
     assert _shown(page) == ["images/0.jpg", "images/1.jpg", "images/2.jpg"]
     page.locator("#least").fill("75")
     assert _shown(page) == ["images/0.jpg", "images/1.jpg"]
@@ -137,7 +137,7 @@ def test_images_are_ordered_by_confidence_and_by_iou(page: Page) -> None:
 def test_overlays_are_chosen_faded_and_shown_side_by_side(page: Page) -> None:
     first = page.locator(".card").first
     expect(first.locator("[data-layer=mask]")).to_be_visible()
-    page.get_by_text("Walked map", exact=True).click()
+    page.get_by_text("Maps after the walk", exact=True).click()
     expect(first.locator("[data-layer=walked]")).to_be_visible()
     expect(first.locator("[data-layer=mask]")).to_be_hidden()
     page.locator("#opacity").fill("30")
@@ -148,7 +148,7 @@ def test_overlays_are_chosen_faded_and_shown_side_by_side(page: Page) -> None:
     assert box is not None
     assert abs(box["y"] + box["height"] / 2 - DESK["height"] / 2) < 2  # in the middle of the screen
     assert page.locator("#large figcaption").all_inner_texts() == [
-        "Photograph", "Class maps", "Walked map", "Mask of the maps", "Walk mask",
+        "Photograph", "Class maps", "Maps after the walk", "Mask before the walk", "Mask before the dCRF",
         "Final mask", "Truth", "Wrong pixels",
     ]  # fmt: skip
     page.keyboard.press("Escape")

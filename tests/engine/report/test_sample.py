@@ -35,13 +35,13 @@ def test_every_reason_is_shown_and_each_image_once() -> None:
     chosen = _chosen(_rows(1000))
     assert len({image_id for image_id, _ in chosen}) == len(chosen)
     groups = Counter(group for _, group in chosen)
-    assert groups["surest"] == groups["least sure"] == 6
+    assert groups["most confident"] == groups["least confident"] == 6
     assert {"class cat", "class dog", "class emu", "random", "error"} <= groups.keys()
     assert sum(count for group, count in groups.items() if group != "error") == 24
-    assert [image_id for image_id, group in chosen if group == "surest"] == [
+    assert [image_id for image_id, group in chosen if group == "most confident"] == [
         "00999", "00998", "00997", "00996", "00995", "00994",
     ]  # fmt: skip
-    assert [image_id for image_id, group in chosen if group == "least sure"][:2] == ["00001", "00002"]
+    assert [image_id for image_id, group in chosen if group == "least confident"][:2] == ["00001", "00002"]
     assert ("00501", "class emu") in chosen
 
 
