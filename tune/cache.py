@@ -16,24 +16,26 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from engine.config import AffinityInferenceConfig, InferenceConfig, ResourceConfig, WalkConfig
-from engine.distributed.pipeline import Committed, Step, network_pool, run_shards
+from engine.config import AffinityInferenceConfig, InferenceConfig, PassConfig, ResourceConfig, WalkConfig
+from engine.distributed.pipeline import Committed, ShardRun, run_shards
 from engine.errors import ConfigError, ManifestError, StorageError, TooManyErrors
 from engine.imaging.codecs import encode_map, encode_mask
 from engine.imaging.decoding import decode_image
-from engine.imaging.scaling import as_tensor, equal_groups, resized, scaled_size
+from engine.imaging.scaling import equal_groups, resized, scaled_size
 from engine.ops.metrics import confusion_matrix
 from engine.plain_settings import to_dict
 from engine.records import Batch, ignore_value
 from engine.runs.progress import Meter
 from engine.stages.cam import ComputeCam
 from engine.stages.walk import RefineCam
+from engine.step import Step
 from engine.storage.filesystem import absolute, delete_file, exists, join, write_bytes
 from engine.storage.manifest import MANIFEST_NAME, Manifest, freeze_manifest, iter_manifest, open_manifest
 from engine.storage.roots import lies_outside, outside_reason
@@ -63,20 +65,27 @@ _MAP_FIELDS = {
 }
 
 
-class StoreDistances(RefineCam):
+class StoreDistances:
     """Reads ``encoded``, ``class_ids``, ``error``; adds ``distances`` (O, h, w), the pair affinities as ``-log W``."""
+
+    def __init__(self, weights: str, affinity: AffinityInferenceConfig, walk: WalkConfig, passes: PassConfig) -> None:
+        """Arguments and errors as for :class:`engine.stages.walk.RefineCam`."""
+        self._refine = RefineCam(weights, affinity, walk, passes, keep_cam=False)
+        self._affinity = affinity
+        self._walk = walk
+        self._passes = passes
 
     def __call__(self, batch: Batch) -> Batch:
         # without a class the mask is background, whatever the affinities
         rows = [row for row, error in enumerate(batch["error"]) if error is None and batch["class_ids"][row]]
         pictures = []
         for row in rows:
-            image = decode_image(batch["encoded"][row], max_pixels=self._max_pixels)
+            image = decode_image(batch["encoded"][row], max_pixels=self._passes.max_pixels)
             size = scaled_size(*image.shape[:2], long_side_px=self._affinity.long_side_px)
             pictures.append(resized(image, size))
         distances: list[bytes | None] = [None] * len(batch["error"])
-        for group in equal_groups([picture.shape for picture in pictures], self._images_per_pass):
-            features = self._features(as_tensor([pictures[index] for index in group], self._device))
+        for group in equal_groups([picture.shape for picture in pictures], self._passes.images_per_pass):
+            features = self._refine.features([pictures[index] for index in group])
             for index, one in zip(group, features, strict=True):
                 planes = pair_distances(one, self._walk.radius)
                 distances[rows[index]] = encode_map(planes.cpu().numpy())
@@ -136,13 +145,15 @@ def read_true_masks(
         try:
             confusion_matrix(mask, np.zeros_like(mask), num_classes, ignore=ignore_value(num_classes))
         except ValueError as error:
-            raise StorageError(f"--truth: the mask of '{row[0]}' does not fit the classes: {error}") from error
+            raise StorageError(
+                f"has a mask of '{row[0]}' that does not fit the classes: {error}", thing="truth"
+            ) from error
         return encode_mask(mask)
 
     with ThreadPoolExecutor(_READ_THREADS) as pool:
         found = [(row, png) for row, png in zip(rows, pool.map(read, rows), strict=True) if png is not None]
     if not found:
-        raise StorageError(f"--truth '{truth}' has no mask of an image in --data '{data}'")
+        raise StorageError(f"'{truth}' has no mask of an image in data '{data}'", thing="truth")
     found.sort(key=lambda entry: entry[0][0])
     random.Random(rng_seed).shuffle(found)
     return TrueMasks(
@@ -153,7 +164,7 @@ def read_true_masks(
 
 def _inside(image: str, folder: str, allow_outside: bool) -> str:
     if image and not allow_outside and lies_outside(image, folder):
-        raise ManifestError(f"--data: {outside_reason(image)}")
+        raise ManifestError(f"cannot be used: {outside_reason(image)}", thing="data")
     return image
 
 
@@ -198,7 +209,7 @@ def open_cache(folder: str, look: Look, true_masks: TrueMasks, key: Mapping[str,
     try:
         write_bytes(rows, text.getvalue().encode())
     except OSError as error:
-        raise ConfigError(f"--cache: {error}") from error
+        raise ConfigError(f"cannot be written: {error}", thing="cache") from error
     write_json(join(place, RECORD_NAME), {"job": "tune.cache", "key": dict(key), "versions": versions()})
     rows_per_shard = min(MAX_ROWS_PER_SHARD, -(-len(true_masks.rows) // LEAST_SHARDS))
     return place, freeze_manifest(
@@ -229,22 +240,12 @@ def fill_cache(
     todo = missing_shards(place, manifest)
     if not todo:
         return
-    shared = {"device": resources.device, "images_per_pass": resources.images_per_pass, "max_pixels": max_pixels}
-    if look.network == "cam":
-        step = Step(
-            name="cam",
-            stage=ComputeCam,
-            arguments={"weights": weights_file(look.weights), "config": look.inference, **shared},
-        )
+    weights, passes = weights_file(look.weights), resources.passes(max_pixels)
+    if isinstance(look.inference, InferenceConfig):
+        step = Step(name="cam", build=partial(ComputeCam, weights, look.inference, passes), on="network")
     else:
-        arguments = {
-            "weights": weights_file(look.weights),
-            "affinity": look.inference,
-            "walk": look.walk,
-            "keep_cam": False,
-            **shared,
-        }
-        step = Step(name="walk", stage=StoreDistances, arguments=arguments)
+        build = partial(StoreDistances, weights, look.inference, look.walk, passes)
+        step = Step(name="walk", build=build, on="network")
     rows = manifest.rows_of_shards
     done = manifest.num_rows - sum(rows[shard] for shard in todo)
 
@@ -254,16 +255,9 @@ def fill_cache(
         meter.update(done)
 
     with Meter(f"{look.network} network", manifest.num_rows, unit="images", done=done) as meter:
-        run_shards(
-            manifest,
-            todo,
-            [network_pool([step], resources, cluster)],
-            folder=place,
-            schema=pa.schema([*_IMAGE_FIELDS, _MAP_FIELDS[look.network]]),
-            resources=resources,
-            cluster=cluster,
-            on_commit=on_commit,
-        )
+        schema = pa.schema([*_IMAGE_FIELDS, _MAP_FIELDS[look.network]])
+        run = ShardRun(manifest=manifest, folder=place, schema=schema, resources=resources, cluster=cluster)
+        run_shards(run, [step], todo, on_commit=on_commit)
     left = missing_shards(place, manifest)
     if left:
         raise TooManyErrors(
@@ -300,7 +294,7 @@ def check_errors(places: Sequence[str], manifest: Manifest, *, max_error_fractio
         image_id, error = next(iter(errors.items()))
         raise TooManyErrors(
             f"{len(errors)} of {manifest.num_rows} images with truth ended in an error, more than "
-            f"--max-error-fraction {max_error_fraction:g}; the first: '{image_id}': {error}"
+            f"max_error_fraction {max_error_fraction:g}; the first: '{image_id}': {error}"
         )
     return dict(Counter(error.split(":", 1)[0] for error in errors.values()))
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from engine.config import map_paths
 from engine.errors import OutputError
-from engine.networks import WALK_OF_KIND, inference_record
-from engine.plain_settings import to_dict
+from engine.plain_settings import parts_to_dict, with_part
 from engine.storage.filesystem import join, write_bytes
 from engine.storage.run_record import write_json
 from tune.plots import class_bars, heat_maps
@@ -20,7 +20,7 @@ SEEDS = "seeds.parquet"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
+class SearchResults:
     """All that was scored."""
 
     plain: list[Scored]
@@ -47,7 +47,7 @@ class Judging:
 
 def write_outcome(
     folder: str,
-    found: Found,
+    found: SearchResults,
     default: Default,
     judging: Judging,
     *,
@@ -76,15 +76,8 @@ def write_outcome(
     cross_crf = validated(with_crf, num_folds=judging.num_folds, allowed=allowed)
     start, start_crf = (next((one for one in some if default.is_(one)), None) for some in (plain, with_crf))
     own_seeds = [one for one in found.seeds if one.scales == best.scales and one.enough]
-    settings = {
-        **_settings(default, best),
-        "affinity": {"inference": to_dict(default.affinity_inference)},
-    }
-    if own_seeds:
-        low, high = own_seeds[0].pair
-        settings["seed"] = to_dict(replace(default.seed, alpha_low=low, alpha_high=high))
     summary = {
-        "settings": settings,
+        "settings": _settings(default, best, own_seeds[0] if own_seeds else None),
         "miou": best.miou,
         "miou_interval": None if best.low is None else [best.low, best.high],
         "miou_cross_validated": cross,
@@ -104,9 +97,9 @@ def write_outcome(
         beside = start_crf if best.with_crf else start
         write_bytes(join(folder, CLASSES), class_bars(best, beside, class_names).encode())
         if found.seeds:
-            write_seeds(join(folder, SEEDS), found.seeds, default.seed, default.scales)
+            write_seeds(join(folder, SEEDS), found.seeds, default.settings.seed, default.scales)
     except OSError as error:
-        raise OutputError(f"--out: {error}") from error
+        raise OutputError(f"cannot be written: {error}", thing="out") from error
     write_json(join(folder, BEST), summary)
     print_table(ranked, default, num_images=num_images)
     if errors:
@@ -116,23 +109,24 @@ def write_outcome(
         if value is not None:
             print(f"cross-validated over {judging.num_folds} folds, {name}: mIoU {100 * value:.2f} %")
     if found.seeds:
-        print_seeds(found.seeds, default.seed, default.scales, coverage=judging.seed_coverage)
+        print_seeds(found.seeds, default.settings.seed, default.scales, coverage=judging.seed_coverage)
     print(f"take it with: python -m jobs.label --config {join(folder, BEST)} ...")
     return summary
 
 
-def _settings(default: Default, best: Scored) -> dict[str, Any]:
-    """What ``best.json`` changes of maps, walk and dCRF; a part that was not searched is left out."""
-    walk = replace(
-        default.walk,
-        alpha=best.alpha,
-        beta=best.beta if best.num_steps else default.walk.beta,
-        num_steps=best.num_steps,
-    )
-    settings: dict[str, Any] = {
-        **inference_record(default.kind, replace(default.inference, scales=best.scales)),
-        WALK_OF_KIND[default.kind]: to_dict(walk),
-    }
+def _settings(default: Default, best: Scored, seed: ScoredSeed | None) -> dict[str, Any]:
+    """What ``best.json`` holds of the settings tree; what was not searched is left out, but for AffinityNet's."""
+    inference_path, walk_path = map_paths(default.kind)
+    beta = best.beta if best.num_steps else default.walk.beta
+    walk = replace(default.walk, alpha=best.alpha, beta=beta, num_steps=best.num_steps)
+    settings = with_part(default.settings, walk_path, walk)
+    settings = with_part(settings, inference_path, replace(default.inference, scales=best.scales))
+    paths = [inference_path, walk_path, "affinity.inference"]
     if best.with_crf:
-        settings["crf"] = to_dict(best.crf)
-    return settings
+        settings = with_part(settings, "crf", best.crf)
+        paths.append("crf")
+    if seed is not None:
+        low, high = seed.pair
+        settings = with_part(settings, "seed", replace(settings.seed, alpha_low=low, alpha_high=high))
+        paths.append("seed")
+    return parts_to_dict(settings, paths)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from engine.config import AffinityInferenceConfig, CrfConfig, InferenceConfig, SeedConfig, WalkConfig
+from engine.config import CrfConfig, InferenceConfig, MapKind, Settings, WalkConfig
 from engine.storage.filesystem import write_bytes
 from tune.figures import best_without_folds, bootstrap, class_iou, cross_validated, intervals, miou, tied_with
 from tune.space import CRF_NUMBERS, NO_CRF, Scales, Slice
@@ -179,12 +179,23 @@ def _can_fold(complete: Sequence[Scored], num_folds: int) -> bool:
 class Default:
     """The settings that the search starts from, for the kind of network that --cam is."""
 
-    kind: str
-    inference: InferenceConfig
-    walk: WalkConfig
-    crf: CrfConfig
-    affinity_inference: AffinityInferenceConfig
-    seed: SeedConfig
+    settings: Settings
+    kind: MapKind
+
+    @property
+    def inference(self) -> InferenceConfig:
+        """How its maps are taken."""
+        return self.settings.maps_of(self.kind).inference
+
+    @property
+    def walk(self) -> WalkConfig:
+        """How they are walked."""
+        return self.settings.maps_of(self.kind).walk
+
+    @property
+    def crf(self) -> CrfConfig:
+        """The dCRF of the masks."""
+        return self.settings.crf
 
     @property
     def scales(self) -> Scales:

@@ -8,35 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-import tyro
-
-from engine.config import (
-    AffinityInferenceConfig,
-    CamInferenceConfig,
-    CrfConfig,
-    InferenceConfig,
-    SeedConfig,
-    WalkConfig,
-)
+from engine.config import CrfConfig, Settings, map_paths
 from engine.distributed.cluster import Cluster, connected
 from engine.errors import ConfigError
-from engine.networks import (
-    MAP_KINDS,
-    WALK_OF_KIND,
-    check_map_network,
-    inference_record,
-    map_settings,
-    read_architecture,
-)
-from engine.plain_settings import to_dict
-from engine.runs.options import DataOptions, check_fraction
-from engine.runs.shards import network_classes
+from engine.networks import MAP_KINDS, check_map_network, open_network
+from engine.runs.images import ImageSet
+from engine.runs.options import DataOptions, Uses, check_fraction
+from engine.runs.output import run_record, trained_network
 from engine.storage.filesystem import absolute, join
-from engine.storage.run_record import WORK_FOLDER, claim_output, commit, versions
-from engine.storage.weights import weights_hash
+from engine.storage.run_record import WORK_FOLDER, claim_output
 from jobs.cli.command import main
 from tune.cache import Look, TrueMasks, check_errors, fill_cache, missing_shards, open_cache, read_true_masks
-from tune.outcome import BEST, CLASSES, HEAT_MAPS, RESULTS, SEEDS, Found, Judging, write_outcome
+from tune.outcome import BEST, CLASSES, HEAT_MAPS, RESULTS, SEEDS, Judging, SearchResults, write_outcome
 from tune.results import Default, Scored, collect, short_lists
 from tune.seeds import pairs_of, score_seeds, seed_parts
 from tune.space import Scales, SearchName, Slice, crfs_of, default_slice, grid_slices, random_slices, scales_of
@@ -106,53 +89,41 @@ class Search(DataOptions):
     error; fewer count as all background."""
     rng_seed: int = 0
     """Seed of the order of the images, of random configurations and of the bootstrap."""
-    cam_inference: Annotated[CamInferenceConfig, tyro.conf.arg(name="cam.inference")]
-    """How the activation maps are taken."""
-    recam: InferenceConfig
-    """The same in the place of --cam.inference, where --cam is a segmentation network."""
-    affinity_inference: Annotated[AffinityInferenceConfig, tyro.conf.arg(name="affinity.inference")]
-    """How the affinities are taken."""
-    walk: WalkConfig
-    """alpha, beta and steps that the search is compared with; radius and tolerance of every walk."""
-    rewalk: WalkConfig
-    """The same in the place of --walk, where --cam is a segmentation network."""
-    crf: CrfConfig
-    """The dense CRF of --top-k-crf."""
-    seed: SeedConfig
-    """The seeds that --seed-alphas-low and -high are compared with; their dCRF and grid."""
+    settings: Annotated[
+        Settings, Uses("cam.inference", "affinity.inference", "walk", "later_maps", "later_walk", "crf", "seed")
+    ]
 
     def __post_init__(self) -> None:
         DataOptions.__post_init__(self)
-        for name in ("alphas", "betas"):
-            values = getattr(self, name)
-            if isinstance(values, tuple) and not (values and all(0 < value < 1e6 for value in values)):
-                raise ConfigError(f"--{name} is {_shown(values)}; allowed: one or more numbers above 0")
-        if isinstance(self.steps, tuple) and not (self.steps and all(0 <= count <= 100_000 for count in self.steps)):
-            raise ConfigError(f"--steps is {_shown(self.steps)}; allowed: one or more whole numbers, 0 to 100000")
-        for name in ("seed_alphas_low", "seed_alphas_high"):
-            values = getattr(self, name)
-            if isinstance(values, tuple) and not all(0 < value < 1e6 for value in values):
-                raise ConfigError(f"--{name.replace('_', '-')} is {_shown(values)}; allowed: numbers above 0")
+        for name, values in (("alphas", self.alphas), ("betas", self.betas)):
+            if not values:
+                raise ConfigError("is empty; give one or more numbers above 0", thing=name)
+            _check_positive(name, values)
+        if not self.steps or not all(0 <= count <= 100_000 for count in self.steps):
+            raise ConfigError(f"must be one or more of 0 to 100000, got {self.steps}", thing="steps")
+        _check_positive("seed_alphas_low", self.seed_alphas_low)
+        _check_positive("seed_alphas_high", self.seed_alphas_high)
         if bool(self.seed_alphas_low) != bool(self.seed_alphas_high):
-            raise ConfigError("--seed-alphas-low goes with --seed-alphas-high; allowed: both or neither")
-        if isinstance(self.seed_coverage, float) and not 0 <= self.seed_coverage <= 1:
-            raise ConfigError(f"--seed-coverage is {self.seed_coverage}; allowed: 0 to 1")
-        counts = ("num_betas", 1), ("top_k_crf", 0), ("num_crfs", 0), ("bootstrap", 0), ("folds", 0)
-        for name, least in counts:
-            value = getattr(self, name)
-            if isinstance(value, int) and value < least:
-                raise ConfigError(f"--{name.replace('_', '-')} is {value}; allowed: {least} or more")
-        if self.search == "optuna" and isinstance(self.betas, tuple) and min(self.betas) == max(self.betas):
-            raise ConfigError("--betas holds one number; allowed with --search optuna: a least and a greatest")
+            missing = "seed_alphas_high" if self.seed_alphas_low else "seed_alphas_low"
+            raise ConfigError("is empty; the alphas of the seeds are searched in pairs of low and high", thing=missing)
+        check_fraction("seed_coverage", self.seed_coverage)
         check_fraction("max_error_fraction", self.max_error_fraction)
-        if self.folds == 1:
-            raise ConfigError("--folds is 1; allowed: 0 (none), or 2 and more")
+        counts = {"top_k_crf": self.top_k_crf, "num_crfs": self.num_crfs, "bootstrap": self.bootstrap}
+        for name, value, least in (("num_betas", self.num_betas, 1), *((*item, 0) for item in counts.items())):
+            if value < least:
+                raise ConfigError(f"must be {least} or more, got {value}", thing=name)
+        if self.folds < 0 or self.folds == 1:
+            raise ConfigError(f"must be 0 (none), or 2 or more, got {self.folds}", thing="folds")
+        if self.search == "optuna" and min(self.betas) == max(self.betas):
+            raise ConfigError("holds one number; optuna needs a least and a greatest", thing="betas")
         if self.crf_values and not self.top_k_crf:
-            raise ConfigError("--crf-values goes with --top-k-crf, which is 0; allowed: 1 or more")
+            raise ConfigError("has no effect while top_k_crf is 0", thing="crf_values")
 
 
-def _shown(values: Sequence[float]) -> str:
-    return " ".join(f"{value:g}" for value in values) or "empty"
+def _check_positive(name: str, values: Sequence[float]) -> None:
+    for value in values:
+        if not 0 < value < 1e6:
+            raise ConfigError(f"must be above 0, got {value:g}", thing=name)
 
 
 def run(config: Search) -> dict[str, Any]:
@@ -165,32 +136,28 @@ def run(config: Search) -> dict[str, Any]:
         UserError: an option, a file or the truth cannot be used.
         TooManyErrors: networks or trials failed.
     """
-    if config.top_k_crf and config.crf.num_iterations == 0:
-        raise ConfigError("--crf.num-iterations is 0 with --top-k-crf; allowed: 1 or more")
+    if config.top_k_crf and config.settings.crf.num_iterations == 0:
+        raise ConfigError("must be 1 or more with top_k_crf, got 0", thing="crf.num_iterations")
     if config.search == "optuna":
         check_optuna()
-    kind = read_architecture(config.cam, MAP_KINDS).kind
-    inference, walk = map_settings(kind, config)
-    default = Default(
-        kind=kind,
-        inference=inference,
-        walk=walk,
-        crf=config.crf,
-        affinity_inference=config.affinity_inference,
-        seed=config.seed,
-    )
-    check_map_network(config.cam, inference)
+    settings = config.settings
+    cam = trained_network(config.cam, MAP_KINDS, ImageSet(config))
+    default = Default(settings=settings, kind=cam.map_kind)
+    walk = default.walk
+    check_map_network(cam, default.inference)
     walks = max(config.steps) > 0 or walk.num_steps > 0
     if walks and not config.affinity:
-        without = f"--steps 0 --{WALK_OF_KIND[kind]}.num-steps 0"
-        raise ConfigError(f"--affinity is missing; give the folder of jobs.train_affinity, or {without}")
-    crfs = crfs_of(config.crf, config.crf_values, num_draws=config.num_crfs, rng_seed=config.rng_seed)
+        without = f"set steps and {map_paths(cam.map_kind)[1]}.num_steps to 0"
+        raise ConfigError(f"is missing; give the output folder of jobs.train_affinity, or {without}", thing="affinity")
+    crfs = crfs_of(settings.crf, config.crf_values, num_draws=config.num_crfs, rng_seed=config.rng_seed)
     scale_sets = list(dict.fromkeys([default.scales, *map(scales_of, config.cam_scales)]))
     looks = _looks(config, default, scale_sets)
-    class_names = network_classes(config.cam, MAP_KINDS, config)
+    class_names = cam.class_names
     if walks:
-        looks.append(Look(network="affinity", weights=config.affinity, inference=config.affinity_inference, walk=walk))
-        read_architecture(config.affinity, "affinity")
+        affinity = open_network(config.affinity, "affinity")
+        looks.append(
+            Look(network="affinity", weights=config.affinity, inference=settings.affinity.inference, walk=walk)
+        )
     true_masks = read_true_masks(
         config.data,
         config.truth,
@@ -198,7 +165,7 @@ def run(config: Search) -> dict[str, Any]:
         rng_seed=config.rng_seed,
         allow_outside=config.allow_outside,
     )
-    _claim(config, default, true_masks, class_names, affinity=weights_hash(config.affinity) if walks else "")
+    _claim(config, default, true_masks, class_names, {"cam": cam.hash, "affinity": affinity.hash if walks else ""})
     cache = config.cache or join(config.out, "cache")
     places = []
     for look in looks:
@@ -216,13 +183,13 @@ def run(config: Search) -> dict[str, Any]:
     )
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    pairs = pairs_of(config.seed_alphas_low, config.seed_alphas_high, config.seed)
-    parts = seed_parts(context, scale_sets, pairs, config.seed) if config.seed_alphas_low else []
-    with connected(config.resources) as cluster:
+    pairs = pairs_of(config.seed_alphas_low, config.seed_alphas_high, settings.seed)
+    parts = seed_parts(context, scale_sets, pairs, settings.seed) if config.seed_alphas_low else []
+    with connected(settings.resources) as cluster:
         for look, place in zip(looks, places, strict=True):
             if missing_shards(place, manifest):
                 fill_cache(
-                    place, manifest, look, resources=config.resources, max_pixels=config.max_pixels, cluster=cluster
+                    place, manifest, look, resources=settings.resources, max_pixels=config.max_pixels, cluster=cluster
                 )
         errors = check_errors(places, manifest, max_error_fraction=config.max_error_fraction)
         run_seeds(context, parts, cluster)
@@ -246,7 +213,7 @@ def run(config: Search) -> dict[str, Any]:
     )
     cpu_s = sum(read_state(context, part).cpu_s for part in (*slices, *with_crf))
     print(f"counted in {cpu_s:.0f} s of CPU time")
-    found = Found(plain=plain, with_crf=collect(context, with_crf), short_lists=few[1:], seeds=seeds)
+    found = SearchResults(plain=plain, with_crf=collect(context, with_crf), short_lists=few[1:], seeds=seeds)
     return write_outcome(
         config.out,
         found,
@@ -284,35 +251,28 @@ def _crf_slices(default: Default, few: Sequence[Sequence[Scored]], crfs: Sequenc
 
 
 def _claim(
-    config: Search, default: Default, true_masks: TrueMasks, class_names: tuple[str, ...], *, affinity: str
+    config: Search,
+    default: Default,
+    true_masks: TrueMasks,
+    class_names: tuple[str, ...],
+    inputs: dict[str, str],
 ) -> None:
-    settings = {
-        **inference_record(default.kind, default.inference),
-        "affinity": {"inference": to_dict(config.affinity_inference)},
-        WALK_OF_KIND[default.kind]: to_dict(default.walk),
-        "crf": to_dict(config.crf),
-        "search": {
-            name: getattr(config, name)
-            for name in ("search", "alphas", "betas", "steps", "cam_scales", "num_betas", "early_stopping", "rng_seed")
-        },
-    }
-    inputs = {
-        "cam": weights_hash(config.cam),
-        "affinity": affinity,
-        "images": true_masks.images_hash,
-        "truth": true_masks.hash,
-    }
-    record = {
-        "job": "search",
-        "settings": settings,
-        "inputs": inputs,
-        "class_names": list(class_names),
-        "options": {"data": config.data, "truth": config.truth, "preset": config.preset},
-        "versions": versions(),
-        "commit": commit(),
-        "writes": [RESULTS, BEST, HEAT_MAPS, CLASSES, SEEDS],
-    }
+    searched = ("search", "alphas", "betas", "steps", "cam_scales", "num_betas", "early_stopping", "rng_seed")
+    inputs |= {name: _plain(getattr(config, name)) for name in searched}
+    inputs |= {"images": true_masks.images_hash, "truth": true_masks.hash}
+    record = run_record(
+        "search",
+        config,
+        uses=[*map_paths(default.kind), "affinity.inference", "crf"],
+        inputs=inputs,
+        class_names=class_names,
+        writes=[RESULTS, BEST, HEAT_MAPS, CLASSES, SEEDS],
+    )
     claim_output(config.out, record, overwrite=config.overwrite)
+
+
+def _plain(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _sweep(

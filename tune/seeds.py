@@ -22,17 +22,11 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
-from engine.config import SeedConfig
+from engine.config import PassConfig, SeedConfig
 from engine.errors import StorageError
 from engine.imaging.codecs import decode_map
 from engine.imaging.decoding import decode_image
-from engine.imaging.memory import working_size
-from engine.imaging.scaling import resized, scaled_size
-from engine.ops.cam import with_background
-from engine.ops.mask import to_probabilities, upsample
-from engine.ops.seed import sure_cells, to_grid
 from engine.stages.seed import MakeSeed
 from engine.storage.filesystem import exists, join, read_bytes, write_bytes
 from engine.storage.pictures import read_picture
@@ -104,38 +98,6 @@ class ScoredSeed:
     tied: bool = False
 
 
-class SweepSeeds(MakeSeed):
-    """The seeds of one image for many pairs of alphas."""
-
-    def seeds(
-        self, cam: Tensor, image: NDArray[np.uint8], class_ids: list[int], pairs: Sequence[tuple[float, float]]
-    ) -> list[NDArray[Any]]:
-        """What :meth:`seed` gives for each pair.
-
-        Args:
-            cam: (K, h', w') float32 in [0, 1].
-            image: (H, W, 3) uint8.
-            class_ids: (K,) ids from 1.
-
-        Returns:
-            of each pair (h, w) class ids, 0 for sure background, the ignore value where not sure.
-        """
-        if not class_ids:
-            return [self.seed(cam, image, class_ids)] * len(pairs)
-        size = scaled_size(*image.shape[:2], long_side_px=self._seed.long_side_px)
-        grid = (-(-size[0] // self._seed.grid_stride), -(-size[1] // self._seed.grid_stride))
-        size = working_size(*size, len(class_ids) + 1)
-        maps = upsample(cam, size)
-        alphas = sorted({alpha for pair in pairs for alpha in pair})
-        starts = [to_probabilities(with_background(maps, alpha)).numpy() for alpha in alphas]
-        cells = [to_grid(torch.from_numpy(one), grid) for one in self._sharpened(starts, resized(image, size))]
-        of_alpha = dict(zip(alphas, cells, strict=True))
-        return [
-            sure_cells(of_alpha[low], of_alpha[high], class_ids, ignore=self._ignore).numpy().astype(self._dtype)
-            for low, high in pairs
-        ]
-
-
 def pairs_of(lows: Sequence[float], highs: Sequence[float], seed: SeedConfig) -> tuple[tuple[float, float], ...]:
     """Every pair that makes sense, the default's among them."""
     pairs = {(low, high) for low, high in product(lows, highs) if low <= high}
@@ -167,7 +129,7 @@ def count_seeds(context: Context, part: SeedPart) -> None:
     """
     torch.set_num_threads(1)
     num_classes = context.num_classes
-    make = SweepSeeds(part.seed, num_classes=num_classes, max_pixels=context.max_pixels)
+    make = MakeSeed(part.seed, PassConfig(max_pixels=context.max_pixels), num_classes=num_classes)
     num_groups = min(MAX_GROUPS, context.manifest.num_rows)
     counts = np.zeros((len(part.pairs), num_groups, 3, num_classes + 1), dtype=np.int64)
     truth = np.zeros((num_groups, num_classes + 1), dtype=np.int64)

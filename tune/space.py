@@ -129,7 +129,9 @@ def scales_of(text: str) -> Scales:
     try:
         scales = tuple(float(one) for one in text.split(","))
     except ValueError as error:
-        raise ConfigError(f"--cam-scales holds '{text}'; allowed: numbers joined by commas, as 0.5,1,2") from error
+        raise ConfigError(
+            f"must be numbers joined by commas, such as 0.5,1,2, got '{text}'", thing="cam_scales"
+        ) from error
     return scales
 
 
@@ -151,19 +153,21 @@ def crfs_of(start: CrfConfig, texts: Sequence[str], *, num_draws: int, rng_seed:
         field = name.replace("-", "_")
         if field not in CRF_NUMBERS:
             allowed = ", ".join(known.replace("_", "-") for known in CRF_NUMBERS)
-            raise ConfigError(f"--crf-values holds '{text}'; allowed: name=value,value with a name of {allowed}")
+            raise ConfigError(f"must be name=value,value with a name of {allowed}, got '{text}'", thing="crf_values")
         kind = int if field == "num_iterations" else float
         try:
             choices[field] = [kind(value) for value in values.split(",")]
         except ValueError as error:
             what = "whole numbers" if kind is int else "numbers"
-            raise ConfigError(f"--crf-values holds '{text}'; allowed: {what} joined by commas after the =") from error
+            raise ConfigError(
+                f"must have {what} joined by commas after the =, got '{text}'", thing="crf_values"
+            ) from error
     try:
         found = [replace(start, **dict(zip(choices, values, strict=True))) for values in product(*choices.values())]
     except ConfigError as error:
-        raise ConfigError(f"--crf-values: {error}") from error
+        raise ConfigError(f"are not allowed: {error}", thing="crf_values") from error
     if any(crf.num_iterations == 0 for crf in found):
-        raise ConfigError("--crf-values: num-iterations is 0; allowed: 1 or more")
+        raise ConfigError("must have num-iterations of 1 or more, got 0", thing="crf_values")
     others = [crf for crf in dict.fromkeys(found) if crf != start]
     if 0 < num_draws < len(others):
         chosen = np.random.default_rng(rng_seed).choice(len(others), num_draws, replace=False)

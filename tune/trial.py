@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.config import WalkConfig
+from engine.config import PassConfig, WalkConfig
 from engine.errors import StorageError
 from engine.guard import guarded
 from engine.imaging.codecs import decode_map, decode_mask, encode_map
@@ -202,9 +202,8 @@ def _without_crf(context: Context, part: Slice) -> RowCounter:
 
 def _with_crf(context: Context, part: Slice) -> RowCounter:
     num_classes, ignore = context.num_classes, context.ignore
-    make_mask = MakeMask(
-        part.crf, context.walk, num_classes=num_classes, max_pixels=context.max_pixels, keep_stages=False
-    )
+    passes = PassConfig(max_pixels=context.max_pixels)
+    make_mask = MakeMask(part.crf, context.walk, passes, num_classes=num_classes, keep_stages=False)
 
     def count(row: dict[str, Any], true_mask: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
         if not row["class_ids"]:

@@ -128,9 +128,7 @@ def check_optuna() -> None:
     try:
         importlib.import_module("optuna")
     except ImportError as error:
-        raise ConfigError(
-            "--search optuna needs the package optuna (pip install optuna); allowed without it: grid, random"
-        ) from error
+        raise ConfigError("is optuna, which is not installed; pip install optuna", thing="search") from error
 
 
 def _asha(context: Context) -> Any:

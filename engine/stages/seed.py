@@ -6,6 +6,7 @@ Source: section 3.2 of the paper ("Generating Semantic Affinity Labels"). Letter
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ class MakeSeed:
             "areas": areas,
         }
 
-    def seed(self, cam: Tensor, image: NDArray[np.uint8], class_ids: list[int]) -> NDArray[Any]:
+    def seed(self, cam: Tensor, image: NDArray[np.uint8], class_ids: Sequence[int]) -> NDArray[Any]:
         """The sure cells of one image.
 
         Args:
@@ -69,20 +70,31 @@ class MakeSeed:
         Returns:
             (h, w) class ids, 0 for sure background, the ignore value where not sure.
         """
+        (seed,) = self.seeds(cam, image, class_ids, [(self._seed.alpha_low, self._seed.alpha_high)])
+        return seed
+
+    def seeds(
+        self,
+        cam: Tensor,
+        image: NDArray[np.uint8],
+        class_ids: Sequence[int],
+        alphas: Sequence[tuple[float, float]],
+    ) -> list[NDArray[Any]]:
+        """:meth:`seed` for several pairs ``(alpha_low, alpha_high)``; the dCRF of each alpha runs once."""
         size = scaled_size(*image.shape[:2], long_side_px=self._seed.long_side_px)
         grid = (-(-size[0] // self._seed.grid_stride), -(-size[1] // self._seed.grid_stride))
         if not class_ids:
-            return np.zeros(grid, dtype=self._dtype)
+            return [np.zeros(grid, dtype=self._dtype)] * len(alphas)
         size = working_size(*size, len(class_ids) + 1)
         maps = upsample(cam, size)
-        starts = [
-            to_probabilities(with_background(maps, alpha)).numpy()
-            for alpha in (self._seed.alpha_low, self._seed.alpha_high)
+        single = sorted({alpha for pair in alphas for alpha in pair})
+        starts = [to_probabilities(with_background(maps, alpha)).numpy() for alpha in single]
+        sharpened = self._sharpened(starts, resized(image, size))
+        cells = {alpha: to_grid(torch.from_numpy(one), grid) for alpha, one in zip(single, sharpened, strict=True)}
+        return [
+            sure_cells(cells[low], cells[high], class_ids, ignore=self._ignore).numpy().astype(self._dtype)
+            for low, high in alphas
         ]
-        low, high = (to_grid(torch.from_numpy(one), grid) for one in self._sharpened(starts, resized(image, size)))
-        cells = sure_cells(low, high, class_ids, ignore=self._ignore)
-        seed: NDArray[Any] = cells.numpy().astype(self._dtype)
-        return seed
 
     @measured("dcrf")
     def _sharpened(self, starts: list[NDArray[np.float32]], image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:

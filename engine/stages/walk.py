@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -85,7 +86,7 @@ class RefineCam:
                 resized(decode_image(batch["encoded"][rows[index]], max_pixels=self._passes.max_pixels), sizes[index])
                 for index in group
             ]
-            features = self._features(as_tensor(pictures, self._passes.device))
+            features = self.features(pictures)
             cams = [torch.from_numpy(decode_map(batch["cam"][rows[index]])) for index in group]
             for index, walked in zip(group, self.walked(cams, features), strict=True):
                 refined[rows[index]] = encode_map(walked.cpu().numpy().astype(np.float32))
@@ -128,12 +129,13 @@ class RefineCam:
 
     @measured("affinity")
     @torch.inference_mode()
-    def _features(self, pictures: Tensor) -> Tensor:
+    def features(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """AffinityNet's features of pictures (H, W, 3) of one size: (B, D, h, w) float32."""
         with torch.autocast(
             self._passes.device,
             dtype=torch.bfloat16,
             enabled=self._affinity.precision == "bfloat16",
             cache_enabled=False,
         ):
-            features: Tensor = self._network(pictures)
+            features: Tensor = self._network(as_tensor(pictures, self._passes.device))
         return features.float()

@@ -16,7 +16,7 @@ from jobs import make_scenes
 
 NUM_SCENES, NUM_TRUE = 14, 11
 SIGHT = ("--cam.inference.long-side-px", "96", "--cam.inference.scales", "1.0")
-SIGHT += ("--later_maps.long-side-px", "64", "--later_maps.scales", "1.0", "--affinity.inference.long-side-px", "96")
+SIGHT += ("--later-maps.long-side-px", "64", "--later-maps.scales", "1.0", "--affinity.inference.long-side-px", "96")
 SPACE = ("--alphas", "0.7", "1.3", "4", "--betas", "1.5", "9", "--steps", "0", "5", "90")
 
 

@@ -102,7 +102,7 @@ def test_search_that_was_stopped_half_way_ends_as_an_undisturbed_one(folder: Pat
 def test_other_space_in_the_same_folder_is_refused_and_another_folder_uses_the_cache_again(
     folder: Path, found: dict[str, Any]
 ) -> None:
-    with pytest.raises(OutputError, match=r"search\.alphas"):
+    with pytest.raises(OutputError, match=r"alphas"):
         _search(folder, "found", *SPACE, "--alphas", "2")
     files = {path: path.stat().st_mtime_ns for path in (folder / "cache").rglob("*") if path.is_file()}
     more = ("--search", "random", "--num-betas", "2", "--early-stopping", "--top-k-crf", "1")
@@ -232,7 +232,7 @@ def test_images_that_cannot_be_read_end_the_search_before_it_begins_and_are_read
     kept = lost.read_bytes()
     lost.unlink()
     cache = ("--cache", str(folder / "lost-cache"))
-    with pytest.raises(TooManyErrors, match=rf"1 of {NUM_TRUE} images .*--max-error-fraction 0.05; .*{lost.name}"):
+    with pytest.raises(TooManyErrors, match=rf"1 of {NUM_TRUE} images .*max_error_fraction 0.05; .*{lost.name}"):
         _search(folder, "with-lost", *options, *cache)
     assert not (folder / "with-lost" / "best.json").exists()
     some = _search(folder, "without", *options, "--max-error-fraction", "0.2", "--cache", str(folder / "other-cache"))
@@ -243,18 +243,18 @@ def test_images_that_cannot_be_read_end_the_search_before_it_begins_and_are_read
 
 
 def test_mistakes_are_said_before_anything_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ConfigError, match=r"--alphas is 0 1; allowed: one or more numbers above 0"):
+    with pytest.raises(ConfigError, match=r"alphas must be above 0, got 0"):
         parse(search.Search, arguments(folder, "wrong", "--alphas", "0", "1"))
     with pytest.raises(StorageError, match="truth"):
         _search(folder, "wrong", "--truth", str(folder / "cam"))
     assert main(search.Search, search.run, arguments(folder, "wrong", "--folds", "1")) == 2
-    assert "--folds" in capsys.readouterr().err
+    assert "folds" in capsys.readouterr().err
     for wrong, said in (
-        (("--affinity", ""), "--affinity is missing"),
-        (("--crf-values", "bilateral-weight=4"), "--top-k-crf"),
-        (("--seed-alphas-low", "1"), "--seed-alphas-high"),
-        (("--cam-scales", "big"), "--cam-scales"),
-        (("--search", "optuna", "--betas", "4"), "--betas holds one number"),
+        (("--affinity", ""), "affinity is missing"),
+        (("--crf-values", "bilateral-weight=4"), "crf_values"),
+        (("--seed-alphas-low", "1"), "seed_alphas_high"),
+        (("--cam-scales", "big"), "cam_scales"),
+        (("--search", "optuna", "--betas", "4"), "betas holds one number"),
     ):
         assert main(search.Search, search.run, arguments(folder, "wrong", *wrong)) == 2
         assert said in capsys.readouterr().err

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from engine.config import CrfConfig, SeedConfig
+from engine.config import CrfConfig, PassConfig, SeedConfig
 from engine.ops.cam import normalize_cam
 from engine.stages.seed import MakeSeed
-from tune.seeds import SURE_TRUTH, SweepSeeds, cell_pixels, pairs_of, seed_counts
+from tune.seeds import SURE_TRUTH, cell_pixels, pairs_of, seed_counts
 from tune.sweep import INTERSECTION, PREDICTED
 
 NUM_CLASSES, IGNORE = 4, 255
@@ -27,10 +27,10 @@ def test_seeds_of_many_alphas_are_those_of_one_pair_after_the_other(num_iteratio
     image = np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)
     config = SeedConfig(crf=CrfConfig(num_iterations=num_iterations), long_side_px=64)
     pairs = ((0.5, 2.0), (0.5, 6.0), (1.2, 5.0))
-    shared = {"num_classes": NUM_CLASSES, "max_pixels": 10**6}
-    found = SweepSeeds(config, **shared).seeds(cam, image, class_ids, pairs)
+    found = MakeSeed(config, PassConfig(), num_classes=NUM_CLASSES).seeds(cam, image, class_ids, pairs)
     for (low, high), seed in zip(pairs, found, strict=True):
-        alone = MakeSeed(replace(config, alpha_low=low, alpha_high=high), **shared).seed(cam, image, class_ids)
+        stage = MakeSeed(replace(config, alpha_low=low, alpha_high=high), PassConfig(), num_classes=NUM_CLASSES)
+        alone = stage.seed(cam, image, class_ids)
         assert seed.dtype == alone.dtype
         assert np.array_equal(seed, alone)
 
