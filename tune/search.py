@@ -141,7 +141,7 @@ def run(config: Search) -> dict[str, Any]:
     if config.search == "optuna":
         check_optuna()
     settings = config.settings
-    cam = trained_network(config.cam, MAP_KINDS, ImageSet(config))
+    cam = trained_network(config.cam, MAP_KINDS, ImageSet(config), thing="cam")
     default = Default(settings=settings, kind=cam.map_kind)
     walk = default.walk
     check_map_network(cam, default.inference)
