@@ -214,8 +214,8 @@ def check_attention(network: nn.Module, architecture: Architecture, inference: I
     steps = attention_of(inference).get("attention_steps", 0)
     if isinstance(network, CamNetwork) and steps > 0 and not network.backbone.has_attention:
         raise ConfigError(
-            f"cam.inference.attention_steps is {steps}; allowed: 0 for the backbone "
-            f"'{architecture.backbone}', which has no attention"
+            f"must be 0 for the backbone '{architecture.backbone}', which has no attention, got {steps}",
+            thing="cam.inference.attention_steps",
         )
 
 

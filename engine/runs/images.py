@@ -68,6 +68,7 @@ class ImageSet:
             rows_per_shard=rows_per_shard,
             allow_outside=self._allow_outside,
             needs_tags=needs_tags,
+            data_hash=self.hash,
         )
         self._remember(manifest)
         return manifest

@@ -65,14 +65,15 @@ def train(
         ConfigError: a step has fewer images than there are workers, or no image is left to learn from or to score.
     """
     training, out, workers = config.training, options.out, options.settings.resources.num_workers
-    if training.batch_size < workers:
-        raise ConfigError(
-            f"must be at least resources.num_workers {workers}, got {training.batch_size}", thing="training.batch_size"
-        )
     summary = read_json(join(out, SUMMARY))
     if summary is not None and exists(join(out, WEIGHTS_NAME)):
         return summary
     objective = make_objective(config, claimed.manifest.class_names)
+    if training.batch_size < workers:
+        raise ConfigError(
+            f"must be at least resources.num_workers {workers}, got {training.batch_size}",
+            thing=f"{objective.architecture.kind}.training.batch_size",
+        )
     network = objective.build()  # a mistake in backbone or weights shows here, before anything starts
     freeze_levels(network, training)
     if isinstance(config, CamConfig):

@@ -211,6 +211,7 @@ def freeze_manifest(
     class_names: tuple[str, ...],
     allow_outside: bool = False,
     needs_tags: bool = True,
+    data_hash: str = "",
 ) -> Manifest:
     """Check a user's manifest and write it as ``folder/manifest``, whole or not at all.
 
@@ -221,6 +222,7 @@ def freeze_manifest(
         class_names: the classes 1..C.
         allow_outside: take local images that are not below the manifest's folder too; without it they are error rows.
         needs_tags: refuse a manifest that has none; without it they may be left out, or be no classes.
+        data_hash: its :func:`engine.storage.sources.find.source_hash`, where it is known already.
 
     Raises:
         ManifestError: the manifest cannot be used, or an image_id occurs twice.
@@ -231,7 +233,7 @@ def freeze_manifest(
     source = find_source(location)
     tables = iter_tables(location, needs_tags=needs_tags)
     first = next(tables)  # a manifest that cannot be used is said before anything is written
-    data_hash = source_hash(location)
+    data_hash = data_hash or source_hash(location)
     target = filesystem.join(filesystem.absolute(folder), MANIFEST_NAME)
     hashes: list[NDArray[np.int64]] = []
     some_inside = allow_outside

@@ -1,72 +1,49 @@
-"""Whose output a folder is, where the data lies elsewhere the next time."""
+"""What a job says of its shards where none is left to do."""
 
 from __future__ import annotations
 
-import shutil
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from engine.errors import OtherRunError
-from engine.runs.options import DataOptions
-from engine.runs.shards import Claimed, claim
-from tests.engine.storage.sources.examples import tar_bytes
+from engine.errors import TooManyErrors
+from engine.records import mask_schema
+from engine.runs.shards import check_errors, label_shards
+from tests.engine.runs.examples import options_for, write_data, write_output
 
-ROWS = "image,tags\na.jpg,cat\nb.jpg,\n"
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "manifest.csv").write_text(ROWS)
-    return tmp_path / "data"
+SUMMARY: dict[str, Any] = {"missing_shards": [], "shards": 3, "images": 10, "errors": {}}
 
 
-def _claim(data: Path, out: Path) -> Claimed:
-    options = DataOptions(data=str(data / "manifest.csv"), out=str(out))
-    return claim("label", options, {}, {}, rows_per_shard=2)
+def test_times_are_those_of_the_run_that_did_the_work(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data")
+    claimed = write_output(tmp_path / "masks", data, "label")
+    options = options_for(data, tmp_path / "masks")
+    schema = mask_schema(keep_stages=False, metadata={})
+    path = tmp_path / "masks" / "summary.json"
+    first = label_shards(options, claimed, schema=schema, steps=[])  # killed before it had summed up
+    assert (first["images"], first["labeled"], first["errors"], first["missing_shards"]) == (5, 5, {}, [])
+    assert first["config_hash"] == claimed.hash
+    path.write_text(json.dumps({**first, "seconds": 77.0}))
+    assert label_shards(options, claimed, schema=schema, steps=[])["seconds"] == 77.0
+    path.write_text(json.dumps({**first, "seconds": 77.0, "errors": {"fetch": 1}}))  # of other rows than lie there
+    assert label_shards(options, claimed, schema=schema, steps=[])["seconds"] < 77.0
+    assert json.loads(path.read_text())["errors"] == {}
 
 
-def test_same_rows_of_another_folder_are_other_images(data: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    first = _claim(data, out)
-    assert _claim(data, out).manifest == first.manifest
-    shutil.copytree(data, tmp_path / "other")
-    with pytest.raises(OtherRunError, match=rf"images below '{data}', and --data names the same ones below '.*other'"):
-        _claim(tmp_path / "other", out)
-    (tmp_path / "link").symlink_to(data)  # the same folder by another name
-    assert _claim(tmp_path / "link", out).manifest == first.manifest
+def test_more_errors_than_allowed_are_counted_by_stage(tmp_path: Path) -> None:
+    options = replace(options_for("m.csv", tmp_path / "out"), max_error_fraction=0.3)
+    check_errors({**SUMMARY, "errors": {"fetch": 3}}, options)
+    with pytest.raises(TooManyErrors) as failed:
+        check_errors({**SUMMARY, "errors": {"decode": 1, "fetch": 3}}, options)
+    assert str(failed.value) == (
+        "4 of 10 images ended in an error (fetch: 3, decode: 1), more than max_error_fraction 0.3; "
+        f"the rows in {tmp_path / 'out'} say why"
+    )
 
 
-def test_so_are_the_same_tars_of_another_folder(tmp_path: Path) -> None:
-    for name in ("one", "other"):
-        (tmp_path / name).mkdir()
-        members = [("a.jpg", b"x"), ("a.txt", b"cat")]
-        (tmp_path / name / "0.tar").write_bytes(tar_bytes(members))
-
-    def begin(name: str) -> Claimed:
-        options = DataOptions(data=str(tmp_path / name), out=str(tmp_path / "out"))
-        return claim("label", options, {}, {}, rows_per_shard=2)
-
-    begin("one")
-    with pytest.raises(OtherRunError, match=r"names the same ones below '.*other'"):
-        begin("other")
-    (tmp_path / "one").rename(tmp_path / "moved")
-    assert begin("moved").manifest.read_shard(0)["uri"][0].endswith("moved/0.tar")
-
-
-def test_data_that_was_moved_is_found_in_its_new_place(data: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    _claim(data, out)
-    data.rename(tmp_path / "moved")
-    for _ in range(2):
-        rows = _claim(tmp_path / "moved", out).manifest.read_shard(0)
-        assert rows["uri"] == [str(tmp_path / "moved" / name) for name in ("a.jpg", "b.jpg")]
-        assert rows["error"] == [None, None]
-
-
-def test_manifest_of_images_that_lie_anywhere_may_be_copied(data: Path, tmp_path: Path) -> None:
-    (data / "manifest.csv").write_text("image,tags\ns3://bucket/a.jpg,cat\n")
-    first = _claim(data, tmp_path / "out")
-    shutil.copytree(data, tmp_path / "other")
-    assert _claim(tmp_path / "other", tmp_path / "out").manifest == first.manifest
+def test_shards_that_could_not_be_done_are_said_first(tmp_path: Path) -> None:
+    with pytest.raises(TooManyErrors, match=r"^2 of 3 shards could not be done \(the first: 1\); rerun the command"):
+        check_errors({**SUMMARY, "missing_shards": [1, 2], "errors": {"fetch": 9}}, options_for("m", tmp_path))

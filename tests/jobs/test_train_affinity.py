@@ -1,0 +1,50 @@
+"""What jobs.train_affinity learns from, and what it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.errors import StorageError
+from engine.fitting.samples import SampleSource
+from engine.presets import preset
+from jobs import train_affinity
+from tests.engine.runs.examples import write_data, write_output
+
+
+def _config(root: Path, data: str) -> train_affinity.TrainAffinity:
+    tiny = preset("tiny")
+    return train_affinity.TrainAffinity(
+        data=data,
+        out=str(root / "affinity"),
+        seeds=str(root / "seeds"),
+        max_pixels=77,
+        settings=replace(tiny, affinity=replace(tiny.affinity, weights="random")),
+    )
+
+
+def test_samples_are_those_of_the_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = write_data(tmp_path / "data")
+    write_output(tmp_path / "seeds", data, "make_seeds")
+    found: list[SampleSource] = []
+
+    def train(config: Any, claimed: Any, network: Any, source: SampleSource, **_: Any) -> dict[str, Any]:
+        found.append(source)
+        return {}
+
+    monkeypatch.setattr(train_affinity, "train", train)
+    train_affinity.run(_config(tmp_path, data))
+    (source,) = found
+    assert (source.target, source.shards, source.grid_stride) == ("seed", str(tmp_path / "seeds"), 8)
+    assert (source.rows_of_shards, source.num_classes, source.max_pixels) == ((2, 2, 1), 1, 77)
+
+
+def test_refusal_leaves_the_output_folder_free(tmp_path: Path) -> None:
+    write_output(tmp_path / "seeds", write_data(tmp_path / "data"), "make_seeds")
+    config = _config(tmp_path, write_data(tmp_path / "more", num_images=6))
+    with pytest.raises(StorageError, match="^seeds '.*' was made from another manifest"):
+        train_affinity.run(config)
+    assert not (tmp_path / "affinity" / "run.json").exists()
