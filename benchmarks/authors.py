@@ -1,18 +1,17 @@
 """Labeling in the authors' way against the engine: same weights, same images, CPU time, both in the same run.
 
-    python -m benchmarks authors --cam FOLDER --affinity FOLDER [--num-images 4] [--threads 2] [--preset small]
+    python -m benchmarks authors --data MANIFEST --cam FOLDER --affinity FOLDER [--num-images 4] [--threads 2]
+        [--preset small] [--json FILE]
 
-The authors' way is written after jiwoon-ahn/psa (infer_cls.py, infer_aff.py): one image at a time; the CAM of one scale
-or mirror image at a time, at scales .5, 1, 1.5 and 2 of the image's own size; affinities gathered pair by pair; a dense
-N x N matrix squared log2(t) times; pydensecrf. Its alpha, beta, t and dCRF constants are the preset's, in all rows.
-``same work`` is the engine at the same scales and sizes, ``as it is used`` the engine with the preset. Neither includes
-Ray or storage. ``equal_pixels`` compares with the authors' masks.
+The authors' way follows jiwoon-ahn/psa (infer_cls.py, infer_aff.py): one image at a time; the CAM of one scale or
+mirror image at a time, at scales .5, 1, 1.5 and 2 of the image's own size; affinities gathered pair by pair; a dense
+N x N matrix squared log2(t) times; pydensecrf. All rows use the preset's alpha, beta, t and dCRF constants. ``same
+work`` is the engine at the same scales and sizes, ``preset`` the engine with the preset. Ray and storage are left out.
+``equal_pixels`` compares with the authors' masks.
 """
 
 from __future__ import annotations
 
-import math
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -24,21 +23,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.photographs import MAX_PIXELS, add_options, frozen, label_stages
+from benchmarks.photographs import MAX_PIXELS, Stage, add_options, frozen, label_stages
 from benchmarks.runner import Line, parser, report, timed
+from benchmarks.walk import dense_walk
 from engine.config import Settings
 from engine.imaging.codecs import decode_mask, encode_mask
 from engine.imaging.decoding import decode_image
 from engine.imaging.scaling import as_tensor, resized
 from engine.models.affinity_net import AffinityNetwork
 from engine.models.cam_net import CamNetwork
-from engine.networks import load_network, read_architecture
+from engine.networks import load_network, open_network
 from engine.ops.cam import normalize_cam, with_background
-from engine.ops.crf import dense_crf
 from engine.ops.mask import pseudo_mask, to_probabilities, upsample
-from engine.plain_settings import to_dict
 from engine.presets import preset
 from engine.records import Batch, mask_dtype
+from engine.stages.crf import build_crf
 from engine.stages.fetch import FetchImages
 
 SCALES = (0.5, 1.0, 1.5, 2.0)
@@ -63,7 +62,7 @@ class Authors:
         features = self._affinity(as_tensor([image], "cpu").contiguous())[0]
         maps = with_background(self._activations(image, class_ids), walk.alpha)
         on_grid = functional.interpolate(maps[None], size=features.shape[1:], mode="bilinear", align_corners=False)[0]
-        refined = _dense_walk(on_grid, features, radius=walk.radius, beta=walk.beta, num_steps=walk.num_steps)
+        refined = authors_walk(on_grid, features, radius=walk.radius, beta=walk.beta, num_steps=walk.num_steps)
         probabilities = to_probabilities(upsample(refined, (size[0], size[1]))).numpy()
         return encode_mask(pseudo_mask(self._sharpened(image, probabilities), class_ids, dtype=self._dtype))
 
@@ -81,11 +80,12 @@ class Authors:
         return normalize_cam(total)
 
     def _sharpened(self, image: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-        chosen = {**to_dict(self._settings.crf), "backend": "pydensecrf"}
-        return dense_crf(image, probabilities, **chosen)
+        crf = replace(self._settings.crf, backend="pydensecrf")
+        return build_crf(crf, image, len(probabilities)).infer(probabilities, crf.num_iterations)
 
 
-def _dense_walk(cam: Tensor, features: Tensor, *, radius: int, beta: float, num_steps: int) -> Tensor:
+def authors_walk(cam: Tensor, features: Tensor, *, radius: int, beta: float, num_steps: int) -> Tensor:
+    """A walk with a dense matrix of affinities that are gathered pair by pair."""
     h, w = cam.shape[1:]
     places = torch.cartesian_prod(torch.arange(h), torch.arange(w))
     near = (places[:, None] - places).square().sum(dim=2) < radius**2
@@ -94,21 +94,18 @@ def _dense_walk(cam: Tensor, features: Tensor, *, radius: int, beta: float, num_
     affinities = (cells[first] - cells[second]).abs().mean(dim=1).neg().exp()
     weights[first, second] = weights[second, first] = affinities
     weights = weights**beta
-    transition = weights / weights.sum(dim=1, keepdim=True)
-    for _ in range(round(math.log2(num_steps))):
-        transition = transition @ transition
-    return (transition @ cam.flatten(1).t()).t().reshape(cam.shape)
+    return dense_walk(cam, weights / weights.sum(dim=1, keepdim=True), num_steps)
 
 
 def measure(options: Any) -> list[Line]:
     """One line for each way."""
     settings = preset(options.preset)
-    class_names = read_architecture(options.cam, "cam").class_names
+    cam = open_network(options.cam, "cam")
     with tempfile.TemporaryDirectory() as folder:
-        manifest = frozen(options.data, options.num_images, Path(folder), class_names, options.num_images)
+        manifest = frozen(options.data, options.num_images, Path(folder), cam.class_names, options.num_images)
         batch = FetchImages(threads=4)(manifest.read_shard(0))
     num_images = len(batch["encoded"])
-    authors = Authors(options.cam, options.affinity, settings, len(class_names))
+    authors = Authors(options.cam, options.affinity, settings, len(cam.class_names))
     same = replace(
         settings,
         cam=replace(settings.cam, inference=replace(settings.cam.inference, long_side_px=0, scales=SCALES, flip=True)),
@@ -121,9 +118,9 @@ def measure(options: Any) -> list[Line]:
         ]
     )
     runs = [("authors", masks, seconds, cpu_seconds)]
-    for name, chosen in (("engine, same work", same), ("engine, as it is used", settings)):
-        stages = label_stages(chosen, cam=options.cam, affinity=options.affinity, num_classes=len(class_names))
-        _through(stages, {column: values[:1] for column, values in batch.items()})  # compiled here
+    for name, chosen in (("engine, same work", same), ("engine, preset", settings)):
+        stages = label_stages(chosen, cam, options.affinity)
+        _through(stages, {column: values[:1] for column, values in batch.items()})  # compile
         done, wall, cpu = timed(lambda: _through(stages, batch))  # noqa: B023
         runs.append((name, done["mask"], wall, cpu))
     return [
@@ -138,7 +135,7 @@ def measure(options: Any) -> list[Line]:
     ]
 
 
-def _through(stages: list[tuple[str, Any]], batch: Batch) -> Batch:
+def _through(stages: list[tuple[str, Stage]], batch: Batch) -> Batch:
     for _, stage in stages:
         batch = stage(batch)
     return batch
@@ -149,15 +146,9 @@ def _equal(masks: list[bytes], expected: list[bytes]) -> float:
     return float(np.mean([np.mean(decode_mask(one) == decode_mask(other)) for one, other in pairs]))
 
 
-def main() -> int:
-    """Measure and print."""
+def main() -> None:
     options = parser(__doc__)
     add_options(options, num_images=4)
     chosen = options.parse_args()
     torch.set_num_threads(chosen.threads)
     report("authors", measure(chosen), chosen.json, num_images=chosen.num_images, preset=chosen.preset)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,33 +1,32 @@
-"""Many deaths over one labeling run: its actors, driver and nodes and the S3 server, in an order that the seed decides.
+"""Kill actors, driver, nodes and the S3 server of one labeling run, in an order that the seed decides.
 
-    python -m benchmarks.chaos [--kills 12] [--rng-seed 0] [--outage-s 30]
+    python -m benchmarks chaos [--kills 12] [--rng-seed 0] [--outage-s 30]
 
-Prints a line a death; exit status 0 when at the end every id is there once, with the mask of an undisturbed run.
+Prints a line per kill; fails unless at the end every id is there once, with the mask of an undisturbed run.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
-import sys
 import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.runner import parser, report
 from tests.jobs.chaos import NUM_SCENES, ROWS_PER_SHARD, Chaos, cluster_of_nodes, schedule
 from tests.s3_server import running_server
 
 SHARDS_PER_KILL = 30
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=12)
-    parser.add_argument("--rng-seed", type=int, default=0)
-    parser.add_argument("--outage-s", type=float, default=30.0)
-    parser.add_argument("--progress-s", type=float, default=600.0, help="longest time without a new shard")
-    options = parser.parse_args()
+def main() -> None:
+    known = parser(__doc__)
+    known.add_argument("--kills", type=int, default=12)
+    known.add_argument("--rng-seed", type=int, default=0)
+    known.add_argument("--outage-s", type=float, default=30.0, help="seconds without the S3 server")
+    known.add_argument("--progress-s", type=float, default=600.0, help="maximum time without a new shard")
+    options = known.parse_args()
     num_rows = NUM_SCENES * (1 + options.kills * SHARDS_PER_KILL * ROWS_PER_SHARD // NUM_SCENES)
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="t2m-") as folder, running_server(Path(folder)) as server:
@@ -48,9 +47,4 @@ def main() -> int:
             chaos.prepare()
             chaos.run(schedule(options.kills, options.rng_seed))
             chaos.check()
-    print(f"{num_rows} images, each once, masks as undisturbed; {time.monotonic() - start:.0f} s")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    report("chaos", [{"images": num_rows, "kills": options.kills, "seconds": time.monotonic() - start}], options.json)

@@ -1,11 +1,12 @@
 """jobs.label against a plain loop over the same stages in one process, on the same cores: images a second.
 
-    python -m benchmarks pipeline --cam FOLDER --affinity FOLDER [--num-images 400] [--threads 2] [--preset small]
+    python -m benchmarks pipeline --data MANIFEST --cam FOLDER --affinity FOLDER [--num-images 400] [--threads 2]
+        [--preset small] [--json FILE]
 
-jobs.label runs twice, on a quarter of the images and on all: the difference of the two gives the rate, and what the
-rate leaves of the first is its start-up (interpreter, Ray, the networks, the first shards). The loops begin when their
-stages are built. ``plain loop`` takes one shard after the other, torch on all cores; ``loop in threads`` takes as many
-shards at a time as there are cores, a core each. Seconds are the clock's: run it on a machine with nothing else to do.
+jobs.label runs twice, on a quarter of the images and on all: the difference gives the rate, and the rest of the first
+run is its start-up (interpreter, Ray, networks, first shards). The loops start with their stages built. ``plain loop``
+does one shard after the other with torch on all cores; ``loop in threads`` as many shards at a time as there are cores,
+one core each. Wall time: run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from typing import Any
 import torch
 
 from benchmarks.photographs import add_options, frozen, label_stages, shortened_manifest
-from benchmarks.runner import ROOT, Line, parser, report, timed
+from benchmarks.runner import Line, parser, report, timed
 from engine.guard import guarded
-from engine.networks import read_architecture
+from engine.networks import open_network
 from engine.presets import preset
 from engine.records import Batch, mask_schema
 from engine.stages.commit import CommitShard
@@ -33,23 +34,23 @@ from engine.stages.load_shard import LoadShard
 
 
 def job_seconds(options: Any, num_images: int, folder: Path) -> float:
-    """How long jobs.label takes from the command to its end."""
+    """Wall seconds of jobs.label from the command to its end."""
     folder.mkdir()
     command = [sys.executable, "-m", "jobs.label", "--data", shortened_manifest(options.data, num_images, folder)]
     command += ["--out", str(folder / "out"), "--cam", options.cam, "--affinity", options.affinity]
     start = time.perf_counter()
-    subprocess.run([*command, "--preset", options.preset, "--allow-outside"], cwd=ROOT, check=True)
+    subprocess.run([*command, "--preset", options.preset, "--allow-outside"], check=True)
     return time.perf_counter() - start
 
 
 def loops(options: Any, folder: Path) -> dict[str, Callable[[], None]]:
-    """The loops, ready to go."""
+    """The loops, with their stages built."""
     folder.mkdir()
     settings = preset(options.preset)
-    class_names = read_architecture(options.cam, "cam").class_names
-    manifest = frozen(options.data, options.num_images, folder, class_names, settings.shards.rows_per_shard)
+    cam = open_network(options.cam, "cam")
+    manifest = frozen(options.data, options.num_images, folder, cam.class_names, settings.shards.rows_per_shard)
     load, fetch = LoadShard(manifest), FetchImages(threads=settings.resources.fetch_threads)
-    stages = label_stages(settings, cam=options.cam, affinity=options.affinity, num_classes=len(class_names))
+    stages = label_stages(settings, cam, options.affinity)
     commit = CommitShard(str(folder / "out"), mask_schema(keep_stages=False, metadata={}))
 
     def do(shard: int) -> None:
@@ -68,7 +69,7 @@ def loops(options: Any, folder: Path) -> dict[str, Callable[[], None]]:
 
     first = {name: values[:1] for name, values in fetch(load({"shard": [0]})).items()}
     for _, stage in stages:
-        first = stage(first)  # compiled here
+        first = stage(first)  # compile
     return {"plain loop": one_by_one, "loop in threads": in_threads}
 
 
@@ -90,16 +91,10 @@ def measure(options: Any, folder: Path) -> list[Line]:
     ]
 
 
-def main() -> int:
-    """Measure and print."""
+def main() -> None:
     options = parser(__doc__)
     add_options(options, num_images=400)
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         lines = measure(chosen, Path(folder))
     report("pipeline", lines, chosen.json, num_images=chosen.num_images, preset=chosen.preset)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

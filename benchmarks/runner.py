@@ -1,9 +1,10 @@
-"""What the benchmarks share: process CPU time, a table, and JSON with the device's name and the date."""
+"""What benchmarks and experiments share: options, times, memory, a table, and JSON with the device and the date."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -12,22 +13,33 @@ from typing import Any, TypeVar
 
 import torch
 
-ROOT = Path(__file__).parents[1]
-PHOTOGRAPHS = ROOT.parent / "shared" / "data" / "voc12_animals"
-
 Result = TypeVar("Result")
 Line = dict[str, Any]
 
 
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser with the options of every benchmark."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--json", type=Path, help="also write the results to this file")
+    made.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads of torch")
+    return made
+
+
 def timed(call: Callable[[], Result]) -> tuple[Result, float, float]:
-    """The result, seconds on the clock, and CPU seconds of this process, which other programs alter less."""
+    """The result, wall seconds, and CPU seconds of this process, which other programs disturb less."""
     start, start_cpu = time.perf_counter(), time.process_time()
     result = call()
     return result, time.perf_counter() - start, time.process_time() - start_cpu
 
 
+def memory_mb(name: str, pid: int | None = None) -> float:
+    """A line of /proc/PID/status in MiB: ``VmRSS`` is the memory in use, ``VmHWM`` its peak; Linux only."""
+    lines = Path(f"/proc/{pid or os.getpid()}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
+
+
 def device_name() -> str:
-    """What it ran on."""
+    """The GPU, or the number of cores and their model."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     try:
@@ -39,7 +51,7 @@ def device_name() -> str:
 
 
 def print_table(lines: Sequence[Line]) -> None:
-    """The lines under the names of their columns; floats with four figures."""
+    """The lines under the names of their columns; floats with four digits."""
     cells = [[name.replace("_", " ") for name in lines[0]]]
     cells += [[f"{value:.4g}" if isinstance(value, float) else str(value) for value in line.values()] for line in lines]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
@@ -54,11 +66,3 @@ def report(name: str, lines: Sequence[Line], path: Path | None, **more: Any) -> 
         found = {"benchmark": name, "device": device_name(), "threads": torch.get_num_threads()}
         found |= {"date": time.strftime("%Y-%m-%d"), **more, "results": list(lines)}
         path.write_text(json.dumps(found, indent=2) + "\n")
-
-
-def parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser with the options of every benchmark."""
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--json", type=Path, help="write the results here")
-    made.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads of torch")
-    return made

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks.photographs import add_options, shortened_manifest
-from benchmarks.runner import PHOTOGRAPHS, Line, report
+from benchmarks.runner import Line, report
 from engine.config import ResourceConfig
 from engine.distributed.cluster import connected
 from engine.networks import read_architecture
@@ -76,7 +76,7 @@ def main() -> int:
     """Check and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser, 24)
-    parser.add_argument("--truth", default=str(PHOTOGRAPHS / "truth"), help="the true masks")
+    parser.add_argument("--truth", required=True, help="the true masks")
     parser.add_argument("--num-configurations", type=int, default=20)
     parser.add_argument("--rng-seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="keep what it made here")

@@ -1,11 +1,16 @@
-"""Label for a long time and watch the memory of every process: ``python -m benchmarks.soak``.
+"""Label for a long time and watch the memory of every process.
 
-It labels the images of a manifest again and again under new ids, and compares the memory that each process holds for
-itself (anonymous pages, not the store that all share) in the second quarter of the time with that in the last.
+    python -m benchmarks soak --data MANIFEST --cam FOLDER --affinity FOLDER [--minutes 20] [--preset small]
+        [--max-actors 1] [--json FILE]
+
+jobs.label gets the images of the manifest again and again under new ids. ``growth`` is the private memory of a process
+(anonymous pages, not the shared object store) in the last quarter of the time less that in the second quarter, medians.
+Linux only: it reads /proc.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -16,67 +21,50 @@ import sys
 import tempfile
 import time
 import uuid
-from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
+from benchmarks.runner import Line, parser, report
 from engine.storage.manifest import iter_manifest
+from engine.storage.shards import committed_shards
 
-_MARK = "TAG2MASK_SOAK"
-_PAUSE_S = 5.0
-_IMAGES_PER_S = 20
-_END_S = 60.0
+MARK = "TAG2MASK_SOAK"
+"""Environment variable by which the processes of the run are found."""
+PAUSE_S = 5.0
+IMAGES_PER_S = 20
+END_S = 60.0
 
-
-@dataclass(frozen=True, kw_only=True)
-class Soak:
-    """Watch the memory of labeling."""
-
-    data: str
-    """The manifest."""
-    cam: str
-    """Folder that jobs.train_cam wrote."""
-    affinity: str
-    """Folder that jobs.train_affinity wrote."""
-    preset: str = "small"
-    """Settings."""
-    minutes: float = 20.0
-    """How long."""
-    max_actors: int = 1
-    """Most actors of each pool."""
+Sample = dict[str, float]
+"""MiB of each process."""
 
 
-def main(options: Soak) -> None:
-    """Label, watch, print."""
-    mark = uuid.uuid4().hex
-    with tempfile.TemporaryDirectory() as folder:
-        command = [
-            *(sys.executable, "-m", "jobs.label", "--allow-outside", f"--data={_repeated(options, Path(folder))}"),
-            *(f"--cam={options.cam}", f"--affinity={options.affinity}", f"--out={folder}/masks"),
-            *(f"--resources.max-{pool}-actors={options.max_actors}" for pool in ("network", "crf")),
-            f"--preset={options.preset}",
-        ]
-        with open(f"{folder}/log", "wb") as log:
-            job = subprocess.Popen(command, env={**os.environ, _MARK: mark}, stdout=log, stderr=log)
-        try:
-            while job.poll() is None and not _num_shards(folder):
-                time.sleep(1)
-            samples = _watch(job, mark, 60 * options.minutes)
-        finally:
-            job.send_signal(signal.SIGINT)
-            job.wait(_END_S)
-        if job.returncode not in (0, 1) or not samples:
-            sys.exit(f"labeling ended with {job.returncode}: {Path(folder, 'log').read_text()[-2000:]}")
-        num_shards = _num_shards(folder)
-    print(f"{num_shards} shards in {options.minutes:g} minutes; anonymous memory, MiB")
-    print(f"{'process':40} {'warm':>8} {'end':>8} {'growth':>8}")
-    for name, (warm, end) in sorted(_growth(samples).items()):
-        print(f"{name:40} {warm:8.0f} {end:8.0f} {end - warm:+8.0f}")
+def watched(options: argparse.Namespace, folder: Path) -> tuple[list[Sample], int]:
+    """Samples of the memory while jobs.label runs, and the number of shards that it wrote."""
+    mark, masks = uuid.uuid4().hex, folder / "masks"
+    command = [
+        *(sys.executable, "-m", "jobs.label", "--allow-outside", f"--data={repeated_manifest(options, folder)}"),
+        *(f"--cam={options.cam}", f"--affinity={options.affinity}", f"--out={masks}", f"--preset={options.preset}"),
+        *(f"--resources.max-{pool}-actors={options.max_actors}" for pool in ("network", "crf")),
+    ]
+    with open(folder / "log", "wb") as log:
+        job = subprocess.Popen(command, env={**os.environ, MARK: mark}, stdout=log, stderr=log)
+    samples: list[Sample] = []
+    try:
+        while job.poll() is None and not committed_shards(str(masks)):
+            time.sleep(1)
+        end = time.monotonic() + 60 * options.minutes
+        while job.poll() is None and time.monotonic() < end:
+            time.sleep(PAUSE_S)
+            samples.append(memory_of(mark))
+    finally:
+        job.send_signal(signal.SIGINT)
+        job.wait(END_S)
+    if job.returncode not in (0, 1) or not samples:
+        raise SystemExit(f"jobs.label ended with status {job.returncode}: {(folder / 'log').read_text()[-2000:]}")
+    return samples, len(committed_shards(str(masks)))
 
 
-def _repeated(options: Soak, folder: Path) -> str:
-    """The manifest's images under new ids, until there are enough."""
+def repeated_manifest(options: argparse.Namespace, folder: Path) -> Path:
+    """The manifest's images under new ids, more than can be labeled in the time."""
     rows = [
         (uri, tags)
         for batch in iter_manifest(options.data)
@@ -84,55 +72,53 @@ def _repeated(options: Soak, folder: Path) -> str:
     ]
     path = folder / "repeated.jsonl"
     with path.open("w") as file:
-        for number in range(int(60 * options.minutes * options.max_actors * _IMAGES_PER_S) + len(rows)):
+        for number in range(int(60 * options.minutes * options.max_actors * IMAGES_PER_S) + len(rows)):
             uri, tags = rows[number % len(rows)]
             file.write(json.dumps({"image_id": str(number), "image": uri, "tags": tags}) + "\n")
-    return str(path)
+    return path
 
 
-def _num_shards(folder: str) -> int:
-    return len(list(Path(folder, "masks").glob("shard-*.parquet")))
-
-
-def _watch(job: subprocess.Popen[bytes], mark: str, length_s: float) -> list[dict[str, float]]:
-    """MiB of each process, every few seconds."""
-    samples: list[dict[str, float]] = []
-    end = time.monotonic() + length_s
-    while time.monotonic() < end and job.poll() is None:
-        time.sleep(_PAUSE_S)
-        samples.append(_memory(mark))
-    return samples
-
-
-def _memory(mark: str) -> dict[str, float]:
-    found: dict[str, float] = {}
+def memory_of(mark: str) -> Sample:
+    """Private memory of every process that carries the mark."""
+    found: Sample = {}
     for entry in Path("/proc").iterdir():
         try:
-            if not entry.name.isdecimal() or f"{_MARK}={mark}".encode() not in (entry / "environ").read_bytes():
+            if not entry.name.isdecimal() or f"{MARK}={mark}".encode() not in (entry / "environ").read_bytes():
                 continue
             words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").split()
             held = re.search(r"Anonymous:\s+(\d+) kB", (entry / "smaps_rollup").read_text())
-        except OSError:  # gone
+        except OSError:  # it has ended
             continue
         if words and held:
-            found[f"{_title(words)} ({entry.name})"] = int(held.group(1)) / 1024
+            title = "driver" if "jobs.label" in words else Path(words[0]).name[:28]
+            found[f"{title} ({entry.name})"] = int(held.group(1)) / 1024
     return found
 
 
-def _title(words: list[str]) -> str:
-    return "driver" if "jobs.label" in words else Path(words[0]).name[:28]
-
-
-def _growth(samples: list[dict[str, float]]) -> dict[str, tuple[float, float]]:
-    """Median of the second quarter and of the last, of the processes that lived that long."""
+def growth(samples: list[Sample]) -> list[Line]:
+    """A line for each process that lived from the second quarter to the end."""
     quarter = len(samples) // 4
     warm, last = samples[quarter : 2 * quarter], samples[-quarter:]
     names = set.intersection(*(set(sample) for sample in warm + last)) if quarter else set()
-    return {
-        name: (statistics.median(one[name] for one in warm), statistics.median(one[name] for one in last))
-        for name in names
-    }
+    lines: list[Line] = []
+    for name in sorted(names):
+        before, after = (statistics.median(one[name] for one in some) for some in (warm, last))
+        lines.append({"process": name, "warm_mb": before, "end_mb": after, "growth_mb": after - before})
+    return lines
 
 
-if __name__ == "__main__":
-    main(tyro.cli(Soak))
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--data", required=True, help="the manifest")
+    options.add_argument("--cam", required=True, help="output folder of jobs.train_cam")
+    options.add_argument("--affinity", required=True, help="output folder of jobs.train_affinity")
+    options.add_argument("--preset", default="small")
+    options.add_argument("--minutes", type=float, default=20.0)
+    options.add_argument("--max-actors", type=int, default=1, help="maximum number of actors of each pool")
+    chosen = options.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        samples, num_shards = watched(chosen, Path(folder))
+    lines = growth(samples)
+    if not lines:
+        raise SystemExit(f"{len(samples)} samples are too few; use more --minutes")
+    report("soak", lines, chosen.json, minutes=chosen.minutes, shards=num_shards)

@@ -2,17 +2,16 @@
 
     python -m benchmarks walk [--sides 28 56 128] [--num-maps 4] [--num-steps 256] [--repeats 3] [--threads 2]
 
-``engine`` is ``refine``: affinities, their matrix and the walk. The baselines get the affinities for nothing: ``dense``
-squares the N x N matrix log2(t) times, as jiwoon-ahn/psa does, ``sparse`` multiplies t times by a CSR matrix. ``worst
-error`` is against t products in float64, from the features on. Beyond 56 x 56 the dense matrix is too large. Ratios are
-those of CPU time. Linux only: it reads /proc.
+``engine`` is ``refine``: affinities, their matrix and the walk. The baselines start from the matrix: ``dense`` squares
+it log2(t) times, as jiwoon-ahn/psa does, ``sparse`` multiplies by it t times as a CSR matrix. ``worst error`` compares
+with t products in float64. Grids above 56 x 56 have no ``dense``: its matrix would be too large. Ratios are of CPU
+time. Linux only: it reads /proc.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.runner import Line, parser, report, timed
+from benchmarks.runner import Line, memory_mb, parser, report, timed
 from engine.ops.affinity import affinity_planes
 from engine.ops.random_walk import refine, transition_matrix
 
@@ -58,11 +57,11 @@ def measure(side: int, num_maps: int, num_steps: int, repeats: int) -> Line:
     cam, features = scene(side, num_maps)
     refine(cam, features, num_steps=num_steps)  # compiled here
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = _resident_mb("VmRSS")
+    before = memory_mb("VmRSS")
     refined = refine(cam, features, num_steps=num_steps)
-    memory = _resident_mb("VmHWM") - before
-    transition = _transition(features)
-    exact = sparse_walk(cam.double(), _transition(features.double()), num_steps=num_steps)
+    memory = memory_mb("VmHWM") - before
+    transition = transition_of(features)
+    exact = sparse_walk(cam.double(), transition_of(features.double()), num_steps=num_steps)
     calls: dict[str, Callable[[], Tensor]] = {
         "engine": lambda: refine(cam, features, num_steps=num_steps),
         "sparse": lambda: sparse_walk(cam, transition, num_steps=num_steps),
@@ -96,17 +95,12 @@ def measure(side: int, num_maps: int, num_steps: int, repeats: int) -> Line:
     }
 
 
-def _transition(features: Tensor) -> Tensor:
+def transition_of(features: Tensor) -> Tensor:
+    """The sparse (N, N) matrix of one step between the cells of (D, h, w) features."""
     return transition_matrix(affinity_planes(features[None], RADIUS)[0], radius=RADIUS, beta=BETA)
 
 
-def _resident_mb(name: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
-
-
-def main() -> int:
-    """Measure and print."""
+def main() -> None:
     options = parser(__doc__)
     options.add_argument("--sides", type=int, nargs="+", default=[28, 56, 128], help="cells of a side of the grid")
     options.add_argument("--num-maps", type=int, default=4)
@@ -117,8 +111,3 @@ def main() -> int:
     with torch.inference_mode():
         lines = [measure(side, chosen.num_maps, chosen.num_steps, chosen.repeats) for side in chosen.sides]
     report("walk", lines, chosen.json, num_maps=chosen.num_maps, num_steps=chosen.num_steps)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
