@@ -27,6 +27,7 @@ from benchmarks.photographs import MAX_PIXELS, Stage, add_options, frozen, label
 from benchmarks.runner import Line, parser, report, timed
 from benchmarks.walk import dense_walk
 from engine.config import Settings
+from engine.crf import build_crf
 from engine.imaging.codecs import decode_mask, encode_mask
 from engine.imaging.decoding import decode_image
 from engine.imaging.scaling import as_tensor, resized
@@ -37,7 +38,6 @@ from engine.ops.cam import normalize_cam, with_background
 from engine.ops.mask import pseudo_mask, to_probabilities, upsample
 from engine.presets import preset
 from engine.records import Batch, mask_dtype
-from engine.stages.crf import build_crf
 from engine.stages.fetch import FetchImages
 
 SCALES = (0.5, 1.0, 1.5, 2.0)

@@ -18,8 +18,8 @@ from PIL import Image
 from benchmarks.photographs import MAX_PIXELS
 from benchmarks.runner import Line, parser, report, timed
 from engine.config import CrfConfig
+from engine.crf import build_crf
 from engine.imaging.decoding import decode_image
-from engine.stages.crf import build_crf
 from engine.storage.manifest import iter_manifest
 from engine.storage.pictures import read_picture
 

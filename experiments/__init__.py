@@ -1,1 +1,1 @@
-"""What reproduces the figures of quality."""
+"""Experiments: each reproduces figures of quality that README.md or docs/ablations.md reports."""
