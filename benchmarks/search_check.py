@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 
 from benchmarks.photographs import add_options, shortened_manifest
 from benchmarks.runner import Line, report
-from engine.config import ResourceConfig
 from engine.distributed.cluster import connected
 from engine.networks import read_architecture
+from engine.resources import ResourceConfig
 from jobs import evaluate, label
 from jobs.cli.command import parse
 from tune import search

@@ -18,12 +18,12 @@ from itertools import pairwise
 
 from benchmarks.photographs import MAX_PIXELS
 from benchmarks.runner import Line, parser, report
-from engine.config import ResourceConfig
 from engine.distributed.cluster import connected
 from engine.distributed.training import TrainingRun, fit
 from engine.fitting.objectives import Objective
 from engine.fitting.samples import SampleSource
 from engine.presets import preset
+from engine.resources import ResourceConfig
 from engine.scenes import CLASS_NAMES, write_scenes
 from engine.storage.manifest import freeze_manifest
 

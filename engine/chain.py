@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from functools import partial
 
-from engine.config import CrfConfig, PassConfig, Settings
+from engine.config import CrfConfig, Settings
 from engine.guard import guarded
 from engine.networks import TrainedNetwork
 from engine.ops.confidence import LEVELS
 from engine.records import Batch
+from engine.resources import PassConfig
 from engine.stages.cam import ComputeCam
 from engine.stages.mask import MakeMask
 from engine.stages.pamr import AdaptMaps

@@ -10,7 +10,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from engine.errors import ConfigError
+from engine.checks import require, require_at_least, require_fractions
+from engine.resources import ResourceConfig
 
 Precision = Literal["float32", "bfloat16"]
 PresetName = Literal["tiny", "small", "default", "paper"]
@@ -18,18 +19,8 @@ MapKind = Literal["cam", "segmentation"]
 """Networks that give maps of the classes: the classifier, and in later rounds the segmentation network."""
 
 
-def _require(condition: bool, name: str, value: object, allowed: str) -> None:
-    if not condition:
-        raise ConfigError(f"must be {allowed}, got {value!r}", thing=name)
-
-
-def _require_at_least(least: float, **values: float) -> None:
-    for name, value in values.items():
-        _require(value >= least, name, value, f"{least} or more")
-
-
 def _require_long_side(value: int) -> None:
-    _require(value == 0 or value >= 32, "long_side_px", value, "0 (the image's own size), or 32 or more")
+    require(value == 0 or value >= 32, "long_side_px", value, "0 (the image's own size), or 32 or more")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,11 +67,11 @@ class TrainingConfig:
     """Seed of sample order and augmentation; the crops do not depend on the number of workers."""
 
     def __post_init__(self) -> None:
-        _require_at_least(1, num_epochs=self.num_epochs, batch_size=self.batch_size)
-        _require_at_least(32, crop_px=self.crop_px)
+        require_at_least(1, num_epochs=self.num_epochs, batch_size=self.batch_size)
+        require_at_least(32, crop_px=self.crop_px)
         low, high = self.long_side_px
-        _require(32 <= low <= high, "long_side_px", self.long_side_px, "two lengths, 32 <= first <= second")
-        _require_at_least(
+        require(32 <= low <= high, "long_side_px", self.long_side_px, "two lengths, 32 <= first <= second")
+        require_at_least(
             0,
             learning_rate=self.learning_rate,
             head_learning_rate=self.head_learning_rate,
@@ -91,9 +82,9 @@ class TrainingConfig:
         )
         jitter = self.color_jitter
         fits = all(0 <= value <= 1 for value in jitter) and jitter[3] <= 0.5
-        _require(fits, "color_jitter", jitter, "three fractions from 0 to 1, then one from 0 to 0.5 for the hue")
-        _require(self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0")
-        _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "from 0 (no average) to below 1")
+        require(fits, "color_jitter", jitter, "three fractions from 0 to 1, then one from 0 to 0.5 for the hue")
+        require(self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0")
+        require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "from 0 (no average) to below 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,7 +103,7 @@ class InferenceConfig:
     def __post_init__(self) -> None:
         scales = self.scales
         fits = len(scales) > 0 and all(0 < scale <= 8 for scale in scales)
-        _require(fits, "scales", scales, "one or more numbers above 0, up to 8")
+        require(fits, "scales", scales, "one or more numbers above 0, up to 8")
         _require_long_side(self.long_side_px)
 
 
@@ -127,8 +118,8 @@ class CamInferenceConfig(InferenceConfig):
 
     def __post_init__(self) -> None:
         InferenceConfig.__post_init__(self)
-        _require_at_least(0, attention_steps=self.attention_steps)
-        _require_at_least(1, attention_blocks=self.attention_blocks)
+        require_at_least(0, attention_steps=self.attention_steps)
+        require_at_least(1, attention_blocks=self.attention_blocks)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -187,8 +178,8 @@ class CrfConfig:
     give the same result."""
 
     def __post_init__(self) -> None:
-        _require_at_least(0, num_iterations=self.num_iterations)
-        _require_at_least(
+        require_at_least(0, num_iterations=self.num_iterations)
+        require_at_least(
             0.5,
             spatial_sigma_px=self.spatial_sigma_px,
             bilateral_sigma_px=self.bilateral_sigma_px,
@@ -206,7 +197,7 @@ class PamrConfig:
     """Long side of the image on which it works, pixels; 0 keeps its own size."""
 
     def __post_init__(self) -> None:
-        _require_at_least(0, num_iterations=self.num_iterations)
+        require_at_least(0, num_iterations=self.num_iterations)
         _require_long_side(self.long_side_px)
 
 
@@ -227,9 +218,9 @@ class SeedConfig:
 
     def __post_init__(self) -> None:
         _require_long_side(self.long_side_px)
-        _require_at_least(1, grid_stride=self.grid_stride)
+        require_at_least(1, grid_stride=self.grid_stride)
         low, high = self.alpha_low, self.alpha_high
-        _require(0 < low <= high, "alpha_low", low, f"above 0, up to alpha_high {high}")
+        require(0 < low <= high, "alpha_low", low, f"above 0, up to alpha_high {high}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -244,9 +235,9 @@ class AffinityConfig(NetworkConfig):
     """Pairs of cells closer than this many cells are learned (gamma in the paper)."""
 
     def __post_init__(self) -> None:
-        _require(2 <= self.radius <= 32, "radius", self.radius, "2 to 32 cells")
+        require(2 <= self.radius <= 32, "radius", self.radius, "2 to 32 cells")
         crop, stride = self.training.crop_px, self.grid_stride
-        _require(crop % stride == 0, "training.crop_px", crop, f"a multiple of grid_stride {stride}")
+        require(crop % stride == 0, "training.crop_px", crop, f"a multiple of grid_stride {stride}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -265,10 +256,10 @@ class WalkConfig:
     """Maximum error of a map's values against the exact walk; 0 computes all terms of its expansion."""
 
     def __post_init__(self) -> None:
-        _require(0 < self.alpha < math.inf, "alpha", self.alpha, "above 0")
-        _require(0 < self.beta < math.inf, "beta", self.beta, "above 0")
-        _require_at_least(0, num_steps=self.num_steps, tolerance=self.tolerance)
-        _require(2 <= self.radius <= 32, "radius", self.radius, "2 to 32 cells")
+        require(0 < self.alpha < math.inf, "alpha", self.alpha, "above 0")
+        require(0 < self.beta < math.inf, "beta", self.beta, "above 0")
+        require_at_least(0, num_steps=self.num_steps, tolerance=self.tolerance)
+        require(2 <= self.radius <= 32, "radius", self.radius, "2 to 32 cells")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -289,7 +280,7 @@ class ConfidenceConfig:
     """Added to that logit."""
 
     def __post_init__(self) -> None:
-        _require(self.scale > 0, "scale", self.scale, "above 0")
+        require(self.scale > 0, "scale", self.scale, "above 0")
 
     def after(self, level: tuple[float, float]) -> ConfidenceConfig:
         """Both in one: first the scale and offset of ``level``, then these."""
@@ -312,9 +303,9 @@ class SegmentationConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         width = self.head_channels
-        _require(width >= 8 and width % 8 == 0, "head_channels", width, "a multiple of 8")
-        _require_at_least(0, confidence_power=self.confidence_power)
-        _require(0 <= self.min_confidence <= 1, "min_confidence", self.min_confidence, "from 0 (all) to 1")
+        require(width >= 8 and width % 8 == 0, "head_channels", width, "a multiple of 8")
+        require_at_least(0, confidence_power=self.confidence_power)
+        require_fractions(min_confidence=self.min_confidence)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -331,8 +322,8 @@ class RoundsConfig:
     have the same one; or from ImageNet weights."""
 
     def __post_init__(self) -> None:
-        _require(1 <= self.num_rounds <= 9, "num_rounds", self.num_rounds, "1 to 9")
-        _require(0 < self.last_epoch_factor <= 100, "last_epoch_factor", self.last_epoch_factor, "above 0, up to 100")
+        require(1 <= self.num_rounds <= 9, "num_rounds", self.num_rounds, "1 to 9")
+        require(0 < self.last_epoch_factor <= 100, "last_epoch_factor", self.last_epoch_factor, "above 0, up to 100")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -343,79 +334,7 @@ class ShardConfig:
     """Images per Parquet shard: the unit of commit, and of what a crash costs."""
 
     def __post_init__(self) -> None:
-        _require(1 <= self.rows_per_shard <= 100_000, "rows_per_shard", self.rows_per_shard, "1 to 100000")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PassConfig:
-    """How a stage runs over images."""
-
-    device: str = "cpu"
-    """torch device."""
-    images_per_pass: int = 1
-    """Images of equal size per forward pass."""
-    max_pixels: int = 100_000_000
-    """Larger images become error rows."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ResourceConfig:
-    """Compute resources and parallelism; may be changed when resuming. Results then differ by rounding only."""
-
-    num_gpus: float = 0.0
-    """GPUs per actor or training worker that runs a network; 0 uses CPUs."""
-    num_workers: int = 1
-    """Training workers."""
-    min_workers: int = 0
-    """Minimum number of training workers to continue with after losing nodes; 0 waits for all."""
-    max_worker_failures: int = 3
-    """Restarts from the last checkpoint after losing a worker, before training fails."""
-    checkpoint_every_steps: int = 500
-    """Training steps between two checkpoints; there is also one after each epoch."""
-    max_network_actors: int = 0
-    """Maximum number of actors that run networks in a pipeline; 0 uses what the cluster offers."""
-    max_crf_actors: int = 0
-    """Maximum number of dCRF actors; 0 uses what the cluster offers."""
-    max_loader_actors: int = 2
-    """Maximum number of actors that decode and augment for one training worker."""
-    training_threads: int = 0
-    """CPU threads per training worker; 0 divides the machine's cores among the workers."""
-    threads_per_actor: int = 1
-    """CPU threads per actor that runs a network."""
-    images_per_pass: int = 1
-    """Images of equal size per forward pass (jobs.check_tags: one); 1 suits CPUs, 16 or more GPUs."""
-    fetch_threads: int = 16
-    """Images that one actor fetches from storage at the same time."""
-
-    def __post_init__(self) -> None:
-        _require_at_least(
-            1,
-            num_workers=self.num_workers,
-            threads_per_actor=self.threads_per_actor,
-            images_per_pass=self.images_per_pass,
-            fetch_threads=self.fetch_threads,
-            max_loader_actors=self.max_loader_actors,
-            checkpoint_every_steps=self.checkpoint_every_steps,
-        )
-        _require_at_least(
-            0,
-            num_gpus=self.num_gpus,
-            max_network_actors=self.max_network_actors,
-            max_crf_actors=self.max_crf_actors,
-            training_threads=self.training_threads,
-            max_worker_failures=self.max_worker_failures,
-        )
-        fits = 0 <= self.min_workers <= self.num_workers
-        _require(fits, "min_workers", self.min_workers, f"0 to num_workers {self.num_workers}")
-
-    @property
-    def device(self) -> str:
-        """The torch device of a stage or worker that runs a network."""
-        return "cuda" if self.num_gpus > 0 else "cpu"
-
-    def passes(self, max_pixels: int) -> PassConfig:
-        """How a stage runs over images with these resources."""
-        return PassConfig(device=self.device, images_per_pass=self.images_per_pass, max_pixels=max_pixels)
+        require(1 <= self.rows_per_shard <= 100_000, "rows_per_shard", self.rows_per_shard, "1 to 100000")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -452,7 +371,7 @@ class Settings:
     """Compute resources and parallelism."""
 
     def __post_init__(self) -> None:
-        _require(0 <= self.val_fraction < 1, "val_fraction", self.val_fraction, "from 0 (none) to below 1")
+        require(0 <= self.val_fraction < 1, "val_fraction", self.val_fraction, "from 0 (none) to below 1")
 
     def maps_of(self, kind: MapKind) -> MapsConfig:
         """How the maps of this kind of network are computed and walked."""

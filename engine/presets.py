@@ -12,7 +12,6 @@ from engine.config import (
     CamInferenceConfig,
     CrfConfig,
     InferenceConfig,
-    ResourceConfig,
     RoundsConfig,
     SeedConfig,
     SegmentationConfig,
@@ -22,6 +21,7 @@ from engine.config import (
     WalkConfig,
 )
 from engine.errors import ConfigError
+from engine.resources import ResourceConfig
 
 MILD_CRF = CrfConfig(bilateral_weight=4.0, bilateral_sigma_px=30.0, bilateral_sigma_rgb=8.0)
 """The authors' constants erase whole objects from the softer maps of small networks (docs/decisions.md)."""

@@ -13,11 +13,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from engine.chain import tag_chain
+from engine.checks import require_fractions
 from engine.config import Settings
 from engine.errors import about
 from engine.records import tag_schema
 from engine.runs.images import ImageSet
-from engine.runs.options import ShardOptions, Uses, check_fraction
+from engine.runs.options import ShardOptions, Uses
 from engine.runs.output import claim, trained_network
 from engine.runs.shards import label_shards
 from engine.storage.filesystem import join, write_bytes
@@ -51,8 +52,8 @@ class CheckTags(ShardOptions):
 
     def __post_init__(self) -> None:
         ShardOptions.__post_init__(self)
-        check_fraction("doubt_below", self.doubt_below)
-        check_fraction("miss_above", self.miss_above)
+        require_fractions(doubt_below=self.doubt_below)
+        require_fractions(miss_above=self.miss_above)
 
 
 def run(config: CheckTags, images: ImageSet | None = None) -> dict[str, Any]:

@@ -14,12 +14,13 @@ from typing import Annotated, Any, Literal, TextIO
 
 import pyarrow.parquet as pq
 
+from engine.checks import require_fractions
 from engine.config import Settings
 from engine.errors import ConfigError, about
 from engine.export import FORMATS, Exported, FormatOptions, plan_names
 from engine.records import export_schema
 from engine.runs.images import ImageSet
-from engine.runs.options import ShardOptions, Uses, check_fraction
+from engine.runs.options import ShardOptions, Uses
 from engine.runs.output import SUMMARY, claim, earlier_output
 from engine.runs.shards import check_errors, do_shards
 from engine.stages.export import ExportImages
@@ -56,7 +57,7 @@ class Export(ShardOptions):
         ShardOptions.__post_init__(self)
         if self.format not in FORMATS:
             raise ConfigError(f"must be one of {', '.join(FORMATS)}, got '{self.format}'", thing="format")
-        check_fraction("min_confidence", self.min_confidence)
+        require_fractions(min_confidence=self.min_confidence)
 
 
 def run(config: Export, images: ImageSet | None = None) -> dict[str, Any]:

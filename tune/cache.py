@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from engine.config import AffinityInferenceConfig, InferenceConfig, PassConfig, ResourceConfig, WalkConfig
+from engine.config import AffinityInferenceConfig, InferenceConfig, WalkConfig
 from engine.distributed.pipeline import Committed, ShardRun, run_shards
 from engine.errors import ConfigError, ManifestError, StorageError, TooManyErrors
 from engine.imaging.codecs import encode_map, encode_mask
@@ -32,6 +32,7 @@ from engine.imaging.scaling import equal_groups, resized, scaled_size
 from engine.ops.metrics import confusion_matrix
 from engine.plain_settings import to_dict
 from engine.records import Batch, ignore_value
+from engine.resources import PassConfig, ResourceConfig
 from engine.runs.progress import Meter
 from engine.stages.cam import ComputeCam
 from engine.stages.walk import RefineCam

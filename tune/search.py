@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
+from engine.checks import require_fractions
 from engine.config import CrfConfig, Settings, map_paths
 from engine.distributed.cluster import Cluster, connected
 from engine.errors import ConfigError
 from engine.networks import MAP_KINDS, check_map_network, open_network
 from engine.runs.images import ImageSet
-from engine.runs.options import DataOptions, Uses, check_fraction
+from engine.runs.options import DataOptions, Uses
 from engine.runs.output import run_record, trained_network
 from engine.storage.filesystem import absolute, join
 from engine.storage.run_record import WORK_FOLDER, claim_output
@@ -106,8 +107,8 @@ class Search(DataOptions):
         if bool(self.seed_alphas_low) != bool(self.seed_alphas_high):
             missing = "seed_alphas_high" if self.seed_alphas_low else "seed_alphas_low"
             raise ConfigError("is empty; the alphas of the seeds are searched in pairs of low and high", thing=missing)
-        check_fraction("seed_coverage", self.seed_coverage)
-        check_fraction("max_error_fraction", self.max_error_fraction)
+        require_fractions(seed_coverage=self.seed_coverage)
+        require_fractions(max_error_fraction=self.max_error_fraction)
         counts = {"top_k_crf": self.top_k_crf, "num_crfs": self.num_crfs, "bootstrap": self.bootstrap}
         for name, value, least in (("num_betas", self.num_betas, 1), *((*item, 0) for item in counts.items())):
             if value < least:

@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from engine.config import PassConfig, SeedConfig
+from engine.config import SeedConfig
 from engine.errors import StorageError
 from engine.imaging.codecs import decode_map
 from engine.imaging.decoding import decode_image
+from engine.resources import PassConfig
 from engine.stages.seed import MakeSeed
 from engine.storage.filesystem import exists, join, read_bytes, write_bytes
 from engine.storage.pictures import read_picture

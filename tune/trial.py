@@ -17,11 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.config import PassConfig, WalkConfig
+from engine.config import WalkConfig
 from engine.errors import StorageError
 from engine.guard import guarded
 from engine.imaging.codecs import decode_map, decode_mask, encode_map
 from engine.records import ignore_value
+from engine.resources import PassConfig
 from engine.stages.mask import MakeMask
 from engine.storage.filesystem import join, read_bytes, write_bytes
 from engine.storage.manifest import Manifest

@@ -14,8 +14,8 @@ from types import FrameType
 
 import ray
 
-from engine.config import ResourceConfig
 from engine.errors import ConfigError
+from engine.resources import ResourceConfig
 
 QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from engine.config import ResourceConfig
 from engine.distributed.cluster import Cluster
+from engine.resources import ResourceConfig
 from engine.step import Step
 
 NETWORK_SHARE = 0.75

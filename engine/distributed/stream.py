@@ -15,13 +15,13 @@ from typing import Any
 import pyarrow as pa
 from ray.data import ActorPoolStrategy, DataContext
 
-from engine.config import ResourceConfig
 from engine.distributed.actor import PoolActor
 from engine.distributed.blocks import small_blocks
 from engine.distributed.cluster import Cluster
 from engine.distributed.pools import Pool, fit_to_cluster, pools_of
 from engine.distributed.ray_internals import grow_with_one_task_each, map_whole_blocks, throttled_context
 from engine.errors import StorageError
+from engine.resources import ResourceConfig
 from engine.stages.commit import CommitShard
 from engine.stages.fetch import FetchImages
 from engine.stages.load_shard import LoadShard

@@ -18,7 +18,7 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig
 from torch import Tensor
 
-from engine.config import ResourceConfig, TrainingConfig
+from engine.config import TrainingConfig
 from engine.distributed.cluster import Cluster
 from engine.distributed.progress import Event, forwarded, progress_actor
 from engine.distributed.ray_internals import restored_sigint
@@ -28,6 +28,7 @@ from engine.fitting.events import TrainingDiverged, TrainingEvent
 from engine.fitting.learner import kept_weights
 from engine.fitting.objectives import Objective
 from engine.fitting.samples import SampleSource, steps_of
+from engine.resources import ResourceConfig
 from engine.storage.filesystem import open_filesystem
 
 

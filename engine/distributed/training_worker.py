@@ -16,7 +16,7 @@ from ray.data import ActorPoolStrategy
 from ray.exceptions import RayTaskError
 from ray.train import Checkpoint
 
-from engine.config import ResourceConfig, TrainingConfig
+from engine.config import TrainingConfig
 from engine.distributed.blocks import small_blocks
 from engine.distributed.cluster import num_cores
 from engine.distributed.progress import Event
@@ -27,6 +27,7 @@ from engine.fitting.learner import Learner, Samples
 from engine.fitting.objectives import Objective
 from engine.fitting.sample_order import ends_epoch, schedule
 from engine.fitting.samples import LoadSamples, SampleSource, steps_of
+from engine.resources import ResourceConfig
 
 STEPS_PER_BLOCK = 4
 LOADER_CPUS = 0.5

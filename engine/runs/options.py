@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from engine.checks import require_at_least, require_fractions
 from engine.config import PresetName, Settings
-from engine.errors import ConfigError
 
 
 class Uses:
@@ -18,16 +18,6 @@ class Uses:
     def everything(cls) -> Uses:
         """The whole tree."""
         return cls(*(item.name for item in fields(Settings) if item.name != "resources"))
-
-
-def check_fraction(name: str, value: float) -> None:
-    """Refuse an option that is no fraction of 1.
-
-    Raises:
-        ConfigError: it is below 0 or above 1.
-    """
-    if not 0 <= value <= 1:
-        raise ConfigError(f"must be from 0 to 1, got {value}", thing=name)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,8 +50,7 @@ class DataOptions(JobOptions):
     """Also read local images outside the manifest's folder; by default they become error rows."""
 
     def __post_init__(self) -> None:
-        if self.max_pixels < 1:
-            raise ConfigError(f"must be 1 or more, got {self.max_pixels}", thing="max_pixels")
+        require_at_least(1, max_pixels=self.max_pixels)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,4 +64,4 @@ class ShardOptions(DataOptions):
 
     def __post_init__(self) -> None:
         DataOptions.__post_init__(self)
-        check_fraction("max_error_fraction", self.max_error_fraction)
+        require_fractions(max_error_fraction=self.max_error_fraction)

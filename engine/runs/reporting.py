@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.chain import label_chain, run_chain
-from engine.config import ResourceConfig
 from engine.errors import ConfigError, ImageError, UserError
 from engine.imaging.codecs import decode_map, decode_mask
 from engine.imaging.decoding import decode_image, resize_long_side
@@ -23,6 +22,7 @@ from engine.presets import preset
 from engine.records import Batch, ignore_value
 from engine.report import ReportData, ReportImage
 from engine.report.sample import Row, Sample
+from engine.resources import ResourceConfig
 from engine.runs.evaluation import Scores, as_result, class_names_of, score, score_images
 from engine.runs.stage_scores import EARLIER_ROUND, MOST_ROUNDS, STAGE_COLUMNS, stages_of
 from engine.storage.filesystem import exists, join, name_of, parent, resolve

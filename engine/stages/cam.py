@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.config import InferenceConfig, PassConfig
+from engine.config import InferenceConfig
 from engine.imaging.batches import decoded_pictures
 from engine.imaging.codecs import encode_map
 from engine.imaging.scaling import as_tensor, equal_groups, resized, scaled_size
@@ -20,6 +20,7 @@ from engine.models.segmentation_net import SegmentationNetwork
 from engine.networks import MAP_KINDS, attention_of, check_attention, load_for_inference
 from engine.ops.cam import merge_cams, normalize_cam
 from engine.records import Batch
+from engine.resources import PassConfig
 
 GRID_STRIDE = 8
 """Pixels of the image at scale 1 for a cell of the map that is kept."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine.config import ConfidenceConfig, CrfConfig, PassConfig, WalkConfig
+from engine.config import ConfidenceConfig, CrfConfig, WalkConfig
 from engine.crf import build_crf
 from engine.imaging.codecs import decode_map, encode_mask
 from engine.imaging.decoding import decode_image
@@ -19,6 +19,7 @@ from engine.ops.cam import with_background
 from engine.ops.confidence import expected_iou, quality_features
 from engine.ops.mask import class_areas, pseudo_mask, to_probabilities, upsample
 from engine.records import Batch, mask_dtype
+from engine.resources import PassConfig
 from engine.timing import measured
 
 UNCALIBRATED = ConfidenceConfig()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from engine.config import PamrConfig, PassConfig
+from engine.config import PamrConfig
 from engine.imaging.codecs import decode_map, encode_map
 from engine.imaging.decoding import decode_image
 from engine.imaging.memory import working_size
@@ -16,6 +16,7 @@ from engine.imaging.scaling import as_tensor, equal_groups, resized, scaled_size
 from engine.ops.mask import to_probabilities, upsample
 from engine.ops.pamr import pamr
 from engine.records import Batch
+from engine.resources import PassConfig
 from engine.timing import measured
 
 _WEIGHTS_AS_MAPS = 10

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.config import PassConfig, SeedConfig
+from engine.config import SeedConfig
 from engine.crf import build_crf
 from engine.imaging.codecs import decode_map, encode_mask
 from engine.imaging.decoding import decode_image
@@ -24,6 +24,7 @@ from engine.ops.cam import with_background
 from engine.ops.mask import class_areas, to_probabilities, upsample
 from engine.ops.seed import sure_cells, to_grid
 from engine.records import Batch, ignore_value, mask_dtype
+from engine.resources import PassConfig
 from engine.timing import measured
 
 

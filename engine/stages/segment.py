@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from engine.config import InferenceConfig, PassConfig
+from engine.config import InferenceConfig
 from engine.imaging.batches import decoded_pictures
 from engine.imaging.codecs import encode_map
 from engine.imaging.memory import working_size
@@ -21,6 +21,7 @@ from engine.imaging.scaling import as_tensor, equal_groups, resized, scaled_size
 from engine.models.segmentation_net import SegmentationNetwork
 from engine.networks import load_for_inference
 from engine.records import Batch
+from engine.resources import PassConfig
 
 GRID_STRIDE = 4
 """Pixels of the image at scale 1 for a cell of the maps: that of the fine level of convolutional networks."""

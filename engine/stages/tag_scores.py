@@ -8,12 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from engine.config import InferenceConfig, PassConfig
+from engine.config import InferenceConfig
 from engine.errors import ImageError
 from engine.imaging.decoding import decode_image
 from engine.imaging.scaling import as_tensor, resized, scaled_size
 from engine.networks import load_for_inference
 from engine.records import Batch
+from engine.resources import PassConfig
 
 
 class ScoreTags:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from engine.config import AffinityInferenceConfig, PassConfig, WalkConfig
+from engine.config import AffinityInferenceConfig, WalkConfig
 from engine.imaging.codecs import decode_map, encode_map
 from engine.imaging.decoding import decode_image
 from engine.imaging.scaling import as_tensor, equal_groups, resized, scaled_size
@@ -22,6 +22,7 @@ from engine.networks import load_for_inference
 from engine.ops.cam import with_background
 from engine.ops.random_walk import refine_many
 from engine.records import Batch
+from engine.resources import PassConfig
 from engine.timing import measured
 
 

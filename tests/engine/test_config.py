@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from engine.config import CrfConfig, InferenceConfig, ResourceConfig, SeedConfig, ShardConfig, WalkConfig
+from engine.config import CrfConfig, InferenceConfig, SeedConfig, ShardConfig, WalkConfig
 from engine.errors import ConfigError
 from engine.plain_settings import differences, merged, to_dict
 from engine.presets import PRESETS, preset
+from engine.resources import ResourceConfig
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import ResourceConfig
 from engine.distributed.cluster import connected
 from engine.distributed.pipeline import ShardRun, run_shards
 from engine.errors import StorageError
 from engine.records import mask_schema
+from engine.resources import ResourceConfig
 from engine.step import Step
 from engine.storage.manifest import Manifest
 from engine.storage.shards import committed_shards

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import torch
 
-from engine.config import ResourceConfig, Settings, ShardConfig, TrainingConfig
+from engine.config import Settings, ShardConfig, TrainingConfig
 from engine.fitting.objectives import Objective
 from engine.networks import save_network
 from engine.plain_settings import to_dict
 from engine.presets import preset
+from engine.resources import ResourceConfig
 from engine.scenes import CLASS_NAMES, write_scenes
 from tests.conftest import ROOT
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import ray
 
-from engine.config import ResourceConfig
 from engine.distributed.cluster import connected
 from engine.distributed.pipeline import ShardRun, run_shards
 from engine.records import Batch, mask_schema
+from engine.resources import ResourceConfig
 from engine.step import Actor, Step
 from engine.storage.manifest import open_manifest
 from engine.storage.shards import committed_shards, read_shards

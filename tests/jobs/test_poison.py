@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from engine.config import PassConfig, ResourceConfig, Settings
+from engine.config import Settings
 from engine.errors import ManifestError
 from engine.guard import guarded
 from engine.imaging.codecs import decode_mask
 from engine.presets import preset
 from engine.records import Batch
+from engine.resources import PassConfig, ResourceConfig
 from engine.stages.cam import ComputeCam
 from engine.stages.fetch import FetchImages
 from engine.stages.mask import MakeMask

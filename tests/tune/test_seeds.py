@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from engine.config import CrfConfig, PassConfig, SeedConfig
+from engine.config import CrfConfig, SeedConfig
 from engine.ops.cam import normalize_cam
+from engine.resources import PassConfig
 from engine.stages.seed import MakeSeed
 from tune.seeds import SURE_TRUTH, cell_pixels, pairs_of, seed_counts
 from tune.sweep import INTERSECTION, PREDICTED

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine.config import CrfConfig, PassConfig, WalkConfig
+from engine.config import CrfConfig, WalkConfig
 from engine.imaging.codecs import decode_map, decode_mask, encode_map
 from engine.ops.cam import normalize_cam, with_background
 from engine.ops.metrics import confusion_matrix
 from engine.ops.random_walk import refine
+from engine.resources import PassConfig
 from engine.stages.mask import MakeMask
 from tune.space import Slice
 from tune.sweep import INTERSECTION, PREDICTED, mask_counts, pair_distances, slice_counts

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.config import ResourceConfig
 from engine.distributed.cluster import connected
 from engine.distributed.pipeline import Committed, ShardRun, run_shards
 from engine.imaging.codecs import encode_mask
 from engine.records import Batch, mask_schema
+from engine.resources import ResourceConfig
 from engine.step import Step
 from engine.storage.manifest import Manifest, freeze_manifest
 

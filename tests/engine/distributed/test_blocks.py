@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from ray.data import DataContext
 
-from engine.config import ResourceConfig
 from engine.distributed import blocks
 from engine.distributed.blocks import small_blocks
 from engine.distributed.cluster import connected
+from engine.resources import ResourceConfig
 
 
 @pytest.fixture

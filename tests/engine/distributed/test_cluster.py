@@ -9,9 +9,9 @@ import sys
 import pytest
 import ray
 
-from engine.config import ResourceConfig
 from engine.distributed import cluster
 from engine.distributed.cluster import connected
+from engine.resources import ResourceConfig
 from tests.conftest import ROOT
 
 
@@ -25,7 +25,7 @@ def test_connection_that_stands_is_used_and_left_standing(ray_session: None) -> 
 ALONE = """
 import ray
 from engine.distributed.cluster import connected
-from engine.config import ResourceConfig
+from engine.resources import ResourceConfig
 from engine.errors import ConfigError
 
 try:
@@ -77,7 +77,7 @@ from dataclasses import dataclass
 
 from engine.distributed import cluster
 from engine.distributed.cluster import connected
-from engine.config import ResourceConfig
+from engine.resources import ResourceConfig
 from jobs.cli.command import main
 
 

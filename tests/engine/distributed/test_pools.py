@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from engine.config import ResourceConfig
 from engine.distributed.cluster import Cluster
 from engine.distributed.pools import Pool, crf_pool, fit_to_cluster, network_pool, pools_of
+from engine.resources import ResourceConfig
 from engine.step import Actor, Step
 from tests.engine.distributed.examples import Measure
 

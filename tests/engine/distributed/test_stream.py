@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from ray.data import DataContext
 
-from engine.config import ResourceConfig
 from engine.distributed import blocks
 from engine.distributed.cluster import Cluster, connected
 from engine.distributed.stream import Committed, ShardRun, stream
 from engine.imaging.codecs import decode_mask
 from engine.records import mask_schema
+from engine.resources import ResourceConfig
 from engine.step import Step
 from engine.storage.manifest import freeze_manifest
 from engine.storage.shards import committed_shards, read_shards

@@ -14,7 +14,7 @@ import ray
 import ray.train
 import torch
 
-from engine.config import AffinityConfig, CamConfig, ResourceConfig, TrainingConfig
+from engine.config import AffinityConfig, CamConfig, TrainingConfig
 from engine.distributed.cluster import Cluster, connected
 from engine.distributed.training import Trained, TrainingRun, _cause, _check_room, fit
 from engine.errors import ConfigError, StorageError, StoreUnavailableError, TooManyErrors, WeightsError
@@ -23,6 +23,7 @@ from engine.fitting.objectives import Objective
 from engine.fitting.samples import LoadSamples, SampleSource
 from engine.imaging.codecs import encode_mask
 from engine.ops.affinity import label_planes
+from engine.resources import ResourceConfig
 from engine.storage.subsets import is_held_out
 from tests.engine.stages.examples import CLASS_NAMES, network_config, picture, png, write_samples
 

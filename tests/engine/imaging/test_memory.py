@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.config import PassConfig, WalkConfig
+from engine.config import WalkConfig
 from engine.guard import guarded
 from engine.imaging import memory, scaling
 from engine.imaging.codecs import decode_mask, encode_map
@@ -20,6 +20,7 @@ from engine.imaging.memory import MASK_BYTES, enlarged, give_back_memory, workin
 from engine.imaging.scaling import scaled_size
 from engine.presets import preset
 from engine.records import Batch
+from engine.resources import PassConfig
 from engine.stages.cam import ComputeCam
 from engine.stages.mask import MakeMask
 from engine.stages.segment import Segment

@@ -22,7 +22,7 @@ def test_options_of_the_jobs_are_checked_alike() -> None:
         with pytest.raises(ConfigError, match=r"^max_error_fraction must be from 0 to 1, got 1\.5$") as refused:
             job(**shared, max_error_fraction=1.5)
         assert refused.value.thing == "max_error_fraction"
-        with pytest.raises(ConfigError, match="^max_pixels must be 1 or more, got 0$"):
+        with pytest.raises(ConfigError, match=r"^max_pixels must be 1 or more, got 0$"):
             job(**shared, max_pixels=0)
 
 
@@ -35,7 +35,11 @@ def test_fraction_outside_of_its_range_is_refused(value: float) -> None:
 def test_every_job_may_choose_its_resources() -> None:
     settings = preset("tiny")
     uses = Uses("cam.inference", "walk")
-    assert [part_at(settings, path) for path in uses.paths] == [settings.cam.inference, settings.walk, settings.resources]
+    assert [part_at(settings, path) for path in uses.paths] == [
+        settings.cam.inference,
+        settings.walk,
+        settings.resources,
+    ]
 
 
 def test_everything_is_the_whole_tree_once() -> None:

@@ -38,7 +38,7 @@ def test_output_that_is_not_complete_is_refused(shards: int, words: str, tmp_pat
     data = write_data(tmp_path / "data")
     if shards >= 0:
         write_output(tmp_path / "seeds", data, "make_seeds", shards=shards)
-    with pytest.raises(StorageError, match="^seeds '") as refused:
+    with pytest.raises(StorageError, match=r"^seeds '") as refused:
         _earlier(tmp_path / "seeds", data)
     assert words in str(refused.value)
 
@@ -46,7 +46,7 @@ def test_output_that_is_not_complete_is_refused(shards: int, words: str, tmp_pat
 def test_shards_of_other_images_are_refused(tmp_path: Path) -> None:
     write_output(tmp_path / "seeds", write_data(tmp_path / "data"), "make_seeds")
     other = write_data(tmp_path / "more", num_images=6)
-    with pytest.raises(StorageError, match="^seeds '.*' was made from another manifest than data"):
+    with pytest.raises(StorageError, match=r"^seeds '.*' was made from another manifest than data"):
         _earlier(tmp_path / "seeds", other)
 
 

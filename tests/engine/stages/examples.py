@@ -13,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.config import NetworkConfig, PassConfig
+from engine.config import NetworkConfig
 from engine.fitting.samples import SampleSource
 from engine.networks import Architecture, build, save_network
 from engine.presets import preset
 from engine.records import Batch, mask_schema, seed_schema, shard_table
+from engine.resources import PassConfig
 from engine.storage.manifest import freeze_manifest
 from engine.storage.shards import write_shard
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.config import CamInferenceConfig, PassConfig
+from engine.config import CamInferenceConfig
 from engine.errors import ConfigError, WeightsError
 from engine.imaging.codecs import decode_map
 from engine.imaging.scaling import as_tensor, resized, scaled_size
@@ -19,6 +19,7 @@ from engine.models.cam_net import CamNetwork
 from engine.models.segmentation_net import SegmentationNetwork
 from engine.networks import load_network
 from engine.ops.cam import merge_cams, normalize_cam
+from engine.resources import PassConfig
 from engine.stages.cam import ComputeCam
 from tests.engine.stages.examples import MAX_PIXELS, PASSES, picture, png, rows, write_network
 

@@ -7,12 +7,13 @@ import copy
 import numpy as np
 import torch
 
-from engine.config import PamrConfig, PassConfig
+from engine.config import PamrConfig
 from engine.imaging.codecs import decode_map, encode_map
 from engine.imaging.scaling import as_tensor, resized
 from engine.ops.mask import to_probabilities, upsample
 from engine.ops.pamr import pamr
 from engine.records import Batch
+from engine.resources import PassConfig
 from engine.stages import pamr as stage_module
 from engine.stages.pamr import AdaptMaps
 from tests.engine.stages.examples import MAX_PIXELS, picture, png, rows

@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from engine.config import CrfConfig, InferenceConfig, PassConfig, WalkConfig
+from engine.config import CrfConfig, InferenceConfig, WalkConfig
 from engine.imaging.codecs import decode_map, decode_mask
 from engine.imaging.scaling import as_tensor, resized
 from engine.models.segmentation_net import SegmentationNetwork
 from engine.networks import load_network
 from engine.ops.mask import to_probabilities, upsample
 from engine.records import Batch
+from engine.resources import PassConfig
 from engine.stages.mask import MakeMask
 from engine.stages.segment import Segment
 from tests.engine.stages.examples import MAX_PIXELS, PASSES, picture, png, rows

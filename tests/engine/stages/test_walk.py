@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from engine.config import AffinityInferenceConfig, PassConfig, WalkConfig
+from engine.config import AffinityInferenceConfig, WalkConfig
 from engine.imaging.codecs import decode_map, encode_map
 from engine.imaging.scaling import as_tensor, resized, scaled_size
 from engine.models.affinity_net import AffinityNetwork
@@ -19,6 +19,7 @@ from engine.networks import load_network
 from engine.ops.cam import with_background
 from engine.ops.random_walk import refine
 from engine.records import Batch
+from engine.resources import PassConfig
 from engine.stages.walk import AddBackground, RefineCam
 from tests.engine.stages.examples import MAX_PIXELS, picture, png, rows
 
