@@ -60,9 +60,9 @@ def ray_session(request: pytest.FixtureRequest) -> Iterator[None]:
         request.getfixturevalue("s3")  # its variables must be there before the workers are
     import ray
 
-    from engine.distributed.cluster import QUIET
+    from engine.distributed.ray_internals import ENVIRONMENT
 
-    for name, value in QUIET.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     ray.init(
         address="local",  # never another user's cluster on this machine

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from engine.distributed.cluster import QUIET
+from engine.distributed.ray_internals import ENVIRONMENT
 from engine.errors import ManifestError, StorageError
 from engine.imaging.codecs import decode_map
 from engine.records import mask_schema, shard_table
@@ -181,7 +181,7 @@ def test_dashboard_is_off_or_on_loopback_alone() -> None:
     )
     asked = json.loads(done.stdout.splitlines()[-1])
     assert asked["include_dashboard"] is False or asked.get("dashboard_host") in (None, "127.0.0.1", "localhost")
-    assert QUIET["RAY_USAGE_STATS_ENABLED"] == "0"
+    assert ENVIRONMENT["RAY_USAGE_STATS_ENABLED"] == "0"
     assert set(re.findall(r"dashboard-host=(\S+)", (ROOT / "cluster.yaml").read_text())) <= {"127.0.0.1"}
 
 

@@ -1,7 +1,7 @@
-"""Rows of work as small blocks of Ray Data, made as the stream takes them.
+"""Items of work as small Ray Data blocks that are created while the stream runs.
 
-Ray makes the blocks of a list before its stream starts, some thousand of them a second, and keeps count of each. Of
-millions of shards or steps they enter the stream in large blocks, which are taken apart there.
+``from_items`` creates its blocks before the stream starts, about a thousand per second, and tracks each of them.
+Millions of shards or steps therefore enter the stream in large blocks, which are split there.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import pyarrow as pa
 import ray.data
 
 BLOCKS_AT_ONCE = 1024
-"""Small blocks that enter the stream together."""
+"""Small blocks per large block."""
 
 
 def small_blocks(rows: Sequence[dict[str, Any]], rows_per_block: int = 1) -> ray.data.Dataset:
-    """The rows in their order (where the context preserves it), so many to a block; the last may have fewer."""
+    """Blocks of ``rows_per_block`` rows, the last one of fewer; in order if the context preserves it."""
     rows_at_once = BLOCKS_AT_ONCE * rows_per_block
     if len(rows) <= rows_at_once:
         return ray.data.from_items(list(rows), override_num_blocks=max(1, -(-len(rows) // rows_per_block)))
-    # Ray joins the two steps to one that needs hardly a CPU; the second alone would wait for a whole one
+    # Ray fuses the two operators into one that requests hardly any CPU; alone, repartition would wait for a whole one
     return (
         ray.data.from_items(list(rows), override_num_blocks=-(-len(rows) // rows_at_once))
         .map_batches(_same, batch_size=rows_at_once, batch_format="pyarrow", num_cpus=0.01)

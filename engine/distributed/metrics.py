@@ -1,6 +1,6 @@
-"""What actors tell of their work: seconds by stage along with each shard, counters to Ray's metrics.
+"""Metrics of the actors: seconds by stage, sent along with each shard, and counters for Ray's metrics.
 
-Ray shows the metrics to Prometheus and on its dashboard; the seconds end in ``summary.json``.
+Ray exports the counters to Prometheus and its dashboard; the seconds go into ``summary.json``.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from engine.timing import collected
 
 SHARD_SECONDS = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0]
 WAITING = "waiting: "
-"""Before the stages of an actor, the name of the time in which it had nothing to do."""
+"""Prefix of the time that an actor was idle, before the names of its stages."""
 
 
 class StageWatch:
-    """Watches the shards that go through one actor.
+    """Measures the shards that one actor processes.
 
     Exported as ``ray_tag2mask_...`` with the label ``stage``; Ray's own ``ray_data_...`` show queues and actors.
-    ``rate(images_total) / rate(busy_seconds_total)`` is the speed of one actor, ``busy / (busy + waiting)`` its use.
+    ``rate(images_total) / rate(busy_seconds_total)`` is an actor's speed, ``busy / (busy + waiting)`` its utilization.
     """
 
     def __init__(self, stages: Sequence[str]) -> None:
@@ -34,15 +34,15 @@ class StageWatch:
         by_stage = ("stage",)
         self._stages = tuple(stages)
         self._idle_since: float | None = None
-        self._images = metrics.Counter("tag2mask_images", "Images that a stage has done.", by_stage)
+        self._images = metrics.Counter("tag2mask_images", "Images that a stage has processed.", by_stage)
         self._errors = metrics.Counter("tag2mask_errors", "Images that became error rows.", by_stage)
-        self._busy = metrics.Counter("tag2mask_busy_seconds", "Seconds of work, over all actors.", by_stage)
-        self._waiting = metrics.Counter("tag2mask_waiting_seconds", "Seconds without work, over all actors.", by_stage)
-        self._speed = metrics.Gauge("tag2mask_images_per_s", "Images a second of an actor's last shard.", by_stage)
-        self._shards = metrics.Histogram("tag2mask_shard_seconds", "Seconds of a shard.", SHARD_SECONDS, by_stage)
+        self._busy = metrics.Counter("tag2mask_busy_seconds", "Seconds of work, summed over actors.", by_stage)
+        self._waiting = metrics.Counter("tag2mask_waiting_seconds", "Idle seconds, summed over actors.", by_stage)
+        self._speed = metrics.Gauge("tag2mask_images_per_s", "Images per second of an actor's last shard.", by_stage)
+        self._shards = metrics.Histogram("tag2mask_shard_seconds", "Seconds per shard.", SHARD_SECONDS, by_stage)
 
     def watched(self, work: Callable[[Batch], Batch], batch: Batch) -> Batch:
-        """``work(batch)``, counted; adds its seconds to the column ``seconds``."""
+        """Return ``work(batch)`` and count it; adds its seconds to the column ``seconds``."""
         start = time.monotonic()
         waiting_s = 0.0 if self._idle_since is None else start - self._idle_since
         failed_before = _failed(batch)

@@ -7,7 +7,9 @@ fails if Ray's behaviour changes.
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +19,29 @@ from typing import Any
 import ray.data
 from ray.data import DataContext
 from ray.data._internal.execution.execution_callback import ExecutionCallback
+
+ENVIRONMENT = {
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_DATA_LOG_LEVEL": "ERROR",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_DEDUP_LOGS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    # workers wait for the next of these after each report; the default of 2 is long for small networks
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # else CUDA_VISIBLE_DEVICES is emptied in workers without a GPU, with a warning that this will change
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # under ``uv run`` Ray would build an environment anew for each worker
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    # on a busy machine a node takes longer to start than the default of 30 seconds
+    "RAY_raylet_start_wait_time_s": "120",
+    # the default of 15 gives way to every other process of the machine
+    "RAY_worker_niceness": "0",
+}
+"""Variables of this process before it starts or joins Ray; a value that is set already stays."""
+
+_STDERR = 2
+_REMARK = b"Set ray log level from environment variable"
 
 PAUSE_S = 0.02
 """Seconds between iterations of Ray Data's scheduling loop; an iteration takes one or two milliseconds."""
@@ -70,3 +95,32 @@ def restored_sigint() -> Iterator[None]:
         # elsewhere neither Ray nor Python sets a handler
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, before)
+
+
+def started_too_slowly(error: Exception) -> bool:
+    """Whether ``ray.init`` gave up on a busy machine; only the message tells this error from others."""
+    return "timed out during startup" in str(error)
+
+
+@contextmanager
+def without_log_level_remark() -> Iterator[None]:
+    """Hold back standard error while the block runs, and drop Ray's remark on its log level.
+
+    Its C++ code writes that to the file descriptor whenever ``RAY_BACKEND_LOG_LEVEL`` is set.
+    """
+    with tempfile.TemporaryFile() as held:
+        try:
+            before = os.dup(_STDERR)
+        except OSError:  # closed, as a daemon's
+            yield
+            return
+        os.dup2(held.fileno(), _STDERR)
+        try:
+            yield
+        finally:
+            os.dup2(before, _STDERR)
+            os.close(before)
+            held.seek(0)
+            for line in held:
+                if _REMARK not in line:
+                    os.write(_STDERR, line)

@@ -7,7 +7,6 @@ depend on the number of workers, and a resumed run continues with the next sampl
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -88,7 +87,6 @@ def fit(
         ray.train.TrainingFailedError: workers kept failing for another reason.
     """
     logging.getLogger("ray.train").setLevel(logging.ERROR)
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
     resources = run.resources
     _check_room(resources, run.cluster)
     progress = progress_actor()

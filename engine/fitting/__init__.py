@@ -1,1 +1,1 @@
-"""What fits a network, without Ray: the learner, its clock and words, validation, averaged weights, curves."""
+"""Training without Ray: samples and their order, a step, validation, averaged weights, progress events, curves."""

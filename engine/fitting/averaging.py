@@ -1,6 +1,6 @@
 """Exponential moving average of a network's weights.
 
-Source: Polyak and Juditsky 1992; the decay that grows at the start as in Tensorflow's ExponentialMovingAverage.
+Source: Polyak and Juditsky 1992; the decay increases at the start as in TensorFlow's ExponentialMovingAverage.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from torch.optim.swa_utils import AveragedModel
 
 
 def averaged(network: nn.Module, decay: float) -> AveragedModel:
-    """A copy of the network that follows it at each ``update_parameters``; buffers are the network's own.
+    """Return the running average of the network, updated by ``update_parameters``; buffers are copied, not averaged.
 
     Args:
-        decay: part of the average that stays at each step, in (0, 1); less in the first steps, so that a short
-            training does not end near its first weights.
+        decay: weight of the old average in each step, in (0, 1); lower in the first steps, so that a short training
+            does not stay close to the initial weights.
     """
     return AveragedModel(network, multi_avg_fn=partial(_mix, decay=decay))
 

@@ -1,4 +1,4 @@
-"""What a training says while it runs, and the clock behind it."""
+"""Progress events of a training, and the clock that measures its speed."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ REPORT_EVERY_S = 2.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingStarted:
-    """The workers are ready; also after a worker was lost and all go on from the last checkpoint."""
+    """The workers are ready: at the start, and each time that they resume from a checkpoint after losing a worker."""
 
     step: int
-    """Steps that are done already."""
+    """Steps that were completed earlier."""
     num_steps: int
     num_workers: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingProgress:
-    """Where a run is."""
+    """Progress since the last report."""
 
     step: int
     num_steps: int
@@ -31,22 +31,22 @@ class TrainingProgress:
     learning_rate: float
     images_per_s: float
     waiting: float
-    """Fraction of the time in which the network waited for images."""
+    """Fraction of the time spent waiting for images."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingValidated:
-    """What the network scores on the images that it never learns from."""
+    """Scores on the held-out images."""
 
     step: int
     scores: dict[str, float]
-    """The first entry decides which weights are the best; ``loss`` is among the others."""
+    """The first entry selects the best weights; ``loss`` is one of the others."""
     is_best: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingDiverged:
-    """The loss is no number any more, so all workers stopped; nothing of it was kept."""
+    """The loss became NaN and all workers stopped, without a checkpoint of this step."""
 
     step: int
 
@@ -55,37 +55,37 @@ TrainingEvent = TrainingStarted | TrainingProgress | TrainingValidated
 
 
 class MeanLoss:
-    """Mean of the losses since it was last taken, without a device synchronisation a step."""
+    """Mean loss since the last report, without synchronizing with the device in each step."""
 
     def __init__(self) -> None:
         self._values: list[Tensor] = []
 
     def add(self, value: Tensor) -> None:
-        """Count one step's loss."""
+        """Add the loss of one step."""
         self._values.append(value)
 
     def take(self) -> float:
-        """The mean; counting starts anew."""
+        """Return the mean and start over."""
         mean = float(torch.stack(self._values).mean())
         self._values = []
         return mean
 
 
 class Clock:
-    """Images a second, and the share of the time that was spent waiting for them, since the last report."""
+    """Images per second and the fraction of time spent waiting for them, since the last report."""
 
     def __init__(self, batch_size: int) -> None:
         self._batch_size = batch_size
         self.reset()
 
     def reset(self) -> None:
-        """Start anew: what was done since does not count as training."""
+        """Start over, so that the time since the last report does not count."""
         self._start = time.monotonic()
         self._steps = 0
         self._waited = 0.0
 
     def waiting(self) -> Clock:
-        """A ``with`` block in which a step's images are waited for."""
+        """A ``with`` block that waits for the images of a step."""
         return self
 
     def __enter__(self) -> None:
@@ -96,11 +96,11 @@ class Clock:
         self._steps += 1
 
     def is_due(self) -> bool:
-        """Whether it is time for a report."""
+        """Whether a report is due."""
         return time.monotonic() - self._start >= REPORT_EVERY_S
 
     def progress(self, step: int, num_steps: int, loss: float, learning_rate: float) -> TrainingProgress:
-        """The report; counting starts anew."""
+        """Return the report and start over."""
         elapsed = max(time.monotonic() - self._start, 1e-9)
         progress = TrainingProgress(
             step=step,

@@ -1,6 +1,6 @@
-"""A network that learns: one step, validation, and all that a checkpoint must hold. No Ray, no file.
+"""Train a network: a step, a validation, and the state of a checkpoint. No Ray, no files.
 
-Several workers (torch.distributed) do as one: counts are added over them before a loss is divided.
+Several workers (torch.distributed) act as one: counts are summed over all of them before a loss is divided.
 Letters: B batch, C classes, (H, W) pixels.
 """
 
@@ -25,16 +25,16 @@ Samples = dict[str, Any]
 
 
 class Learner:
-    """The network, its optimizer and the average of its weights, on one worker."""
+    """A network with its optimizer and the average of its weights, on one worker."""
 
     def __init__(
         self, objective: Objective, config: TrainingConfig, device: torch.device, *, rank: int = 0, num_workers: int = 1
     ) -> None:
-        """Build the network with its first weights, the same on every worker.
+        """Build the network with the same initial weights on every worker.
 
         Raises:
-            ConfigError: the backbone cannot do what is asked for.
-            WeightsError: the first weights cannot be had.
+            ConfigError: the backbone does not support the settings.
+            WeightsError: the initial weights cannot be loaded.
         """
         self._objective, self._config, self._device = objective, config, device
         self._rank, self._num_workers = rank, num_workers
@@ -44,22 +44,22 @@ class Learner:
         if config.freeze_batch_norm:
             backbone = cast(Backbone, self._network.backbone)
             backbone.freeze_batch_norm()
-            if not config.compile:  # torch.compile does the like
+            if not config.compile:  # torch.compile does the same
                 fold_frozen_batch_norms(backbone)
         self._optimizer = _optimizer(self._network, config)
         self._average = averaged(self._network, config.ema_decay) if config.ema_decay else None
         if config.compile:
-            self._network.compile()  # in place: the names of its weights stay
+            self._network.compile()  # in place, which keeps the names of the weights
         self._network.train()
         self._wrapped = self._network
 
     def wrap(self, wrapper: Callable[[nn.Module], nn.Module]) -> None:
-        """Let ``wrapper`` share the gradients among the workers; after :meth:`load_state`."""
+        """Wrap the network to average gradients over the workers; call it after :meth:`load_state`."""
         self._wrapped = wrapper(self._network)
 
     @property
     def learning_rate(self) -> float:
-        """Rate of the new layers in the last step."""
+        """Learning rate of the new layers in the last step."""
         return float(self._optimizer.param_groups[-1]["lr"])
 
     def step(self, step: int, num_steps: int, batch: Samples) -> Tensor:
@@ -73,15 +73,15 @@ class Learner:
             () float, the loss of the whole batch, on the device.
         """
         config = self._config
-        # a run that is continued drops the same features as one that never stopped
+        # dropout in a resumed run is that of an uninterrupted one
         torch.manual_seed(int(np.random.SeedSequence([config.rng_seed, step, self._rank]).generate_state(1)[0]))
         for group in self._optimizer.param_groups:
             group["lr"] = group["initial_lr"] * (1 - step / num_steps) ** config.poly_power
-        (sums, counts), _, _ = self._looked(self._wrapped, batch)
+        (sums, counts), _, _ = self._run(self._wrapped, batch)
         counts = self._summed(counts.to(sums.dtype))
         share = self._objective.combine(sums, counts)
         self._optimizer.zero_grad(set_to_none=True)
-        # the workers' gradients are averaged; their shares of the loss add up
+        # gradients are averaged over the workers, but their shares of the loss sum to the loss
         torch.autograd.backward(share * self._num_workers)
         nn.utils.clip_grad_norm_([p for p in self._network.parameters() if p.requires_grad], config.clip_norm)
         self._optimizer.step()
@@ -91,7 +91,7 @@ class Learner:
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Samples]) -> dict[str, float]:
-        """Score the weights that would be kept now on held-out samples; a sample of weight 0 does not count.
+        """Score the current result of the training on held-out samples; samples of weight 0 are ignored.
 
         Returns:
             The objective's scores, and ``loss``.
@@ -103,9 +103,9 @@ class Learner:
             kept = batch["weight"] > 0
             if kept.any():
                 batch = {name: values[kept] for name, values in batch.items()}
-            terms, output, target = self._looked(network, batch)
+            terms, output, target = self._run(network, batch)
             parts = [*terms, self._objective.table(output, target)]
-            if not kept.any():  # another worker has what is left; the shapes must be the same
+            if not kept.any():  # only another worker has samples left: keep the shapes for the sum
                 parts = [torch.zeros_like(part) for part in parts]
             totals = [total + part for total, part in zip(totals, parts, strict=True)] if totals else parts
         network.train()
@@ -114,11 +114,11 @@ class Learner:
         return {**self._objective.scores(self._summed(table)), "loss": float(self._summed(loss))}
 
     def weights(self) -> dict[str, Tensor]:
-        """Copies, on the CPU, of the weights to keep: the average where there is one."""
+        """Copy the weights to the CPU: the average, if there is one."""
         return _on_cpu(self._kept().state_dict())
 
     def state(self) -> dict[str, Any]:
-        """All that :meth:`load_state` needs to go on as if nothing had been."""
+        """The state that :meth:`load_state` resumes from."""
         state: dict[str, Any] = {
             "network": _on_cpu(self._network.state_dict()),
             "optimizer": self._optimizer.state_dict(),
@@ -128,7 +128,7 @@ class Learner:
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`state` gave."""
+        """Resume from the result of :meth:`state`."""
         self._network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
         if self._average is not None:
@@ -137,8 +137,8 @@ class Learner:
     def _kept(self) -> nn.Module:
         return self._network if self._average is None else self._average.module
 
-    def _looked(self, network: nn.Module, batch: Samples) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
-        """Terms of the loss, output and target."""
+    def _run(self, network: nn.Module, batch: Samples) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
+        """Run the network: terms of the loss, output and target."""
         images, target, weight = (
             torch.from_numpy(batch[name]).to(self._device, non_blocking=True) for name in ("image", "target", "weight")
         )
@@ -147,17 +147,17 @@ class Learner:
         return self._objective.terms(output, target, weight), output, target
 
     def _summed(self, value: Tensor) -> Tensor:
-        """The sum over all workers, in place."""
+        """Sum over all workers, in place."""
         if self._num_workers > 1:
             torch.distributed.all_reduce(value)
         return value
 
 
 def freeze_levels(network: nn.Module, config: TrainingConfig) -> None:
-    """Hold the first levels of the network's backbone as they are, as many as the settings say.
+    """Freeze the first levels of the network's backbone.
 
     Raises:
-        ConfigError: it has not so many.
+        ConfigError: ``frozen_levels`` is more than the backbone has.
     """
     if config.frozen_levels > 0:
         try:
@@ -167,7 +167,7 @@ def freeze_levels(network: nn.Module, config: TrainingConfig) -> None:
 
 
 def kept_weights(state: dict[str, Any]) -> dict[str, Tensor]:
-    """The weights to keep from what :meth:`Learner.state` gave: the average where there is one."""
+    """The weights in the result of :meth:`Learner.state`: the average, if there is one."""
     weights: dict[str, Tensor] = state["network"]
     if "average" not in state:
         return weights

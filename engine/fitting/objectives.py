@@ -1,4 +1,4 @@
-"""What each of the three networks learns: its architecture, its first weights, its loss."""
+"""Training objectives of the three networks: architecture, initial weights and loss."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from engine.storage.weights import absolute_source
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Objective:
-    """A network and its loss."""
+    """A network, its loss and its scores."""
 
     architecture: Architecture
     weights: str
-    """Source of the backbone's first weights."""
+    """Source of the backbone's initial weights."""
     terms: Callable[[Tensor, Tensor, Tensor], Terms]
-    """From the network's output, the target and the images' weights to sums and counts of the loss."""
+    """Sums and counts of the loss, from the network's output, the target and the weights of the images."""
     combine: Callable[[Tensor, Tensor], Tensor]
-    """From sums and the counts of all workers to the loss."""
+    """The loss, from sums and the counts of all workers."""
     table: Callable[[Tensor, Tensor], Tensor]
-    """From output and target to counts that tell how good the output is, and that add up."""
+    """Counts to score from, from output and target; they are summed over batches and workers."""
     scores: Callable[[Tensor], dict[str, float]]
-    """From the counts of all workers to figures by name; the first one decides which weights are the best."""
+    """Scores by name, from the summed counts; the first one selects the best weights."""
 
     @classmethod
     def of(cls, config: NetworkConfig, class_names: tuple[str, ...]) -> Objective:
-        """The objective of a part of the settings."""
+        """The objective of a network's settings."""
         ignore = ignore_value(len(class_names))
         objective = partial(
             cls, architecture=Architecture.of(config, class_names), weights=absolute_source(config.weights)
@@ -62,11 +62,11 @@ class Objective:
                 )
 
     def build(self) -> nn.Module:
-        """The network with its first weights.
+        """Build the network with its initial weights.
 
         Raises:
-            ConfigError: the backbone cannot do what is asked for.
-            WeightsError: the first weights cannot be had.
+            ConfigError: the backbone does not support the settings.
+            WeightsError: the initial weights cannot be loaded.
         """
         return build_pretrained(self.architecture, self.weights)
 
@@ -76,7 +76,7 @@ def _unweighted(output: Tensor, target: Tensor, _weight: Tensor, *, terms: Calla
 
 
 def parameter_groups(network: nn.Module, *, learning_rate: float, head_learning_rate: float) -> list[dict[str, object]]:
-    """The trained parameters in two groups: the pretrained backbone, and the new layers at their own rate."""
+    """Split the trainable parameters: the pretrained backbone, and the new layers with their own learning rate."""
     backbone = {id(parameter) for parameter in cast(nn.Module, network.backbone).parameters()}
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     return [

@@ -1,7 +1,7 @@
-"""Which image comes when in training: pure arithmetic, the same on any number of workers.
+"""Order of the training samples: pure arithmetic, independent of the number of workers.
 
-The stream of samples is one shuffle of all rows after another, an epoch each. A step takes the next ``batch_size`` of
-it, so every image is seen exactly once an epoch, and a run that is continued at a step sees what it would have seen.
+Each epoch is a shuffle of all rows. A step takes the next ``batch_size`` samples, so every image is seen exactly once
+per epoch, and a run that resumes at a step sees the samples of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 WINDOW_ROWS = 8192
-"""Rows that are shuffled together; a data set up to this size is shuffled as a whole."""
+"""Rows that are shuffled together; a data set of at most this size is shuffled as a whole."""
 
 
 def num_steps(num_rows: int, *, num_epochs: int, batch_size: int) -> int:
-    """Steps of a training run; the last, incomplete batch is left out, but there is one at least."""
+    """Number of steps; the last, incomplete batch is dropped, but there is at least one step."""
     return max(1, num_rows * num_epochs // batch_size)
 
 
 def schedule(start: int, steps: int, *, steps_per_epoch: int, held_out_steps: int) -> Iterator[tuple[int, bool]]:
-    """What is loaded one after the other: (step, False) to learn from, and after each epoch (number, True) to score.
+    """Order of the batches: (step, False) for training, and after each epoch (number, True) for validation.
 
     Args:
-        start: steps that are done already, with the validation that came after them.
-        steps: where training ends, with a last validation.
-        held_out_steps: batches of a validation.
+        start: steps that are complete, including the validation after them.
+        steps: number of steps; a validation follows the last.
+        held_out_steps: batches per validation.
     """
     for step in range(start, steps):
         yield step, False
@@ -36,7 +36,7 @@ def schedule(start: int, steps: int, *, steps_per_epoch: int, held_out_steps: in
 
 
 def ends_epoch(done: int, steps: int, steps_per_epoch: int) -> bool:
-    """Whether an epoch, or all, ends after ``done`` steps."""
+    """Whether an epoch or the training ends after ``done`` steps."""
     return done == steps or done % steps_per_epoch == 0
 
 
@@ -63,7 +63,7 @@ def samples_of_step(
 
 
 def held_out_of_step(rows_of_shards: Sequence[int], number: int, *, batch_size: int) -> list[tuple[int, int] | None]:
-    """The samples of one batch of a validation, in the shards' order.
+    """The samples of one validation batch, in the order of the shards.
 
     Args:
         rows_of_shards: number of held-out rows in each shard.
@@ -82,7 +82,7 @@ def held_out_of_step(rows_of_shards: Sequence[int], number: int, *, batch_size: 
 
 @lru_cache(maxsize=2)
 def epoch_order(rows_of_shards: tuple[int, ...], epoch: int, rng_seed: int) -> NDArray[np.int32]:
-    """The order of one epoch: shards shuffled, then the rows of neighbouring shards shuffled together.
+    """The order of one epoch: shuffled shards, with the rows of neighboring shards shuffled together.
 
     Returns:
         (N, 2) int32: shard and row in the shard, every row once.

@@ -1,4 +1,4 @@
-"""Training samples: an image decoded, augmented and cropped, with its target cut out the same way.
+"""Training samples: images decoded, augmented and cropped, with targets cropped the same way.
 
 Source: jiwoon-ahn/psa, tool/imutils.py and voc12/data.py (the authors' augmentation).
 Letters: B samples, C classes, (H, W) pixels, (h, w) cells.
@@ -31,37 +31,37 @@ from engine.storage.subsets import is_held_out
 
 Target = Literal["tags", "seed", "mask"]
 MAX_REDRAWS = 20
-"""Unreadable images in a row after which training gives up."""
+"""Unusable images in a row before training fails."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampleSource:
-    """Where training samples come from."""
+    """What training samples are read from."""
 
     manifest: str
     """Folder of the frozen manifest whose rows are the images."""
     target: Target
-    """What is learned."""
+    """What the network learns to predict."""
     shards: str = ""
-    """Folder of the shards with the target column; its rows are those of the manifest."""
+    """Folder of the shards with the target column; its rows match the manifest."""
     rows_of_shards: tuple[int, ...]
-    """Images of each shard to learn from."""
+    """Training images in each shard."""
     held_out_of_shards: tuple[int, ...] = ()
-    """Images of each shard that are kept for validation."""
+    """Held-out images in each shard."""
     val_fraction: float = 0.0
-    """Which those are: see :func:`engine.fitting.sample_order.is_held_out`."""
+    """Fraction of the images that is held out: see :func:`engine.storage.subsets.is_held_out`."""
     confidence_power: float = 0.0
-    """A mask counts as much as its confidence to this power."""
+    """The weight of a mask is its confidence to this power."""
     min_confidence: float = 0.0
-    """Masks with less are not learned from; those that are held out are scored all the same."""
+    """Training uses only masks of at least this confidence; validation uses all held-out masks."""
     num_classes: int
     grid_stride: int = 0
-    """Pixels a cell of a seed."""
+    """Pixels per cell of a seed."""
     max_pixels: int
 
 
 def steps_of(source: SampleSource, config: TrainingConfig) -> int:
-    """Steps of a whole training."""
+    """Number of steps of a training."""
     return num_steps(sum(source.rows_of_shards), num_epochs=config.num_epochs, batch_size=config.batch_size)
 
 
@@ -71,33 +71,33 @@ Sample = tuple[NDArray[np.uint8], NDArray[Any], float]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _View:
-    """Which part of an image is seen, and how."""
+    """A crop of the scaled image."""
 
     size: tuple[int, int]
     """Height and width of the scaled image, pixels."""
     corner: tuple[int, int]
-    """Top and left of the crop in it, pixels; negative where the crop reaches beyond."""
+    """Top and left of the crop in the scaled image, pixels; negative if the crop extends beyond it."""
     flip: bool = False
 
 
 class LoadSamples:
     """Reads ``step``, ``held_out``; adds ``image`` (H, W, 3) uint8, ``target``, ``weight`` float32.
 
-    A step gives this worker's part of its ``batch_size`` rows: of the training images cropped at random, or of the
-    held-out images as they are. ``target`` is (C,) float32 for tags, (h, w) int32 for a seed, (H, W) int32 for a mask;
-    255 (65535) does not count. ``weight`` is 0 where a batch of held-out images has none left, or one is not usable.
+    Each step becomes this worker's part of its ``batch_size`` samples: random crops of training images, or whole
+    held-out images. ``target`` is (C,) float32 for tags, (h, w) int32 for a seed, (H, W) int32 for a mask; 255 (65535)
+    is ignored. ``weight`` is 0 for a held-out image that cannot be used and for the padding of the last batch.
     """
 
     def __init__(self, source: SampleSource, config: TrainingConfig, *, rank: int, num_workers: int) -> None:
         """Args:
-        rank: which part of each step's batch; 0 to num_workers - 1.
+        rank: this worker's part of each batch; 0 to num_workers - 1.
         """
         self._source = source
         self._config = config
         self._rank = rank
         self._num_workers = num_workers
         self._ignore = IGNORE if source.num_classes < IGNORE else IGNORE_16
-        shards = WINDOW_ROWS // max(1, *source.rows_of_shards) + 2  # whose rows are shuffled together
+        shards = WINDOW_ROWS // max(1, *source.rows_of_shards) + 2  # the shards whose rows are shuffled together
         self._read = lru_cache(maxsize=shards)(self._read_shard)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, NDArray[Any]]:
@@ -123,7 +123,7 @@ class LoadSamples:
         )
 
     def first(self) -> Sample:
-        """The first sample of all, or what takes its place; raises as :meth:`sample`."""
+        """The first sample of the training; raises the errors of :meth:`sample`."""
         return self.sample(*self._places(0)[0])
 
     def _held_out(self, number: int) -> list[Sample]:
@@ -131,11 +131,11 @@ class LoadSamples:
         return [self.held_out(place) for place in everyone[self._rank :: self._num_workers]]
 
     def sample(self, epoch: int, shard: int, row: int) -> Sample:
-        """One sample to learn from; an image that cannot be used gives its place to another.
+        """One training sample; an image that cannot be used is replaced by another.
 
         Raises:
             TooManyErrors: many images in a row could not be used.
-            StoreUnavailableError: the store of the images is away for long, or refuses the account.
+            StoreUnavailableError: the store of the images is down for long or refuses the credentials.
         """
         rng, jitter = np.random.default_rng([self._config.rng_seed, epoch, shard, row]), self._config.color_jitter
         failure: object = None
@@ -148,14 +148,14 @@ class LoadSamples:
             except (ImageError, FileNotFoundError) as error:
                 failure = error
             except OSError as error:
-                check_store(file_of(rows["uri"][row]))  # where the store is to blame, no other image is better
+                check_store(file_of(rows["uri"][row]))  # if the store is down, no other image can be read either
                 failure = error
             shard = int(rng.choice(len(self._source.rows_of_shards), p=self._weights()))
             row = int(rng.integers(self._source.rows_of_shards[shard]))
         raise TooManyErrors(f"{MAX_REDRAWS} images in a row cannot be used; the last: {failure}")
 
     def held_out(self, place: tuple[int, int] | None) -> Sample:
-        """One sample to score, the whole image without augmentation; of weight 0 where there is none.
+        """One validation sample: a whole image without augmentation, or weight 0 if there is none.
 
         Args:
             place: shard, and row among its held-out rows.
@@ -192,7 +192,7 @@ class LoadSamples:
         return weights
 
     def _read_shard(self, shard: int, *, held_out: bool) -> Batch:
-        """The rows of one shard to learn from, or those that are held out."""
+        """The training rows or the held-out rows of one shard."""
         source = self._source
         rows = open_manifest(source.manifest).read_shard(shard)
         if source.target != "tags":
@@ -240,7 +240,7 @@ class LoadSamples:
         view: _View,
         colored: Callable[[Image.Image], Image.Image],
     ) -> Sample:
-        """What a view shows of an image and of its target."""
+        """Crop an image and its target."""
         crop, (height, width), (top, left) = self._config.crop_px, view.size, view.corner
         picture = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
         scaled = np.asarray(colored(picture))
@@ -263,10 +263,10 @@ class LoadSamples:
 def kept_rows(
     source: SampleSource, image_ids: Sequence[str], confidences: Sequence[float | None] | None, *, held_out: bool
 ) -> list[int]:
-    """Which rows of a shard are learned from, or are held out.
+    """Indices of the training rows or of the held-out rows of a shard.
 
     Args:
-        confidences: of the masks; needed with ``min_confidence``, which no error row reaches.
+        confidences: of the masks, None in an error row; required with ``min_confidence``.
     """
     kept = [row for row, name in enumerate(image_ids) if is_held_out(name, source.val_fraction) == held_out]
     if held_out or not source.min_confidence:
@@ -276,7 +276,7 @@ def kept_rows(
 
 
 def image_labels(class_ids: list[int], num_classes: int) -> NDArray[np.float32]:
-    """The classes that an image's tags name: (C,) float32 of 0 and 1, for ids from 1."""
+    """Encode the classes of an image's tags: (C,) float32 of 0 and 1, for ids from 1."""
     labels = np.zeros(num_classes, dtype=np.float32)
     labels[np.asarray(class_ids, dtype=np.int64) - 1] = 1
     return labels
@@ -291,17 +291,17 @@ def cut_labels(
     cell: int,
     ignore: int,
 ) -> NDArray[np.int32]:
-    """The part of a map of labels that a crop of the scaled image covers, by the nearest label.
+    """Crop a label map like its scaled image, by nearest neighbor.
 
     Args:
-        labels: (h', w') over the whole image, on any grid.
+        labels: (h', w') over the whole image, at any resolution.
         size: height and width of the scaled image, pixels.
-        corner: top and left of the crop in it, pixels; negative where the crop reaches beyond.
+        corner: top and left of the crop in the scaled image, pixels; negative if the crop extends beyond it.
         crop: side of the crop, pixels.
-        cell: pixels of the crop for one label of the result.
+        cell: pixels of the crop per label of the result.
 
     Returns:
-        (ceil(crop / cell), ceil(crop / cell)) int32; ``ignore`` beyond the image.
+        (ceil(crop / cell), ceil(crop / cell)) int32; ``ignore`` outside the image.
     """
     index: list[NDArray[np.int64]] = []
     inside: list[NDArray[np.bool_]] = []

@@ -23,7 +23,7 @@ import numpy as np
 from ray.cluster_utils import Cluster
 
 from engine.config import Settings
-from engine.distributed.cluster import QUIET
+from engine.distributed.ray_internals import ENVIRONMENT
 from engine.imaging.codecs import decode_mask
 from engine.labeling import label_images
 from engine.storage.filesystem import write_bytes
@@ -47,7 +47,7 @@ def schedule(num_kills: int, rng_seed: int) -> list[str]:
 @contextmanager
 def cluster_of_nodes(num_nodes: int, **head: Any) -> Iterator[Cluster]:
     """A head that runs drivers only, and nodes that do the work; all of it ends with the block."""
-    environment = {**QUIET, "RAY_prestart_worker_first_driver": "0"}
+    environment = {**ENVIRONMENT, "RAY_prestart_worker_first_driver": "0"}
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
     cluster = _started(lambda: Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **_NODE, **head}))

@@ -1,4 +1,4 @@
-"""What an actor makes of a shard, and of trouble that is not one image's."""
+"""What an actor returns for a shard, and for a failure that is not of one image."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_image_that_fails_becomes_an_error_row_and_the_seconds_travel_with_the_s
         ("commit", OSError("No space left on device"), False),
     ],
 )
-def test_trouble_that_is_not_one_images_is_passed_on_to_the_driver(
+def test_failure_that_is_not_of_one_image_is_passed_on_to_the_driver(
     stage: str, error: Exception, when_built: bool
 ) -> None:
     failed = _actor(**{stage: partial(Fails, error, when_built=when_built)})(SHARD)

@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 
 
 @pytest.mark.slow
-def test_connection_that_stands_is_used_and_left_standing(ray_session: None) -> None:
+def test_existing_connection_is_used_and_kept(ray_session: None) -> None:
     with connected(ResourceConfig()) as found:
         assert (found.num_cpus, found.num_gpus, found.started_here) == (8, 0, False)
     assert ray.is_initialized()
@@ -40,7 +40,7 @@ with connected(ResourceConfig()) as outer, connected(ResourceConfig()) as inner:
 
 
 @pytest.mark.slow
-def test_alone_it_starts_ray_quietly_and_ends_it_and_refuses_gpus_that_are_not_there() -> None:
+def test_without_a_cluster_ray_starts_quietly_and_ends_and_missing_gpus_are_refused() -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     done = subprocess.run(
         [sys.executable, "-c", ALONE],
@@ -56,19 +56,6 @@ def test_alone_it_starts_ray_quietly_and_ends_it_and_refuses_gpus_that_are_not_t
         "True True",
     ]
     assert done.stderr == ""
-
-
-def test_what_is_said_while_ray_starts_is_held_and_comes_after_it() -> None:
-    code = (
-        "import os; from engine.distributed.cluster import _REMARK, _without_remark\n"
-        "with _without_remark():\n"
-        "    os.write(2, b'[I] ' + _REMARK + b' to 3\\nworse\\n'); os.write(1, b'inside\\n')\n"
-        "os.write(2, b'after\\n'); os.close(2)\n"
-        "with _without_remark():\n"
-        "    os.write(1, b'without\\n')\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60, check=True)
-    assert (done.stdout, done.stderr) == (b"inside\nwithout\n", b"worse\nafter\n")
 
 
 WAITING = """
@@ -115,7 +102,7 @@ def test_sigterm_ends_a_job_as_ctrl_c_does() -> None:
     assert "***" not in err
 
 
-def test_node_that_a_busy_machine_starts_too_late_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_that_a_busy_machine_starts_too_slowly_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
     tries: list[object] = []
     ends: list[int] = []
 
@@ -135,7 +122,7 @@ def test_node_that_a_busy_machine_starts_too_late_is_started_again(monkeypatch: 
     assert tries == [6, 6]
 
 
-def test_other_trouble_of_ray_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_of_ray_are_raised_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def init(**_: object) -> None:
         raise ValueError("no such address")
 

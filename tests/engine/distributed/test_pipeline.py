@@ -13,7 +13,7 @@ from tests.engine.distributed.examples import numbered_images, run_past
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_session", "few_tries")
-def test_stages_that_survive_nothing_are_given_up_after_a_few_of_many_shards(
+def test_run_ends_after_a_few_of_many_shards_if_no_image_survives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "MIN_FAILED_SHARDS", 2)
@@ -27,7 +27,9 @@ def test_stages_that_survive_nothing_are_given_up_after_a_few_of_many_shards(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_session", "few_tries")
-def test_more_deadly_shards_than_are_let_pass_cost_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_failing_shards_than_are_tolerated_cost_no_other_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pipeline, "MIN_FAILED_SHARDS", 1)
     manifest = numbered_images(tmp_path / "images", 8, rows_per_shard=2)
     committed = run_past((3, 5), manifest, str(tmp_path / "out"))

@@ -51,7 +51,7 @@ def test_one_actor_of_each_pool_always_fits_with_a_cpu_to_spare(cores: int, thre
         assert 0 < sum(pool.num_cpus for pool in pools) <= max(num_cpus - 1, 0.5)
 
 
-def test_full_grown_pools_leave_a_machine_a_cpu_for_rays_own_tasks() -> None:
+def test_pools_at_full_size_leave_one_machine_a_cpu_for_rays_own_tasks() -> None:
     for cores in (1, 2, 4, 16, 64):
         cluster = Cluster(num_cpus=2 * cores + 2, num_gpus=0, num_cores=cores, started_here=True)
         pools = fit_to_cluster(_chain(ResourceConfig(), cluster), cluster)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 
 import pyarrow as pa
@@ -18,6 +20,7 @@ from engine.distributed.ray_internals import (
     map_whole_blocks,
     throttled_context,
 )
+from tests.conftest import ROOT
 
 
 def test_context_is_given_the_pause_once() -> None:
@@ -72,3 +75,25 @@ def test_pool_grows_though_its_actors_take_one_task_at_a_time(ray_session: None)
         blocks = ray.data.from_items(list(range(40)), override_num_blocks=40)
         rows = map_whole_blocks(blocks, Sizes, num_cpus=0.5, compute=compute).take_all()
     assert len({row["process"] for row in rows}) == 3
+
+
+@pytest.mark.slow
+def test_workers_have_the_priority_and_the_devices_of_this_process(ray_session: None) -> None:
+    @ray.remote(num_cpus=0.1, num_gpus=0)
+    def worker() -> tuple[int, str | None]:
+        return os.nice(0), os.environ.get("CUDA_VISIBLE_DEVICES")
+
+    assert ray.get(worker.remote()) == (os.nice(0), os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def test_standard_error_while_ray_starts_comes_after_it_without_the_remark() -> None:
+    code = (
+        "import os; from engine.distributed.ray_internals import _REMARK, without_log_level_remark\n"
+        "with without_log_level_remark():\n"
+        "    os.write(2, b'[I] ' + _REMARK + b' to 3\\nworse\\n'); os.write(1, b'inside\\n')\n"
+        "os.write(2, b'after\\n'); os.close(2)\n"
+        "with without_log_level_remark():\n"
+        "    os.write(1, b'without\\n')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60, check=True)
+    assert (done.stdout, done.stderr) == (b"inside\nwithout\n", b"worse\nafter\n")

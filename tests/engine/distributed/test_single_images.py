@@ -38,7 +38,7 @@ def test_image_that_kills_its_worker_becomes_an_error_row_and_costs_no_other(tmp
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_session", "few_tries")
-def test_stage_that_no_image_survives_is_nobodys_fault_and_soon_given_up(tmp_path: Path) -> None:
+def test_run_ends_without_error_rows_if_no_image_survives(tmp_path: Path) -> None:
     manifest = numbered_images(tmp_path / "images", 2, rows_per_shard=2)
     out = str(tmp_path / "out")
     assert run_past((1, 2), manifest, out) == []

@@ -43,7 +43,7 @@ def test_a_growing_cluster_gets_as_many_loaders_as_it_will_need(tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_every_row_of_the_asked_shards_is_committed_once_as_mask_or_error(
+def test_every_row_of_the_requested_shards_is_committed_once_as_mask_or_error(
     tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(blocks, "BLOCKS_AT_ONCE", 2)  # so that the stream receives them in two parts

@@ -42,9 +42,7 @@ class TinyObjective(Objective):
 
 
 def _learner(config: TrainingConfig = CONFIG, **others: Any) -> Learner:
-    whole = Objective.of(network_config("cam"), CLASS_NAMES)
-    values = {name: getattr(whole, name) for name in whole.__slots__}
-    return Learner(TinyObjective(**values), config, CPU, **others)
+    return Learner(TinyObjective.of(network_config("cam"), CLASS_NAMES), config, CPU, **others)
 
 
 def _samples(step: int, *, weight: float = 1.0) -> Samples:

@@ -29,7 +29,7 @@ def test_objective_of_each_network_gives_a_loss_that_reaches_all_its_layers(kind
     sums, counts = objective.terms(output, targets[kind], torch.ones(2))
     loss = objective.combine(sums, counts)
     torch.autograd.backward(loss)
-    assert float(loss) > 0
+    assert float(loss.detach()) > 0
     assert all(parameter.grad is not None for parameter in network.parameters())
     name, score = next(iter(objective.scores(objective.table(output.detach(), targets[kind])).items()))
     assert name == {"cam": "mean_ap", "affinity": "pair_accuracy", "segmentation": "miou"}[kind]
