@@ -35,7 +35,11 @@ def test_fraction_outside_of_its_range_is_refused(value: float) -> None:
 def test_every_job_may_choose_its_resources() -> None:
     settings = preset("tiny")
     uses = Uses("cam.inference", "walk")
-    assert [part_at(settings, path) for path in uses.paths] == [settings.cam.inference, settings.walk, settings.resources]
+    assert [part_at(settings, path) for path in uses.paths] == [
+        settings.cam.inference,
+        settings.walk,
+        settings.resources,
+    ]
 
 
 def test_everything_is_the_whole_tree_once() -> None:
