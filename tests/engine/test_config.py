@@ -1,116 +1,27 @@
-"""Settings: presets, what a run.json may change, and what is refused."""
+"""Settings: what is refused, and what they add up to."""
 
 from __future__ import annotations
 
-import json
-import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from engine.config import CrfConfig, InferenceConfig, SeedConfig, ShardConfig, WalkConfig
+from engine.config import (
+    ConfidenceConfig,
+    CrfConfig,
+    InferenceConfig,
+    MapKind,
+    RoundsConfig,
+    SeedConfig,
+    ShardConfig,
+    WalkConfig,
+    map_paths,
+)
 from engine.errors import ConfigError
-from engine.plain_settings import differences, merged, to_dict
-from engine.presets import PRESETS, preset
+from engine.plain_settings import part_at
+from engine.presets import preset
 from engine.resources import ResourceConfig
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_preset_survives_the_way_through_json(name: str) -> None:
-    settings = preset(name)
-    changes = json.loads(json.dumps(to_dict(settings)))
-    assert merged(preset("tiny"), changes, where="run.json") == settings
-
-
-def test_paper_preset_has_the_authors_figures() -> None:
-    settings = preset("paper")
-    assert (settings.seed.alpha_low, settings.walk.alpha, settings.seed.alpha_high) == (4, 16, 32)
-    assert (settings.walk.beta, settings.walk.num_steps, settings.walk.radius) == (8, 256, 5)
-    assert (settings.cam.stride, settings.cam.training.crop_px) == (8, 448)
-    assert set(settings.cam.inference.scales) == {0.5, 1.0, 1.5, 2.0}
-    assert settings.cam.inference.flip
-
-
-def test_unknown_preset_is_refused_with_those_that_exist() -> None:
-    with pytest.raises(ConfigError, match=r"--preset is 'huge'; allowed: tiny, small, default, paper"):
-        preset("huge")
-
-
-def test_merged_takes_nested_changes_and_leaves_the_rest() -> None:
-    settings = preset("small")
-    new = merged(settings, {"walk": {"beta": 5}, "cam": {"inference": {"scales": [1.0, 2]}}}, where="run.json")
-    assert new.walk == replace(settings.walk, beta=5.0)
-    assert isinstance(new.walk.beta, float)
-    assert new.cam == replace(settings.cam, inference=replace(settings.cam.inference, scales=(1.0, 2)))
-    assert new.segmentation == settings.segmentation
-
-
-@pytest.mark.parametrize(
-    ("changes", "name"),
-    [
-        ({"walks": {}}, "walks"),
-        ({"walk": {"gamma": 5}}, "walk.gamma"),
-        ({"cam": {"training": {"epochs": 5}}}, "cam.training.epochs"),
-    ],
-)
-def test_merged_refuses_an_unknown_name(changes: dict[str, Any], name: str) -> None:
-    with pytest.raises(ConfigError, match=f"old.json: there is no setting '{re.escape(name)}'"):
-        merged(preset("small"), changes, where="old.json")
-
-
-@pytest.mark.parametrize(
-    ("changes", "name"),
-    [
-        ({"walk": {"beta": "8"}}, "walk.beta"),
-        ({"walk": {"beta": None}}, "walk.beta"),
-        ({"walk": {"num_steps": 2.5}}, "walk.num_steps"),
-        ({"walk": {"num_steps": True}}, "walk.num_steps"),
-        ({"cam": {"inference": {"flip": 1}}}, "cam.inference.flip"),
-        ({"cam": {"inference": {"scales": 1.0}}}, "cam.inference.scales"),
-        ({"cam": {"backbone": 50}}, "cam.backbone"),
-        ({"walk": 8}, "walk"),
-        ({"crf": [1, 2]}, "crf"),
-    ],
-)
-def test_merged_refuses_a_value_of_another_type(changes: dict[str, Any], name: str) -> None:
-    with pytest.raises(ConfigError, match=f"old.json: setting '{re.escape(name)}' is"):
-        merged(preset("small"), changes, where="old.json")
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"cam": {"inference": {"scales": ["big"]}}},
-        {"cam": {"training": {"long_side_px": [256]}}},
-        {"cam": {"training": {"long_side_px": [256, 300, 400]}}},
-        {"cam": {"training": {"color_jitter": [0.1]}}},
-        {"cam": {"stride": 7}},
-        {"cam": {"inference": {"precision": "float8"}}},
-        {"crf": {"backend": "gpu"}},
-    ],
-)
-def test_merged_refuses_what_the_command_line_would_refuse(changes: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError):
-        merged(preset("small"), changes, where="old.json")
-
-
-def test_merged_applies_the_checks_of_the_settings() -> None:
-    with pytest.raises(ConfigError, match="beta is -1"):
-        merged(preset("small"), {"walk": {"beta": -1.0}}, where="old.json")
-
-
-def test_differences_name_what_changed_appeared_and_went() -> None:
-    old = {"walk": {"beta": 8.0, "alpha": 1.0}, "gone": 1}
-    new = {"walk": {"beta": 5.0, "alpha": 1.0}, "came": {"a": 2}}
-    assert differences(old, new) == ["came: None -> {'a': 2}", "gone: 1 -> None", "walk.beta: 8.0 -> 5.0"]
-    assert differences(old, old) == []
-
-
-def test_a_setting_that_older_versions_did_not_have_and_that_is_off_is_no_difference() -> None:
-    assert differences({"walk": {"beta": 8.0}}, {"walk": {"beta": 8.0, "later": 0, "other": False}}) == []
-    assert differences({"walk": {}}, {"walk": {"later": 2}}) == ["walk.later: None -> 2"]
-    assert differences({"walk": {"later": 2}}, {"walk": {"later": 0}}) == ["walk.later: 2 -> 0"]
 
 
 def _training(**changes: Any) -> object:
@@ -119,6 +30,14 @@ def _training(**changes: Any) -> object:
 
 def _affinity(**changes: Any) -> object:
     return replace(preset("tiny").affinity, **changes)
+
+
+def _segmentation(**changes: Any) -> object:
+    return replace(preset("tiny").segmentation, **changes)
+
+
+def _settings(**changes: Any) -> object:
+    return replace(preset("tiny"), **changes)
 
 
 @pytest.mark.parametrize(
@@ -154,19 +73,32 @@ def _affinity(**changes: Any) -> object:
         (CrfConfig, {"num_iterations": -1}),
         (CrfConfig, {"bilateral_sigma_rgb": 0.1}),
         (ShardConfig, {"rows_per_shard": 0}),
+        (_segmentation, {"head_channels": 12}),
+        (_segmentation, {"confidence_power": -1.0}),
+        (_segmentation, {"min_confidence": 1.5}),
+        (_segmentation, {"min_confidence": float("nan")}),
+        (RoundsConfig, {"num_rounds": 0}),
+        (RoundsConfig, {"num_rounds": 10}),
+        (RoundsConfig, {"last_epoch_factor": 0.0}),
+        (RoundsConfig, {"last_epoch_factor": float("nan")}),
+        (ConfidenceConfig, {"scale": 0.0}),
+        (_settings, {"val_fraction": 1.0}),
+        (_settings, {"val_fraction": -0.1}),
         (ResourceConfig, {"num_gpus": -0.5}),
         (ResourceConfig, {"num_workers": 0}),
         (ResourceConfig, {"max_crf_actors": -1}),
+        (ResourceConfig, {"min_workers": 2}),
     ],
 )
 def test_value_that_is_not_allowed_is_refused_by_name(make: Any, changes: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=f"^{next(iter(changes))} is .*; allowed: "):
+    with pytest.raises(ConfigError, match=f"^{next(iter(changes))} must be .*, got ") as refused:
         make(**changes)
+    assert refused.value.thing == next(iter(changes))
 
 
 def test_affinity_crop_must_be_whole_cells() -> None:
     affinity = preset("tiny").affinity
-    with pytest.raises(ConfigError, match=r"training.crop_px is 100; allowed: a multiple of grid_stride 8"):
+    with pytest.raises(ConfigError, match=r"^training\.crop_px must be a multiple of grid_stride 8, got 100$"):
         replace(affinity, training=replace(affinity.training, crop_px=100))
 
 
@@ -177,3 +109,23 @@ def test_zero_switches_walk_and_crf_off_and_is_allowed() -> None:
 
 def test_stages_run_on_the_gpu_only_where_one_is_asked_for() -> None:
     assert [ResourceConfig(num_gpus=count).device for count in (0, 0.25, 1)] == ["cpu", "cuda", "cuda"]
+
+
+def test_later_rounds_have_maps_and_a_walk_of_their_own() -> None:
+    settings = preset("paper")
+    first, later = settings.maps_of("cam"), settings.maps_of("segmentation")
+    assert (first.inference, first.walk) == (settings.cam.inference, settings.walk)
+    assert (later.inference, later.walk) == (settings.later_maps, settings.later_walk)
+
+
+@pytest.mark.parametrize("kind", ["cam", "segmentation"])
+def test_paths_of_maps_lead_to_them(kind: MapKind) -> None:
+    settings = preset("paper")
+    maps = settings.maps_of(kind)
+    assert [part_at(settings, path) for path in map_paths(kind)] == [maps.inference, maps.walk]
+
+
+def test_calibrations_follow_one_another() -> None:
+    both = ConfidenceConfig(scale=2.0, offset=0.5).after((3.0, 0.25))
+    for logit in (-1.0, 0.0, 2.0):
+        assert both.scale * logit + both.offset == 2.0 * (3.0 * logit + 0.25) + 0.5

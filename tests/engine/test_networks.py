@@ -13,6 +13,7 @@ from engine.config import CamInferenceConfig
 from engine.errors import ConfigError, WeightsError
 from engine.models.backbone import Backbone
 from engine.networks import (
+    MAP_KINDS,
     Architecture,
     build,
     build_pretrained,
@@ -22,7 +23,7 @@ from engine.networks import (
     read_architecture,
     save_network,
 )
-from engine.storage.weights import save_weights
+from engine.storage.weights import save_weights, weights_hash
 from tests.engine.stages.examples import CLASS_NAMES, network_config, write_network
 
 
@@ -84,9 +85,23 @@ def test_file_of_imagenet_weights_may_end_like_those_of_the_engine(tmp_path: Pat
 def test_attention_is_asked_of_a_trained_network_before_anything_starts(cam_weights: str, tmp_path: Path) -> None:
     spread = CamInferenceConfig(attention_steps=1)
     check_map_network(open_network(cam_weights, "cam"), CamInferenceConfig())
-    with pytest.raises(ConfigError, match="attention_steps is 1; allowed: 0 for the backbone 'mobilenetv3_small_050'"):
+    words = "must be 0 for the backbone 'mobilenetv3_small_050', which has no attention, got 1"
+    with pytest.raises(ConfigError, match=rf"^cam\.inference\.attention_steps {words}$"):
         check_map_network(open_network(cam_weights, "cam"), spread)
     transformer = write_network(tmp_path / "vit", "cam", backbone="vit_tiny_patch16_224")
     check_map_network(open_network(transformer, "cam"), spread)
     other = write_network(tmp_path / "segmentation", "segmentation")
     check_map_network(open_network(other, "segmentation"), spread)  # it has no maps to spread
+
+
+@pytest.mark.parametrize("kind", ["cam", "segmentation"])
+def test_trained_network_is_opened_without_its_weights(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_network(tmp_path, kind)
+    monkeypatch.delattr("engine.networks.load_weights")
+    network = open_network(folder, MAP_KINDS)
+    assert (network.map_kind, network.class_names) == (kind, CLASS_NAMES)
+    assert network.hash == weights_hash(network.file) == weights_hash(folder)
+    with pytest.raises(WeightsError, match=f"holds a network of kind '{kind}', not 'affinity'"):
+        open_network(folder, "affinity")

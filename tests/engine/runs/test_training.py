@@ -41,7 +41,9 @@ def test_training_counts_the_images_whose_masks_are_confident(tmp_path: Path) ->
     learned, scored = counted(0.3, 0.5)
     assert sum(scored) == sum(held_out)  # confident or not, what is held out is scored
     assert sum(learned) == sum(not held_out[number] for number in (2, 3, 4))
-    with pytest.raises(ConfigError, match=r"^segmentation\.min_confidence 0\.9: no mask reaches it; use a lower"):
+    with pytest.raises(
+        ConfigError, match=r"^segmentation\.min_confidence 0\.9: no mask reaches it; use a lower value$"
+    ):
         counted(0.9, 0.0)
     with pytest.raises(ConfigError, match=r"^val_fraction 0\.001 holds out 0 of 5 images and leaves 5 to learn from"):
         counted(0.0, 0.001)
