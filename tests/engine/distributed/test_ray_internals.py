@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 import subprocess
 import sys
 import time
@@ -18,6 +20,7 @@ from engine.distributed.ray_internals import (
     Pause,
     grow_with_one_task_each,
     map_whole_blocks,
+    started_too_slowly,
     throttled_context,
 )
 from tests.conftest import ROOT
@@ -97,3 +100,15 @@ def test_standard_error_while_ray_starts_comes_after_it_without_the_remark() -> 
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60, check=True)
     assert (done.stdout, done.stderr) == (b"inside\nwithout\n", b"worse\nafter\n")
+
+
+def test_ray_still_says_that_it_started_too_slowly_in_the_words_that_are_searched_for() -> None:
+    assert started_too_slowly(Exception("The current node timed out during startup. This could happen because ..."))
+    assert not started_too_slowly(ValueError("no such address"))
+    assert "timed out during startup" in inspect.getsource(ray._private.node)
+
+
+def test_no_other_module_reaches_into_ray() -> None:
+    inside = re.compile(r"\bray\.[\w.]*\b_\w+|map_batches_internal|callback_classes|autoscaling_config")
+    files = [path for room in ("engine", "jobs", "tune", "benchmarks") for path in (ROOT / room).rglob("*.py")]
+    assert [path.name for path in files if inside.search(path.read_text())] == ["ray_internals.py"]
