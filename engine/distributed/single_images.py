@@ -73,7 +73,5 @@ def _control_image(folder: str, manifest: Manifest) -> list[int]:
 
 def _error_row(manifest: Manifest, row: int, schema: pa.Schema) -> pa.Table:
     values = SingleRows(manifest=manifest).read_shard(row)
-    reason = (
-        values["error"][0] or f"crash: its worker died {TRIES_ALONE} times in a row on this image alone"
-    )
+    reason = values["error"][0] or f"crash: its worker died {TRIES_ALONE} times in a row on this image alone"
     return shard_table({**{name: [None] for name in schema.names}, **values, "error": [reason]}, schema)
