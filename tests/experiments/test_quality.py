@@ -1,19 +1,17 @@
-"""What the benchmark of the masks counts."""
+"""What the quality of masks counts."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from engine.config import RoundsConfig
+from engine.presets import preset
 from experiments import quality
-
-
-def test_every_image_belongs_to_one_part() -> None:
-    ids = [f"images/{number}.jpg" for number in range(300)]
-    dev = [image_id for image_id in ids if quality.in_part(image_id, "dev")]
-    assert sorted(dev + [image_id for image_id in ids if quality.in_part(image_id, "held")]) == sorted(ids)
-    assert 70 < len(dev) < 130
-    assert all(quality.in_part(image_id, "all") for image_id in ids)
+from experiments.finished_run import FinishedRun
 
 
 def test_objects_are_scored_one_by_one_and_pixels_together() -> None:
@@ -34,7 +32,19 @@ def test_objects_are_scored_one_by_one_and_pixels_together() -> None:
 
 
 def test_several_runs_are_one_line_a_stage() -> None:
-    objects = dict.fromkeys(quality.kinds_of_objects(), 50.0)
+    objects = dict.fromkeys(quality.OBJECTS, 50.0)
     runs = [{"walk": ({"mIoU": value, **objects}, [value, value])} for value in (60.0, 64.0)]
-    (line,) = quality.lines_of(runs, ["dog"])
+    (line,) = quality.lines_of(runs, ("dog",))
     assert (line["stage"], line["mIoU"], line["spread"], line["dog"]) == ("walk", 62.0, 4.0, 62.0)
+
+
+def test_stages_of_all_rounds_are_scored_in_order(tmp_path: Path) -> None:
+    settings = replace(preset("tiny"), rounds=RoundsConfig(num_rounds=2))
+    run = FinishedRun(folder=tmp_path, data="m.csv", truth="truth", settings=settings, class_names=("dog",))
+    assert list(quality.stage_columns(run).values()) == [
+        (str(tmp_path / "round-1" / "masks"), "mask_walk"),
+        (str(tmp_path / "round-1" / "masks"), "mask"),
+        (str(tmp_path / "masks"), "mask_walk"),
+        (str(tmp_path / "masks"), "mask"),
+        (str(tmp_path / "segmented"), "mask"),
+    ]
