@@ -34,14 +34,17 @@ endif
 
 test: lint types imports unit
 
-# Ratios against baselines of the same run, into runs/bench; RUN=folder of a jobs.run adds those that need trained networks.
+# Ratios against baselines of the same run, into runs/bench. DATA=manifest.csv adds those that need photographs, and
+# RUN=folder of a jobs.run with it those that need trained networks.
 bench: install
 	mkdir -p runs/bench
 	$(BIN)/python -m benchmarks walk --json runs/bench/walk.json
-	$(BIN)/python -m benchmarks crf --json runs/bench/crf.json
+ifneq ($(DATA),)
+	$(BIN)/python -m benchmarks crf --data "$(DATA)" --json runs/bench/crf.json
 ifneq ($(RUN),)
-	$(BIN)/python -m benchmarks authors --cam $(RUN)/cam --affinity $(RUN)/affinity --json runs/bench/authors.json
-	$(BIN)/python -m benchmarks pipeline --cam $(RUN)/cam --affinity $(RUN)/affinity --json runs/bench/pipeline.json
+	$(BIN)/python -m benchmarks authors --data "$(DATA)" --cam $(RUN)/cam --affinity $(RUN)/affinity --json runs/bench/authors.json
+	$(BIN)/python -m benchmarks pipeline --data "$(DATA)" --cam $(RUN)/cam --affinity $(RUN)/affinity --json runs/bench/pipeline.json
+endif
 endif
 
 lint: install
