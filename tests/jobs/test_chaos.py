@@ -1,4 +1,4 @@
-"""Deaths of every kind over one labeling run, with a fixed seed; ``python -m benchmarks.chaos`` does more of them."""
+"""Deaths of every kind over one labeling run, with a fixed seed; ``python -m benchmarks chaos`` does more of them."""
 
 from __future__ import annotations
 
