@@ -32,6 +32,17 @@ def about(thing: str) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def within(part: str) -> Iterator[None]:
+    """Give the setting that an error from the block is about its full path, if it names one of this part's training."""
+    try:
+        yield
+    except UserError as error:
+        if error.thing.startswith("training."):
+            error.thing = f"{part}.{error.thing}"
+        raise
+
+
 class ConfigError(UserError, ValueError):
     """A setting has a value that is not allowed, or settings contradict each other."""
 

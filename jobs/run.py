@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypedDict, TypeVar
 
 from engine.config import NetworkConfig, PresetName, SegmentationConfig, Settings
 from engine.distributed.cluster import connected
-from engine.errors import OtherRunError, OutputError
+from engine.errors import OtherRunError, OutputError, within
 from engine.fitting.learner import freeze_levels
 from engine.fitting.objectives import Objective
 from engine.runs.images import ImageSet
@@ -174,7 +174,8 @@ def _check_networks(config: Run) -> None:
     }
     for name, network in networks.items():
         if not exists(join(config.out, name, WEIGHTS_NAME)):
-            freeze_levels(Objective.of(network, ("class",)).build(), network.training)
+            with within(name):
+                freeze_levels(Objective.of(network, ("class",)).build(), network.training)
 
 
 class _Steps:

@@ -163,7 +163,7 @@ def freeze_levels(network: nn.Module, config: TrainingConfig) -> None:
         try:
             cast(Backbone, network.backbone).freeze_levels(config.frozen_levels)
         except ValueError as error:
-            raise ConfigError(f"training.{error}") from error
+            raise ConfigError(str(error), thing="training.frozen_levels") from error
 
 
 def kept_weights(state: dict[str, Any]) -> dict[str, Tensor]:

@@ -83,7 +83,7 @@ class Backbone(nn.Module):
             ValueError: it has not so many levels.
         """
         if not 0 <= num_levels <= len(self.channels):
-            raise ValueError(f"frozen_levels is {num_levels}; allowed: 0 to the backbone's {len(self.channels)}")
+            raise ValueError(f"must be from 0 to the backbone's {len(self.channels)}, got {num_levels}")
         if num_levels == 0:
             return
         if num_levels == len(self.channels):

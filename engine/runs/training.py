@@ -10,7 +10,7 @@ from typing import Any
 from engine.config import CamConfig, NetworkConfig, TrainingConfig
 from engine.distributed.cluster import connected
 from engine.distributed.training import Trained, TrainingRun, fit
-from engine.errors import ConfigError, ManifestError, StorageError, StoreUnavailableError, TooManyErrors
+from engine.errors import ConfigError, ManifestError, StorageError, StoreUnavailableError, TooManyErrors, within
 from engine.fitting.curves import draw_curves
 from engine.fitting.events import TrainingEvent, TrainingStarted, TrainingValidated
 from engine.fitting.learner import freeze_levels
@@ -75,12 +75,13 @@ def train(
             thing=f"{objective.architecture.kind}.training.batch_size",
         )
     network = objective.build()  # a mistake in backbone or weights shows here, before anything starts
-    freeze_levels(network, training)
     if isinstance(config, CamConfig):
         check_attention(network, objective.architecture, config.inference)
     source = split(source, claimed.manifest, options.settings.val_fraction)
     start = time.monotonic()
-    trained, begun = _fitted(options, claimed, objective, config, source)
+    with within(objective.architecture.kind):
+        freeze_levels(network, training)
+        trained, begun = _fitted(options, claimed, objective, config, source)
     seconds = time.monotonic() - start
     save_network(join(out, WEIGHTS_NAME), objective.architecture, trained.weights)
     if trained.best is not None:
