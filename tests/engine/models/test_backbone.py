@@ -132,7 +132,7 @@ def test_frozen_levels_stay_and_the_others_learn(num_levels: int) -> None:
 
 
 def test_more_frozen_levels_than_there_are_are_refused() -> None:
-    with pytest.raises(ValueError, match="frozen_levels is 6; allowed: 0 to the backbone's 5"):
+    with pytest.raises(ValueError, match="must be from 0 to the backbone's 5, got 6"):
         Backbone("resnet18", stride=16).freeze_levels(6)
 
 
