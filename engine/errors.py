@@ -105,4 +105,4 @@ class TooManyErrors(Exception):
 
 def first_line(error: BaseException) -> str:
     """The first line of what an exception says, without a full stop."""
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
-from engine.errors import ImageError
+from engine.errors import ImageError, first_line
 from engine.timing import measured
 
 # Pillow warns of every odd file; the rows' errors say all that matters
@@ -173,9 +173,9 @@ def _reason(error: Exception) -> str:
         return "more pixels than max_pixels"
     if isinstance(error, MemoryError):
         return "not enough memory"
-    first_line = (str(error).splitlines() or [""])[0].strip()
+    reason = first_line(error)
     # an address would differ from run to run
-    return type(error).__name__ if not first_line or " at 0x" in first_line else first_line
+    return type(error).__name__ if " at 0x" in reason else reason
 
 
 def _orientation(image: Image.Image) -> int:

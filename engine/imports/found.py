@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 
 from engine.errors import OutputError, StorageError, about
 from engine.storage.filesystem import absolute, atomic_file, ending, is_uri, parent, write_bytes
-from engine.storage.retries import readable
 
 _ROWS_PER_GROUP = 4096
+_SHOWN = 20
+"""Characters of a text around the one that is wrong."""
 _SCHEMA = pa.schema([("image_id", pa.string()), ("image", pa.string()), ("tags", pa.list_(pa.string()))])
 
 
@@ -82,7 +83,7 @@ def write_manifest(found: ImportedDataset, location: str, classes: str) -> dict[
 
     def rows() -> Iterator[dict[str, Any]]:
         nonlocal num_images, num_outside
-        with about("source"), readable(location, "file"):
+        with about("source"):
             for one in found.images:
                 place = absolute(one.location)
                 inside = place.startswith(folder.rstrip("/") + "/")
@@ -94,10 +95,14 @@ def write_manifest(found: ImportedDataset, location: str, classes: str) -> dict[
                 raise StorageError("holds no image of this format; nothing was written")
 
     write = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[ending(location)]
-    with about("out"), readable(location, "manifest"):
-        with atomic_file(location) as temporary:
-            write(temporary, rows())
-        write_bytes(classes, found.classes_text.encode())
+    try:
+        with about("out"):
+            with atomic_file(location) as temporary:
+                write(temporary, rows())
+            write_bytes(classes, found.classes_text.encode())
+    except UnicodeEncodeError as error:
+        name = error.object[max(0, error.start - _SHOWN) : error.end + _SHOWN]
+        raise StorageError(f"has a name that is not UTF-8, in {name!r}; rename it", thing="source") from error
     return {"images": num_images, "classes": len(found.class_names), "outside": num_outside}
 
 

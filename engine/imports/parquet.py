@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.errors import StorageError
+from engine.errors import StorageError, about
 from engine.imports.found import Image, ImportedDataset
 from engine.storage.filesystem import is_uri, join, list_names, open_filesystem, parent, write_bytes
 from engine.storage.retries import readable
@@ -31,18 +32,15 @@ def read_parquet(source: str, *, images: str, out: str) -> ImportedDataset:
     Raises:
         StorageError: there is no such file or column.
     """
-    with readable(source, "Parquet file"):
-        files = (
-            [source]
-            if source.endswith(".parquet")
-            else [join(source, name) for name in list_names(source, suffix=".parquet")]
-        )
-        if not files:
-            raise StorageError(f"'{source}' holds no .parquet file")
-        schema = _open(files[0]).schema_arrow
-        picture, label, names = _columns(schema, source)
-        if not names:
-            names = tuple(sorted({tag for file in files for _, tags in _rows(file, "", label, ()) for tag in tags}))
+    files = [source]
+    if not source.endswith(".parquet"):
+        files = [join(source, name) for name in list_names(source, suffix=".parquet")]
+    if not files:
+        raise StorageError(f"'{source}' holds no .parquet file")
+    with _opened(files[0]) as first:
+        picture, label, names = _columns(first.schema_arrow, source)
+    if not names:
+        names = tuple(sorted({tag for file in files for _, tags in _rows(file, "", label, ()) for tag in tags}))
 
     def found() -> Iterator[Image]:
         number = 0
@@ -54,9 +52,11 @@ def read_parquet(source: str, *, images: str, out: str) -> ImportedDataset:
     return ImportedDataset(class_names=names, images=found())
 
 
-def _open(location: str) -> pq.ParquetFile:
+@contextmanager
+def _opened(location: str) -> Iterator[pq.ParquetFile]:
     opened, path = open_filesystem(location)
-    return pq.ParquetFile(opened.open_input_file(path))
+    with readable(location, "Parquet file"), pq.ParquetFile(opened.open_input_file(path)) as file:
+        yield file
 
 
 def _columns(schema: pa.Schema, source: str) -> tuple[str, str, tuple[str, ...]]:
@@ -93,12 +93,13 @@ def _value_of(feature: Any) -> dict[str, Any]:
 
 def _rows(file: str, picture: str, label: str, names: tuple[str, ...]) -> Iterator[tuple[Any, tuple[str, ...]]]:
     columns = [name for name in (picture, label) if name]
-    for batch in _open(file).iter_batches(batch_size=_BATCH_ROWS, columns=columns):
-        for row in batch.to_pylist():
-            value = row[label]
-            labels = value if isinstance(value, list) else [value]
-            tags = [_tag(one, names, file) for one in labels if one not in (None, -1)]
-            yield row.get(picture), tuple(dict.fromkeys(tags))
+    with _opened(file) as opened:
+        for batch in opened.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
+            for row in batch.to_pylist():
+                value = row[label]
+                labels = value if isinstance(value, list) else [value]
+                tags = [_tag(one, names, file) for one in labels if one not in (None, -1)]
+                yield row.get(picture), tuple(dict.fromkeys(tags))
 
 
 def _tag(label: Any, names: tuple[str, ...], file: str) -> str:
@@ -117,5 +118,6 @@ def _image(value: Any, tags: tuple[str, ...], number: int, *, folder: str, out: 
     data = data or b""  # a row without a picture becomes an empty file, and so an error row that says so
     ending = next((name for start, name in _ENDINGS.items() if data.startswith(start)), ".img")
     name = f"{number:08d}-{hashlib.blake2b(data, digest_size=4).hexdigest()}{ending}"
-    write_bytes(join(out, "images", name), data)
+    with about("out"):
+        write_bytes(join(out, "images", name), data)
     return Image(image_id=name, location=join(out, "images", name), tags=tags)

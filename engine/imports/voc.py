@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from engine.errors import StorageError
+from engine.errors import StorageError, first_line
 from engine.imaging.codecs import decode_mask
 from engine.imports.found import Image, ImportedDataset
 from engine.storage.filesystem import exists, join, list_names, read_bytes, stem
@@ -32,29 +32,29 @@ def read_voc(source: str, *, images: str, out: str) -> ImportedDataset:
     Raises:
         StorageError: it is no VOC folder, or a file in it is damaged.
     """
-    with readable(source, "VOC folder"):
-        pictures = {stem(name): name for name in list_names(join(source, "JPEGImages"))}
-        annotated = list_names(join(source, "Annotations"), suffix=".xml")
-        masks = [] if annotated else list_names(join(source, "SegmentationClass"), suffix=".png")
-        names: tuple[str, ...] = VOC_CLASSES
-        if exists(join(source, "classes.txt")):
+    pictures = {stem(name): name for name in list_names(join(source, "JPEGImages"))}
+    annotated = list_names(join(source, "Annotations"), suffix=".xml")
+    masks = [] if annotated else list_names(join(source, "SegmentationClass"), suffix=".png")
+    names: tuple[str, ...] = VOC_CLASSES
+    if exists(join(source, "classes.txt")):
+        with readable(join(source, "classes.txt"), "list of classes"):
             names = tuple(read_bytes(join(source, "classes.txt")).decode("utf-8-sig").rstrip().split("\n"))
-        labeled = [name for name in annotated or masks if stem(name) in pictures]
-        if not labeled:
-            raise StorageError(
-                f"'{source}' holds no annotated image; it needs JPEGImages, and Annotations or SegmentationClass"
-            )
-        tags_of: Callable[[str], tuple[str, ...]]
-        if annotated:
-            folder = join(source, "Annotations")
-            if not set(names) >= (occurring := {tag for name in labeled for tag in _xml_tags(join(folder, name))}):
-                names = tuple(sorted(occurring))
-            tags_of = _xml_tags
-        else:
-            folder = join(source, "SegmentationClass")
+    labeled = [name for name in annotated or masks if stem(name) in pictures]
+    if not labeled:
+        raise StorageError(
+            f"'{source}' holds no annotated image; it needs JPEGImages, and Annotations or SegmentationClass"
+        )
+    tags_of: Callable[[str], tuple[str, ...]]
+    if annotated:
+        folder = join(source, "Annotations")
+        if not set(names) >= (occurring := {tag for name in labeled for tag in _xml_tags(join(folder, name))}):
+            names = tuple(sorted(occurring))
+        tags_of = _xml_tags
+    else:
+        folder = join(source, "SegmentationClass")
 
-            def tags_of(location: str) -> tuple[str, ...]:
-                return _mask_tags(location, names)
+        def tags_of(location: str) -> tuple[str, ...]:
+            return _mask_tags(location, names)
 
     def found() -> Iterator[Image]:
         for name in labeled:
@@ -78,10 +78,11 @@ def _xml_tags(location: str) -> tuple[str, ...]:
 
 
 def _mask_tags(location: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    png = read_bytes(location)
     try:
-        mask = decode_mask(read_bytes(location))
+        mask = decode_mask(png)
     except (OSError, SyntaxError, ValueError) as error:
-        raise StorageError(f"the mask '{location}' cannot be read: {error}") from error
+        raise StorageError(f"'{location}' is not a readable mask: {first_line(error)}") from error
     ignored = np.iinfo(mask.dtype).max
     ids = [class_id for class_id in np.unique(mask).tolist() if class_id not in (0, ignored)]
     if ids and ids[-1] > len(names):

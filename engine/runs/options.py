@@ -45,7 +45,7 @@ class DataOptions(JobOptions):
     classes: str = ""
     """A file with a class name per line; by default classes.txt beside the manifest, else the tags that occur."""
     max_pixels: int = 100_000_000
-    """Images with more pixels become error rows; --retry-errors with a larger number tries those again."""
+    """Images with more pixels become error rows; retry_errors with a larger number tries those again."""
     allow_outside: bool = False
     """Also read local images outside the manifest's folder; by default they become error rows."""
 

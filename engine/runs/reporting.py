@@ -52,7 +52,7 @@ class ReportSource:
     truth: str = ""
     """True masks: a folder of PNGs named by image stem, or a folder of mask shards."""
     run_folder: str = ""
-    """Output folder of jobs.run, for the training curves, the mIoU of each stage, --cam and --affinity."""
+    """Output folder of jobs.run, for the training curves, the mIoU of each stage, and both networks."""
     cam: str = ""
     """Output folder of jobs.train_cam, to also show the activation maps."""
     affinity: str = ""

@@ -24,7 +24,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from engine.errors import LocationError, StorageError
+from engine.errors import LocationError, StorageError, first_line
 from engine.storage.retries import plain, retry
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -105,6 +105,8 @@ def open_filesystem(location: str) -> tuple[Any, str]:
             a part of the key is empty.
         StorageError: as :func:`engine.storage.retries.retry`, where AWS has to be asked for a bucket's region.
     """
+    if "\0" in location:
+        raise LocationError(f"{location!r} holds a zero byte")
     location = absolute(location)
     scheme = _SCHEME.match(location)
     if scheme is None:
@@ -181,10 +183,7 @@ def read_bytes(location: str, *, most_bytes: float = math.inf, patience_s: float
             return data
 
     local = isinstance(filesystem, pafs.LocalFileSystem)
-    try:
-        return retry(read_local if local else read_remote, location, patience_s=patience_s)
-    except ValueError as error:  # a zero byte in the path
-        raise StorageError(f"'{location}' cannot be read: {error}") from error
+    return retry(read_local if local else read_remote, location, patience_s=patience_s)
 
 
 def check_size(num_bytes: int, most_bytes: float) -> None:
@@ -247,22 +246,20 @@ def atomic_file(location: str) -> Iterator[str]:
         folder, name = os.path.split(path)
         temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
         try:
-            os.makedirs(folder, exist_ok=True)
-            yield temporary
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except OSError as error:
-            if error.filename in (temporary, folder):
-                raise _local_error(error, location) from error
-            raise
+            with _written(location, folder, temporary):
+                os.makedirs(folder, exist_ok=True)
+                yield temporary
+                with open(temporary, "rb+") as file:
+                    os.fsync(file.fileno())
+                os.replace(temporary, path)
         finally:
             with suppress(FileNotFoundError, NotADirectoryError):
                 os.unlink(temporary)
         return
     with tempfile.TemporaryDirectory() as scratch:
         temporary = os.path.join(scratch, "file")
-        yield temporary
+        with _written(location, temporary):
+            yield temporary
 
         def upload() -> None:
             with pa.memory_map(temporary) as source, filesystem.open_output_stream(path, buffer_size=None) as file:
@@ -272,9 +269,18 @@ def atomic_file(location: str) -> Iterator[str]:
         retry(upload, location)
 
 
-def _local_error(error: OSError, location: str) -> StorageError:
-    reason = os.strerror(error.errno) if error.errno else str(error)
-    return StorageError(f"'{location}' cannot be written ({reason})")
+@contextmanager
+def _written(location: str, *paths: str) -> Iterator[None]:
+    """Name ``location`` in a disk's errors about ``paths``, or about no path, such as that of a full disk."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        if error.filename not in (None, *paths):
+            raise
+        reason = os.strerror(error.errno) if error.errno else first_line(error)
+        raise StorageError(f"'{location}' cannot be written ({reason})") from error
 
 
 def list_entries(location: str) -> dict[str, bool]:
@@ -339,9 +345,6 @@ def delete_folder(location: str) -> None:
         StorageError: as :func:`engine.storage.retries.retry`.
     """
     filesystem, path = open_filesystem(location)
-    if isinstance(filesystem, pafs.LocalFileSystem):
-        with suppress(FileNotFoundError):
-            shutil.rmtree(path)
-        return
+    delete = shutil.rmtree if isinstance(filesystem, pafs.LocalFileSystem) else filesystem.delete_dir
     with suppress(FileNotFoundError):
-        retry(lambda: filesystem.delete_dir(path.rstrip("/")), location)
+        retry(lambda: delete(path.rstrip("/")), location)

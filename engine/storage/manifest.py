@@ -238,7 +238,6 @@ def freeze_manifest(
     hashes: list[NDArray[np.int64]] = []
     some_inside = allow_outside
     with (
-        readable(target, "frozen manifest"),
         filesystem.atomic_file(target) as temporary,
         pq.ParquetWriter(temporary, SCHEMA, compression="zstd", write_statistics=False, use_dictionary=False) as writer,
     ):

@@ -30,8 +30,7 @@ def check_writable(location: str) -> None:
         write_bytes(probe, b"probe")
         delete_file(probe)
     except StorageError as error:
-        reason = error.reason.replace(f"'{probe}' ", "")
-        raise OutputError(f"'{location}' cannot be written: {reason}", thing="out") from error
+        raise OutputError(error.reason.replace(probe, location), thing="out") from error
 
 
 def check_bucket(location: str) -> None:

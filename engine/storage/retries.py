@@ -95,6 +95,8 @@ def plain(error: OSError, location: str) -> StorageError:
         bucket = " (the bucket does not exist)" if "NO_SUCH_BUCKET" in text else ""
         return MissingError(f"'{location}' does not exist{bucket}")
     if isinstance(error, PermissionError) or _DENIED.search(text):
+        if "://" not in location:
+            return DeniedError(f"'{location}' may not be accessed ({os.strerror(errno.EACCES)})")
         expired = ": they have expired" if re.search("EXPIRED|ExpiredToken", text) else ""
         return DeniedError(f"'{location}' may not be accessed with these credentials{expired}")
     code = _AWS_ERROR.search(text)

@@ -84,8 +84,10 @@ class Truth:
                 thing="truth",
             )
         location = join(self._folder, name)
+        with about("truth"):
+            png = read_bytes(location)
         try:
-            mask = decode_mask(read_bytes(location))
+            mask = decode_mask(png)
         except Exception as error:
             # Pillow's decoders raise anything, MemoryError included
             raise StorageError(f"'{location}' cannot be read: {first_line(error)}", thing="truth") from error
