@@ -107,7 +107,7 @@ def _settings(preset_name: str, config: str) -> Settings:
 
 def one_line(complaint: str) -> str:
     """tyro's box as one sentence."""
-    lines = [line.strip("│╭╰─╮╯ ") for line in complaint.splitlines()]
+    lines = [re.sub(r"-{9,}", "", line).strip("│╭╰─╮╯ ") for line in complaint.splitlines()]
     lines = [line for line in lines if line and not line.endswith(("error", "options"))]
     text, _, rest = " ".join(lines).partition("Perhaps you meant")
     options = re.findall(r"(?<!\S)--[\w.-]+(?= |,|$)", " ".join(line for line in lines if line.startswith("--")))
@@ -115,5 +115,5 @@ def one_line(complaint: str) -> str:
         return f"missing {', '.join(option for option in options if option != '--help')}; see --help"
     guess = f"; did you mean {options[0]}?" if rest and options else "; see --help"
     text = re.split(r"Argument helptext|For full helptext|Available subcommands", text)[0]
-    text = re.sub(r"Error parsing (?=--)|Invalid choice (?=invalid)", "", text)
+    text = re.sub(r"Error parsing (?=--)|Invalid choice (?=invalid)|Missing argument (?=Missing)", "", text)
     return re.sub(r"\s+", " ", text).strip(" .") + guess
