@@ -232,8 +232,12 @@ def fill_cache(
     resources: ResourceConfig,
     max_pixels: int,
     cluster: Any,
+    after_affinity: Sequence[Step] = (),
 ) -> None:
     """Run a network on the images that it has not seen yet; a killed run goes on by shards.
+
+    Args:
+        after_affinity: steps that change the affinities before they are cached.
 
     Raises:
         TooManyErrors: a shard could not be done.
@@ -243,10 +247,10 @@ def fill_cache(
         return
     weights, passes = weights_file(look.weights), resources.passes(max_pixels)
     if isinstance(look.inference, InferenceConfig):
-        step = Step(name="cam", build=partial(ComputeCam, weights, look.inference, passes), on="network")
+        steps = [Step(name="cam", build=partial(ComputeCam, weights, look.inference, passes), on="network")]
     else:
         build = partial(StoreDistances, weights, look.inference, look.walk, passes)
-        step = Step(name="walk", build=build, on="network")
+        steps = [Step(name="walk", build=build, on="network"), *after_affinity]
     rows = manifest.rows_of_shards
     done = manifest.num_rows - sum(rows[shard] for shard in todo)
 
@@ -258,7 +262,7 @@ def fill_cache(
     with Meter(f"{look.network} network", manifest.num_rows, unit="images", done=done) as meter:
         schema = pa.schema([*_IMAGE_FIELDS, _MAP_FIELDS[look.network]])
         run = ShardRun(manifest=manifest, folder=place, schema=schema, resources=resources, cluster=cluster)
-        run_shards(run, [step], todo, on_commit=on_commit)
+        run_shards(run, steps, todo, on_commit=on_commit)
     left = missing_shards(place, manifest)
     if left:
         raise TooManyErrors(

@@ -16,6 +16,7 @@ from engine.networks import MAP_KINDS, check_map_network, open_network
 from engine.runs.images import ImageSet
 from engine.runs.options import DataOptions, Uses
 from engine.runs.output import run_record, trained_network
+from engine.step import Step
 from engine.storage.filesystem import absolute, join
 from engine.storage.run_record import WORK_FOLDER, claim_output
 from jobs.cli.command import main
@@ -127,8 +128,11 @@ def _check_positive(name: str, values: Sequence[float]) -> None:
             raise ConfigError(f"must be above 0, got {value:g}", thing=name)
 
 
-def run(config: Search) -> dict[str, Any]:
+def run(config: Search, *, after_affinity: Sequence[Step] = ()) -> dict[str, Any]:
     """Search; writes ``results.parquet``, ``best.json``, ``miou.svg`` and ``classes.svg`` under ``--out``.
+
+    Args:
+        after_affinity: steps that change the affinities (column ``distances``) before walks are taken.
 
     Returns:
         What ``best.json`` holds.
@@ -190,7 +194,13 @@ def run(config: Search) -> dict[str, Any]:
         for look, place in zip(looks, places, strict=True):
             if missing_shards(place, manifest):
                 fill_cache(
-                    place, manifest, look, resources=settings.resources, max_pixels=config.max_pixels, cluster=cluster
+                    place,
+                    manifest,
+                    look,
+                    resources=settings.resources,
+                    max_pixels=config.max_pixels,
+                    cluster=cluster,
+                    after_affinity=after_affinity,
                 )
         errors = check_errors(places, manifest, max_error_fraction=config.max_error_fraction)
         run_seeds(context, parts, cluster)
