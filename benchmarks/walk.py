@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from benchmarks.runner import Line, memory_mb, parser, report, timed
 from engine.ops.affinity import affinity_planes
-from engine.ops.random_walk import refine, transition_matrix
+from engine.ops.random_walk import difference_matrix, refine
 
 RADIUS, BETA, NUM_FEATURES = 5, 8.0, 448
 LARGEST_DENSE_SIDE = 56
@@ -44,11 +44,11 @@ def dense_walk(cam: Tensor, transition: Tensor, num_steps: int) -> Tensor:
     return (power @ cam.flatten(1).t()).t().reshape(cam.shape)
 
 
-def sparse_walk(cam: Tensor, transition: Tensor, *, num_steps: int) -> Tensor:
+def sparse_walk(cam: Tensor, differences: Tensor, *, num_steps: int) -> Tensor:
     """Step by step (paper, eq. 9): t products with the sparse matrix."""
     maps = cam.flatten(1).t().contiguous()
     for _ in range(num_steps):
-        maps = transition @ maps
+        maps = torch.addmm(maps, differences, maps)
     return maps.t().reshape(cam.shape)
 
 
@@ -60,14 +60,14 @@ def measure(side: int, num_maps: int, num_steps: int, repeats: int) -> Line:
     before = memory_mb("VmRSS")
     refined = refine(cam, features, num_steps=num_steps)
     memory = memory_mb("VmHWM") - before
-    transition = transition_of(features)
-    exact = sparse_walk(cam.double(), transition_of(features.double()), num_steps=num_steps)
+    differences = differences_of(features)
+    exact = sparse_walk(cam.double(), differences_of(features.double()), num_steps=num_steps)
     calls: dict[str, Callable[[], Tensor]] = {
         "engine": lambda: refine(cam, features, num_steps=num_steps),
-        "sparse": lambda: sparse_walk(cam, transition, num_steps=num_steps),
+        "sparse": lambda: sparse_walk(cam, differences, num_steps=num_steps),
     }
     if side <= LARGEST_DENSE_SIDE:
-        dense = transition.to_dense()
+        dense = differences.to_dense() + torch.eye(side**2)
         calls["dense"] = lambda: dense_walk(cam, dense, num_steps)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     cpu_seconds: dict[str, list[float]] = {name: [] for name in calls}
@@ -95,9 +95,9 @@ def measure(side: int, num_maps: int, num_steps: int, repeats: int) -> Line:
     }
 
 
-def transition_of(features: Tensor) -> Tensor:
-    """The sparse (N, N) matrix of one step between the cells of (D, h, w) features."""
-    return transition_matrix(affinity_planes(features[None], RADIUS)[0], radius=RADIUS, beta=BETA)
+def differences_of(features: Tensor) -> Tensor:
+    """The sparse (N, N) matrix T - I of one step between the cells of (D, h, w) features."""
+    return difference_matrix(affinity_planes(features[None], RADIUS)[0], radius=RADIUS, beta=BETA)
 
 
 def main() -> None:

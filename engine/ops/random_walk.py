@@ -5,6 +5,7 @@ diagonal, W^(beta) is the elementwise power, and D its row sums, so every row of
 
 The authors square a dense N x N matrix. T has at most 2 O + 1 entries a row (69 at radius 5), so t sparse products with
 the K maps give the same result, and a Chebyshev expansion needs only about ``sqrt(2 t log(1 / tolerance))`` of them.
+Every product is computed as ``T x = x + (T - I) x``, which keeps a constant map constant however it is rounded.
 On a processor with numba T is never built: W's bands are applied as they are (``bands.py``).
 
 Letters: K maps (background and classes), D features, (h, w) grid cells, N = h * w, O offsets of the half plane,
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -33,8 +34,10 @@ SMALLEST_WEIGHT = 1e-20
 """Weights below this are left out: beside the diagonal's 1 they change nothing, and denormal numbers are slow."""
 
 
-def transition_matrix(planes: Tensor, *, radius: int, beta: float, keep_zeros: bool = False) -> Tensor:
-    """``T = D^-1 W^(beta)`` (paper, eq. 8).
+def difference_matrix(planes: Tensor, *, radius: int, beta: float, keep_zeros: bool = False) -> Tensor:
+    """``T - I`` with ``T = D^-1 W^(beta)`` (paper, eq. 8): a step is ``x + (T - I) x``.
+
+    In float32 the rows of T do not sum to exactly 1, and a long walk over weak affinities would drift.
 
     Args:
         planes: (O, h, w) float in [0, 1], the affinities of one image from ``affinity_planes``.
@@ -43,7 +46,7 @@ def transition_matrix(planes: Tensor, *, radius: int, beta: float, keep_zeros: b
         keep_zeros: store 2 O + 1 entries a row, whatever they are; so a GPU need not tell the host how many it has.
 
     Returns:
-        (N, N) sparse CSR float with int32 columns and rows that sum to 1; the columns are sorted unless zeros are kept.
+        (N, N) sparse CSR float with int32 columns and rows that sum to 0; the columns are sorted unless zeros are kept.
     """
     num_offsets, h, w = planes.shape
     offsets = half_plane_offsets(radius)
@@ -55,7 +58,6 @@ def transition_matrix(planes: Tensor, *, radius: int, beta: float, keep_zeros: b
     shifts = [dy * w + dx for dy, dx in offsets]
     weights = _weights(planes, beta)
     bands = weights.new_zeros((2 * num_offsets + 1, num_cells))
-    bands[num_offsets] = 1
     bands[num_offsets + 1 :] = weights
     for o, shift in enumerate(shifts):
         if 0 < shift < num_cells:  # otherwise the offset is wider than the grid
@@ -63,12 +65,14 @@ def transition_matrix(planes: Tensor, *, radius: int, beta: float, keep_zeros: b
 
     band_shifts = torch.tensor([*(-shift for shift in reversed(shifts)), 0, *shifts], dtype=torch.int32, device=device)
     columns = torch.arange(num_cells, dtype=torch.int32, device=device)[:, None] + band_shifts
-    entries = (bands / bands.sum(dim=0)).t()
+    bands /= 1 + bands.sum(dim=0)
+    bands[num_offsets] = -bands.sum(dim=0, dtype=torch.float64)
+    entries = bands.t()
     if keep_zeros:
         every_row = torch.arange(num_cells + 1, dtype=torch.int32, device=device) * len(band_shifts)
         inside = columns.clamp(0, num_cells - 1).flatten()
         return _csr(every_row, inside, entries.flatten(), num_cells)
-    stored = entries > 0  # never true outside the grid, where the planes are 0
+    stored = entries != 0  # never true outside the grid, where the planes are 0
     row_ends = stored.sum(dim=1).cumsum(dim=0)
     rows = torch.cat([row_ends.new_zeros(1), row_ends]).int()
     return _csr(rows, columns[stored], entries[stored], num_cells)
@@ -141,12 +145,14 @@ def _degree(num_steps: int, tolerance: float, half_range: float, *, num_entries:
     return chebyshev_degree(num_steps, tolerance / half_range, num_entries=num_entries)
 
 
-def _expanded(maps: Tensor, transition: Tensor, coefficients: NDArray[np.float64]) -> Tensor:
+def _expanded(maps: Tensor, differences: Tensor, coefficients: NDArray[np.float64]) -> Tensor:
     # sum_k c_k T_k(T) M of (K, N).
-    columns = maps.t().contiguous()
-    walked = torch.zeros_like(columns)
-    vectors = _chebyshev_vectors(columns, transition, len(coefficients) - 1)
-    for coefficient, vector in zip(coefficients.tolist(), vectors, strict=True):
+    vector = maps.t().contiguous()
+    walked, step = torch.zeros_like(vector), torch.zeros_like(vector)
+    for k, coefficient in enumerate(coefficients.tolist()):
+        if k > 0:  # T_k(x) = 2 x T_(k-1)(x) - T_(k-2)(x), as a step from T_(k-1) to T_k
+            step = torch.addmm(step, differences, vector, alpha=1 if k == 1 else 2)
+            vector = vector + step
         if coefficient > 0:
             walked.add_(vector, alpha=coefficient)
     return walked.t()
@@ -281,8 +287,8 @@ def walk_together(
         shifts = flat_shifts(half_plane_offsets(radius), *maps.shape[1:])
         walked = loops.chebyshev_walk(maps.flatten(1), _weights(bands, beta), shifts, coefficients)
     else:
-        transition = transition_matrix(bands, radius=radius, beta=beta, keep_zeros=maps.device.type != "cpu")
-        walked = _expanded(maps.flatten(1), transition, coefficients)
+        differences = difference_matrix(bands, radius=radius, beta=beta, keep_zeros=maps.device.type != "cpu")
+        walked = _expanded(maps.flatten(1), differences, coefficients)
     parts = walked.reshape(maps.shape).split([cam.shape[1] for cam in cams], dim=1)
     return [
         (part[: len(cam), :, : cam.shape[2]] + center).clamp(low, high)
@@ -295,14 +301,3 @@ def _range(cam: Tensor) -> tuple[Tensor, Tensor]:
         zeros = cam.new_zeros((len(cam), 1, 1))
         return zeros, zeros
     return cam.amin(dim=(1, 2), keepdim=True), cam.amax(dim=(1, 2), keepdim=True)
-
-
-def _chebyshev_vectors(maps: Tensor, transition: Tensor, degree: int) -> Iterator[Tensor]:
-    previous, current = maps, maps
-    yield maps
-    for k in range(1, degree + 1):
-        if k == 1:
-            current = transition @ maps
-        else:  # T_k(x) = 2 x T_(k-1)(x) - T_(k-2)(x)
-            previous, current = current, torch.addmm(previous, transition, current, beta=-1, alpha=2)
-        yield current

@@ -4,6 +4,9 @@ Source: sections 3.2 and 3.3 of the paper. In the flattened grid a neighbour is 
 and a product with it is O shifted products, without index arrays and with W's symmetry used: each band serves both
 cells of its pairs.
 
+T is applied as ``T x = x + D^-1 sum_j w_ij (x_j - x_i)``. In float32 the rows of D^-1 W do not sum to exactly 1, and a
+long walk over weak affinities would drift; differences keep a constant map exactly as it is.
+
 Letters: D features, N = h * w cells, O offsets of the half plane, K maps, n degree.
 """
 
@@ -67,37 +70,44 @@ def add_distances(distances: Float32, cells: Any, shifts: Int64, start: int, end
 
 
 @compiled
-def _add_neighbours(total: Float32, bands: Float32, band: int, values: Float32, start: int, shift: int) -> None:
-    """Add what a block of cells gets from the neighbours at one offset, before and after it."""
-    forward, backward = np.uint64(band + start), np.uint64(band + start - shift)
-    after, before = np.uint64(start + shift), np.uint64(start - shift)
+def _add_neighbours(total: Float32, own: Float32, bands: Float32, values: Float32, first: Int64) -> None:
+    """Add what a block of cells gets from the neighbours at two offsets, before and after it.
+
+    ``first``: (8,) where the block's two weights at each offset start, then where the values they belong to start.
+    """
+    a, b, c, d = np.uint64(first[0]), np.uint64(first[1]), np.uint64(first[2]), np.uint64(first[3])
+    e, f, g, h = np.uint64(first[4]), np.uint64(first[5]), np.uint64(first[6]), np.uint64(first[7])
     for p in range(len(total)):
         i = np.uint64(p)
-        total[i] += bands[forward + i] * values[after + i] + bands[backward + i] * values[before + i]
+        total[i] += (bands[a + i] * (values[e + i] - own[i]) + bands[b + i] * (values[f + i] - own[i])) + (
+            bands[c + i] * (values[g + i] - own[i]) + bands[d + i] * (values[h + i] - own[i])
+        )
 
 
 @compiled
-def _multiply(total: Float32, bands: Any, shifts: Int64, values: Float32, start: int) -> None:
-    """``W x`` of a block of cells."""
+def _differences(total: Float32, bands: Any, shifts: Int64, values: Float32, start: int) -> None:
+    """``sum_j w_ij (x_j - x_i)`` of a block of cells."""
     flat, width = bands.reshape(-1), bands.shape[1]
-    for p in range(len(total)):
-        total[p] = values[start + p]
-    for o in range(len(shifts)):
-        if shifts[o] > 0:
-            _add_neighbours(total, flat, o * width, values, start, shifts[o])
+    own, first = values[start : start + len(total)], np.empty(8, np.int64)
+    total[:] = _ZERO
+    for o in range(0, len(shifts), 2):  # their number is even: a disc is symmetric
+        for k in range(2):
+            shift, here = shifts[o + k], (o + k) * width + start
+            first[2 * k], first[2 * k + 1] = here, here - shift
+            first[2 * k + 4], first[2 * k + 5] = start + shift, start - shift
+        _add_neighbours(total, own, flat, values, first)
 
 
 @compiled
 def inverse_degrees(bands: Any, shifts: Int64, num_cells: int, margin: int) -> Float32:
     """``D^-1``: (N,), 1 over the sum of each row of W."""
-    ones = np.zeros(num_cells + 2 * margin, np.float32)
-    ones[margin : margin + num_cells] = _ONE
-    inverse, total = np.empty(num_cells, np.float32), np.empty(BLOCK, np.float32)
-    for start in range(0, num_cells, BLOCK):
-        count = min(BLOCK, num_cells - start)
-        _multiply(total[:count], bands, shifts, ones, margin + start)
-        for p in range(count):
-            inverse[start + p] = _ONE / total[p]
+    inverse = np.zeros(num_cells, np.float32)
+    for o in range(len(shifts)):
+        forward, backward = bands[o, margin:], bands[o, margin - shifts[o] :]
+        for i in range(num_cells):
+            inverse[i] += forward[i] + backward[i]
+    for i in range(num_cells):
+        inverse[i] = _ONE / (_ONE + inverse[i])
     return inverse
 
 
@@ -111,7 +121,7 @@ def chebyshev_sums(
         maps: (K, N) float32.
         bands: (O, margin + N + margin) float32: W's bands above the diagonal, which is 1; 0 where a pair leaves the
             grid and in the margins.
-        shifts: (O,) flat distance of each neighbour, at most ``margin``; 0 or less leaves the offset out.
+        shifts: (O,) flat distance of each neighbour, 0 to ``margin``; O is even, as of ``half_plane_offsets``.
         inverse: (N,) of :func:`inverse_degrees`.
         coefficients: (S, n+1) float32.
 
@@ -120,29 +130,32 @@ def chebyshev_sums(
     """
     num_maps, num_cells = maps.shape
     num_walks, num_vectors = coefficients.shape
-    total = np.empty(BLOCK, np.float32)
+    total, steps = np.empty(BLOCK, np.float32), np.empty(num_cells, np.float32)
     summed = np.empty((num_walks, num_maps, num_cells), np.float32)
     for m in range(num_maps):
-        previous = np.zeros(num_cells + 2 * margin, np.float32)
         current = np.zeros(num_cells + 2 * margin, np.float32)
+        following = np.zeros(num_cells + 2 * margin, np.float32)
+        steps[:] = _ZERO
         current[margin : margin + num_cells] = maps[m]
         for s in range(num_walks):
             for i in range(num_cells):
                 summed[s, m, i] = coefficients[s, 0] * maps[m, i]
         for k in range(1, num_vectors):
-            # T_k = 2 T T_(k-1) - T_(k-2), written over T_(k-2)
+            # T_k = 2 T T_(k-1) - T_(k-2) as T_(k-1) and a step, which is the last one plus 2 (T - 1) T_(k-1)
             factor = _ONE if k == 1 else _TWO
             for start in range(0, num_cells, BLOCK):
                 count = min(BLOCK, num_cells - start)
-                _multiply(total[:count], bands, shifts, current, margin + start)
-                old = previous[margin + start : margin + start + count]
+                _differences(total[:count], bands, shifts, current, margin + start)
+                old, new = current[margin + start :], following[margin + start : margin + start + count]
+                step = steps[start : start + count]
                 for p in range(count):
-                    old[p] = factor * inverse[start + p] * total[p] - old[p]
+                    step[p] += factor * inverse[start + p] * total[p]
+                    new[p] = old[p] + step[p]
                 for s in range(num_walks):
                     weight = coefficients[s, k]
                     if weight != _ZERO:  # every second one is 0: a walk has vectors of its own parity alone
                         row = summed[s, m, start : start + count]
                         for p in range(count):
-                            row[p] += weight * old[p]
-            previous, current = current, previous
+                            row[p] += weight * new[p]
+            current, following = following, current
     return summed
