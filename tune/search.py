@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
+<<<<<<< HEAD
 from engine.checks import require_fractions
 from engine.config import CrfConfig, Settings, map_paths
 from engine.distributed.cluster import Cluster, connected
+=======
+from engine.config import CrfConfig, PassConfig, Settings, map_paths
+from engine.distributed.cluster import connected
+>>>>>>> 0c2b1e1 (WIP: count configurations in a stage)
 from engine.errors import ConfigError
-from engine.networks import MAP_KINDS, check_map_network, open_network
+from engine.networks import MAP_KINDS, TrainedNetwork, check_map_network, open_network
 from engine.runs.images import ImageSet
 from engine.runs.options import DataOptions, Uses
 from engine.runs.output import run_record, trained_network
+from engine.stages.count import Slice
 from engine.storage.filesystem import absolute, join
 from engine.storage.run_record import WORK_FOLDER, claim_output
 from jobs.cli.command import main
-from tune.cache import Look, TrueMasks, check_errors, fill_cache, missing_shards, open_cache, read_true_masks
+from tune.cache import Cache, TrueMasks, cached_maps, check_errors, check_sizes, read_true_masks
+from tune.counts import Counting, Pass
 from tune.outcome import BEST, CLASSES, HEAT_MAPS, RESULTS, SEEDS, Judging, SearchResults, write_outcome
 from tune.results import Default, Scored, collect, short_lists
-from tune.seeds import pairs_of, score_seeds, seed_parts
-from tune.space import Scales, SearchName, Slice, crfs_of, default_slice, grid_slices, random_slices, scales_of
-from tune.trial import Context, read_state
-from tune.tuner import check_optuna, run_optuna, run_seeds, run_trials
-
-_QUIET = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a folder of logs for each trial
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ctrl-c ends the search as it ends any job
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-}
+from tune.seeds import ScoredSeed, score_seeds
+from tune.space import SearchName, crfs_of, default_slice, grid_slices, pairs_of, random_slices, scales_of
+from tune.trials import check_optuna, run_optuna, run_trials
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,7 +126,7 @@ def _check_positive(name: str, values: Sequence[float]) -> None:
 
 
 def run(config: Search) -> dict[str, Any]:
-    """Search; writes ``results.parquet``, ``best.json``, ``miou.svg`` and ``classes.svg`` under ``--out``.
+    """Search; writes ``results.parquet``, ``best.json``, ``miou.svg`` and ``classes.svg`` to the output folder.
 
     Returns:
         What ``best.json`` holds.
@@ -137,180 +135,187 @@ def run(config: Search) -> dict[str, Any]:
         UserError: an option, a file or the truth cannot be used.
         TooManyErrors: networks or trials failed.
     """
-    if config.top_k_crf and config.settings.crf.num_iterations == 0:
+    settings = config.settings
+    if config.top_k_crf and settings.crf.num_iterations == 0:
         raise ConfigError("must be 1 or more with top_k_crf, got 0", thing="crf.num_iterations")
     if config.search == "optuna":
         check_optuna()
+<<<<<<< HEAD
     settings = config.settings
     cam = trained_network(config.cam, MAP_KINDS, ImageSet(config), thing="cam")
+=======
+    cam = trained_network(config.cam, MAP_KINDS, ImageSet(config))
+>>>>>>> 0c2b1e1 (WIP: count configurations in a stage)
     default = Default(settings=settings, kind=cam.map_kind)
-    walk = default.walk
-    check_map_network(cam, default.inference)
-    walks = max(config.steps) > 0 or walk.num_steps > 0
-    if walks and not config.affinity:
-        without = f"set steps and {map_paths(cam.map_kind)[1]}.num_steps to 0"
-        raise ConfigError(f"is missing; give the output folder of jobs.train_affinity, or {without}", thing="affinity")
-    crfs = crfs_of(settings.crf, config.crf_values, num_draws=config.num_crfs, rng_seed=config.rng_seed)
-    scale_sets = list(dict.fromkeys([default.scales, *map(scales_of, config.cam_scales)]))
-    looks = _looks(config, default, scale_sets)
-    class_names = cam.class_names
-    if walks:
+    inference, walk = default.maps.inference, default.maps.walk
+    check_map_network(cam, inference)
+    affinity = None
+    if max(config.steps) > 0 or walk.num_steps > 0:
+        if not config.affinity:
+            without = f"set steps and {map_paths(cam.map_kind)[1]}.num_steps to 0"
+            reason = f"is missing; give the output folder of jobs.train_affinity, or {without}"
+            raise ConfigError(reason, thing="affinity")
         affinity = open_network(config.affinity, "affinity")
-        looks.append(
-            Look(network="affinity", weights=config.affinity, inference=settings.affinity.inference, walk=walk)
-        )
-    true_masks = read_true_masks(
+    crfs = crfs_of(settings.crf, config.crf_values, num_draws=config.num_crfs, rng_seed=config.rng_seed)
+    scale_sets = tuple(dict.fromkeys([inference.scales, *map(scales_of, config.cam_scales)]))
+    inferences = [replace(inference, scales=scales) for scales in scale_sets]
+    truth = read_true_masks(
         config.data,
         config.truth,
-        class_names=class_names,
+        class_names=cam.class_names,
         rng_seed=config.rng_seed,
         allow_outside=config.allow_outside,
     )
-    _claim(config, default, true_masks, class_names, {"cam": cam.hash, "affinity": affinity.hash if walks else ""})
-    cache = config.cache or join(config.out, "cache")
-    places = []
-    for look in looks:
-        key = look.key(true_masks, class_names=class_names, max_pixels=config.max_pixels)
-        place, manifest = open_cache(cache, look, true_masks, key)
-        places.append(place)
-    context = Context(
-        cams=dict(zip(scale_sets, places, strict=False)),
-        distances=places[-1] if walks else "",
-        manifest=manifest,
-        true_masks=true_masks.masks,
-        states=absolute(join(config.out, WORK_FOLDER, "trials")),
-        walk=walk,
-        max_pixels=config.max_pixels,
+    _claim(config, default, truth, cam, affinity)
+    cache = Cache(
+        folder=config.cache or join(config.out, "cache"),
+        true_masks=truth,
+        class_names=cam.class_names,
+        passes=settings.resources.passes(config.max_pixels),
     )
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
-    pairs = pairs_of(config.seed_alphas_low, config.seed_alphas_high, settings.seed)
-    parts = seed_parts(context, scale_sets, pairs, settings.seed) if config.seed_alphas_low else []
+    cams = [cache.cam(cam, inference) for inference in inferences]
+    distances = None if affinity is None else cache.distances(affinity, settings.affinity.inference, walk)
+    maps = cached_maps(cams, distances, cache.truth(cams[0].manifest))
     with connected(settings.resources) as cluster:
-        for look, place in zip(looks, places, strict=True):
-            if missing_shards(place, manifest):
-                fill_cache(
-                    place, manifest, look, resources=settings.resources, max_pixels=config.max_pixels, cluster=cluster
-                )
-        errors = check_errors(places, manifest, max_error_fraction=config.max_error_fraction)
-        run_seeds(context, parts, cluster)
-        slices = _sweep(config, default, scale_sets, context, cluster)
-        plain = collect(context, slices)
-        few = short_lists(plain, most=config.top_k_crf, num_folds=config.folds)
-        with_crf = _crf_slices(default, few, crfs) if config.top_k_crf else []
-        if with_crf:
-            run_trials("default", context, with_crf[:1], cluster, early_stopping=False)
-            run_trials("dCRF", context, with_crf[1:], cluster, early_stopping=config.early_stopping)
+        for step in [*cams, *([] if distances is None else [distances])]:
+            step.fill(settings.resources, cluster)
+        check_sizes(maps, truth)
+        counting = Counting(
+            maps=maps,
+            true_pixels=truth.pixels,
+            scale_sets=scale_sets,
+            folder=absolute(join(config.out, WORK_FOLDER, "counts")),
+            walk=walk,
+            passes=PassConfig(max_pixels=config.max_pixels),
+            resources=settings.resources,
+            cluster=cluster,
+        )
+        found = _count(config, default, counting, crfs)
     judging = Judging(
         num_folds=config.folds,
         num_draws=config.bootstrap,
         rng_seed=config.rng_seed,
         seed_coverage=config.seed_coverage,
     )
-    seeds = (
-        score_seeds(context, parts, coverage=config.seed_coverage, num_draws=config.bootstrap, rng_seed=config.rng_seed)
-        if parts
-        else []
-    )
-    cpu_s = sum(read_state(context, part).cpu_s for part in (*slices, *with_crf))
-    print(f"counted in {cpu_s:.0f} s of CPU time")
-    found = SearchResults(plain=plain, with_crf=collect(context, with_crf), short_lists=few[1:], seeds=seeds)
-    return write_outcome(
-        config.out,
-        found,
-        default,
-        judging,
-        class_names=class_names,
-        num_images=manifest.num_rows,
-        errors=errors,
-    )
+    return write_outcome(config.out, found, default, judging)
 
 
-def _looks(config: Search, default: Default, scale_sets: Sequence[Scales]) -> list[Look]:
-    """What --cam has to say with each set of scales."""
-    return [
-        Look(
-            network="cam",
-            weights=config.cam,
-            inference=replace(default.inference, scales=scales),
-            walk=default.walk,
+def _claim(
+    config: Search, default: Default, truth: TrueMasks, cam: TrainedNetwork, affinity: TrainedNetwork | None
+) -> None:
+    inputs = {"cam": cam.hash, "affinity": "" if affinity is None else affinity.hash}
+    inputs |= {"images": truth.images_hash, "truth": truth.hash}
+    for name in ("search", "alphas", "betas", "steps", "cam_scales", "num_betas", "early_stopping", "rng_seed"):
+        value = getattr(config, name)
+        inputs[name] = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    record = run_record(
+        "search",
+        config,
+        uses=[*map_paths(default.kind), "affinity.inference", "crf"],
+        inputs=inputs,
+        class_names=cam.class_names,
+        writes=[RESULTS, BEST, HEAT_MAPS, CLASSES, SEEDS],
+    )
+    claim_output(config.out, record, overwrite=config.overwrite)
+
+
+def _count(config: Search, default: Default, counting: Counting, crfs: Sequence[CrfConfig]) -> SearchResults:
+    """Count everything: seeds, configurations without dCRF, then the best of them with it."""
+    maps, num_images = counting.maps, counting.maps.num_rows
+    folders = [*maps.cams, *([maps.distances] if maps.distances else [])]
+
+    def checked(*passes: Pass) -> dict[str, int]:
+        folders.extend(one.folder for one in passes)
+        return check_errors(folders, num_images=num_images, max_error_fraction=config.max_error_fraction)
+
+    def collected(counted: Sequence[Sequence[Slice]]) -> list[Scored]:
+        passes = [counting.masks(slices) for slices in counted]
+        checked(*passes)
+        sums = [counting.read(one) for one in passes]
+        return collect(list(zip(counted, sums, strict=True)), num_images=num_images)
+
+    checked()
+    seeds: list[ScoredSeed] = []
+    if config.seed_alphas_low:
+        pairs = pairs_of(config.seed_alphas_low, config.seed_alphas_high, default.settings.seed)
+        one = counting.seeds(pairs, default.settings.seed)
+        counting.finish("seeds", one)
+        checked(one)
+        seeds = score_seeds(
+            counting.read(one),
+            counting.scale_sets,
+            pairs,
+            coverage=config.seed_coverage,
+            num_draws=config.bootstrap,
+            rng_seed=config.rng_seed,
         )
-        for scales in scale_sets
-    ]
+    plain = collected(_sweep(config, default, counting))
+    few = short_lists(plain, most=config.top_k_crf, num_folds=config.folds)
+    with_crf = collected(_sweep_crf(config, default, counting, few, crfs)) if config.top_k_crf else []
+    return SearchResults(
+        plain=plain,
+        with_crf=with_crf,
+        short_lists=few[1:],
+        seeds=seeds,
+        class_names=maps.class_names,
+        num_images=num_images,
+        errors=checked(),
+    )
 
 
-def _crf_slices(default: Default, few: Sequence[Sequence[Scored]], crfs: Sequence[CrfConfig]) -> list[Slice]:
-    """The default with the dCRF, then the best few without one with each dCRF."""
-    first = replace(default_slice(default.scales, default.walk), crf=default.crf)
+def _sweep(config: Search, default: Default, counting: Counting) -> list[list[Slice]]:
+    """Count all slices without dCRF.
+
+    Returns:
+        The slices of each pass.
+    """
+    first = default_slice(default.maps.inference.scales, default.maps.walk)
+    space = (config.alphas, config.betas, config.steps)
+    if config.search == "optuna":
+        _count_slices("default", counting, [first], early_stopping=False)
+        tried = run_optuna(
+            counting,
+            *space,
+            num_betas=config.num_betas,
+            early_stopping=config.early_stopping,
+            rng_seed=config.rng_seed,
+        )
+        return [[first], *([part] for part in tried)]
+    if config.search == "grid":
+        slices = grid_slices(counting.scale_sets, *space)
+    else:
+        slices = random_slices(counting.scale_sets, *space, num_betas=config.num_betas, rng_seed=config.rng_seed)
+    return _count_slices("search", counting, [first, *slices], early_stopping=config.early_stopping)
+
+
+def _sweep_crf(
+    config: Search, default: Default, counting: Counting, few: Sequence[Sequence[Scored]], crfs: Sequence[CrfConfig]
+) -> list[list[Slice]]:
+    """Count the default with the dCRF, then the best few with each dCRF; returns as :func:`_sweep`."""
+    first = default_slice(default.maps.inference.scales, default.maps.walk)
     best = list({one.walk: one for some in few for one in some}.values())
     others = [
         Slice(scales=one.scales, beta=one.beta, alphas=(one.alpha,), steps=(one.num_steps,), crf=crf)
         for crf in crfs
         for one in best
     ]
-    return list({part.name: part for part in (first, *others)}.values())
+    slices = [replace(first, crf=default.settings.crf), *others]
+    return _count_slices("dCRF", counting, slices, early_stopping=config.early_stopping)
 
 
-def _claim(
-    config: Search,
-    default: Default,
-    true_masks: TrueMasks,
-    class_names: tuple[str, ...],
-    inputs: dict[str, str],
-) -> None:
-    searched = ("search", "alphas", "betas", "steps", "cam_scales", "num_betas", "early_stopping", "rng_seed")
-    inputs |= {name: _plain(getattr(config, name)) for name in searched}
-    inputs |= {"images": true_masks.images_hash, "truth": true_masks.hash}
-    record = run_record(
-        "search",
-        config,
-        uses=[*map_paths(default.kind), "affinity.inference", "crf"],
-        inputs=inputs,
-        class_names=class_names,
-        writes=[RESULTS, BEST, HEAT_MAPS, CLASSES, SEEDS],
-    )
-    claim_output(config.out, record, overwrite=config.overwrite)
+def _count_slices(name: str, counting: Counting, slices: Sequence[Slice], *, early_stopping: bool) -> list[list[Slice]]:
+    """Count slices in one pass; or, with early stopping, the first, which is never stopped, and then each in a trial.
 
-
-def _plain(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _sweep(
-    config: Search, default: Default, scale_sets: Sequence[Scales], context: Context, cluster: Cluster
-) -> list[Slice]:
-    """Do all trials without dCRF; gives the slices that were tried."""
-    first = default_slice(default.scales, default.walk)
-    if config.search == "optuna" or config.early_stopping:  # what all is compared with is never stopped
-        run_trials("default", context, [first], cluster, early_stopping=False)
-    if config.search == "optuna":
-        tried = run_optuna(
-            context,
-            cluster,
-            scale_sets=scale_sets,
-            alphas=config.alphas,
-            betas=config.betas,
-            steps=config.steps,
-            num_betas=config.num_betas,
-            early_stopping=config.early_stopping,
-            rng_seed=config.rng_seed,
-        )
-        return [first, *tried]
-    if config.search == "grid":
-        slices = grid_slices(scale_sets, config.alphas, config.betas, config.steps)
-    else:
-        slices = random_slices(
-            scale_sets,
-            config.alphas,
-            config.betas,
-            config.steps,
-            num_betas=config.num_betas,
-            rng_seed=config.rng_seed,
-        )
-    others = list({part.name: part for part in slices if part != first}.values())
-    todo = others if config.early_stopping else [first, *others]
-    run_trials("search", context, todo, cluster, early_stopping=config.early_stopping)
-    return [first, *others]
+    Returns:
+        The slices of each pass.
+    """
+    first, *others = dict.fromkeys(slices)
+    together = [first] if early_stopping else [first, *others]
+    counting.finish(name, counting.masks(together))
+    if not early_stopping:
+        return [together]
+    run_trials(name, counting, others)
+    return [together, *([part] for part in others)]
 
 
 if __name__ == "__main__":
