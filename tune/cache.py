@@ -20,24 +20,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-<<<<<<< HEAD
 from engine.config import AffinityInferenceConfig, InferenceConfig, WalkConfig
-=======
-from engine.config import AffinityInferenceConfig, InferenceConfig, PassConfig, ResourceConfig, WalkConfig
 from engine.distributed.cluster import Cluster
->>>>>>> 0c2b1e1 (WIP: count configurations in a stage)
 from engine.distributed.pipeline import Committed, ShardRun, run_shards
-from engine.errors import ConfigError, ManifestError, StorageError, TooManyErrors
+from engine.errors import ConfigError, OutsideError, StorageError, TooManyErrors
 from engine.imaging.codecs import encode_mask
 from engine.networks import TrainedNetwork
 from engine.ops.metrics import confusion_matrix
 from engine.plain_settings import to_dict
-<<<<<<< HEAD
-from engine.records import Batch, ignore_value
-from engine.resources import PassConfig, ResourceConfig
-=======
 from engine.records import Batch, error_counts, ignore_value
->>>>>>> 0c2b1e1 (WIP: count configurations in a stage)
+from engine.resources import PassConfig, ResourceConfig
 from engine.runs.progress import Meter
 from engine.stages.cam import ComputeCam
 from engine.stages.distances import ComputeDistances
@@ -103,7 +95,7 @@ def read_true_masks(
             *(batch[name] for name in ("image_id", "image", "tags", "uri")), strict=True
         ):
             if image and not allow_outside and lies_outside(image, folder):
-                raise ManifestError(f"cannot be used: {outside_reason(image)}", thing="data")
+                raise OutsideError(f"cannot be used: {outside_reason(image)}", thing="data")
             rows.append((image_id, image, tuple(tags), uri))
 
     def read(row: tuple[str, str, tuple[str, ...], str]) -> tuple[bytes, tuple[int, ...], NDArray[np.int64]] | None:

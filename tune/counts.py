@@ -16,10 +16,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from engine.config import PassConfig, ResourceConfig, SeedConfig, WalkConfig
+from engine.config import SeedConfig, WalkConfig
 from engine.distributed.cluster import Cluster
 from engine.distributed.pipeline import ShardRun
 from engine.ops.sweep import INTERSECTION, PREDICTED
+from engine.resources import PassConfig, ResourceConfig
 from engine.stages.count import CountMasks, Scales, Slice
 from engine.stages.count_seeds import CountSeeds
 from engine.step import Step

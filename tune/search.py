@@ -7,16 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-<<<<<<< HEAD
-from engine.checks import require_fractions
+from engine.checks import require, require_at_least, require_fractions
 from engine.config import CrfConfig, Settings, map_paths
-from engine.distributed.cluster import Cluster, connected
-=======
-from engine.config import CrfConfig, PassConfig, Settings, map_paths
 from engine.distributed.cluster import connected
->>>>>>> 0c2b1e1 (WIP: count configurations in a stage)
-from engine.errors import ConfigError
+from engine.errors import ConfigError, about
 from engine.networks import MAP_KINDS, TrainedNetwork, check_map_network, open_network
+from engine.resources import PassConfig
 from engine.runs.images import ImageSet
 from engine.runs.options import DataOptions, Uses
 from engine.runs.output import run_record, trained_network
@@ -41,17 +37,17 @@ class Search(DataOptions):
     truth: str
     """True masks, of all images or of some: a folder of PNGs named by image stem, or a folder of mask shards."""
     cam: str
-    """Folder that jobs.train_cam wrote; or jobs.train_segmentation, for the maps of a second round (--recam and
-    --rewalk)."""
+    """Output folder of jobs.train_cam; or of jobs.train_segmentation, for the maps of a later round (--later-maps,
+    --later-walk)."""
     affinity: str = ""
-    """Folder that jobs.train_affinity wrote; not needed with --steps 0 --walk.num-steps 0, or, where --cam is a
-    segmentation network, with --steps 0 --rewalk.num-steps 0."""
+    """Output folder of jobs.train_affinity; not needed with --steps 0 --walk.num-steps 0 (--later-walk.num-steps 0 for
+    a segmentation network)."""
     cache: str = ""
-    """Folder or URI for what the networks say, which later searches use again; 'cache' in --out by default."""
+    """Folder or URI for the networks' maps, reused by later searches; 'cache' in --out by default."""
     search: SearchName = "grid"
-    """grid: every combination. random: --num-betas betas between the least and the greatest, each with as many alphas
-    and steps as are given and a set of scales, drawn too. optuna: a model chooses betas and scales; every alpha and
-    number of steps with each."""
+    """grid: every combination. random: --num-betas slices, each with a random beta, set of scales, and as many random
+    alphas and steps as are given, all within the given ranges. optuna: a model chooses beta and scales of each slice;
+    every alpha and number of steps is tried with each."""
     alphas: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 8.0, 16.0)
     """Background exponents."""
     betas: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 16.0)
@@ -59,33 +55,33 @@ class Search(DataOptions):
     steps: tuple[int, ...] = (0, 4, 8, 16, 32, 64, 128, 192, 256, 512, 1024)
     """Numbers of steps; 0 leaves out the walk."""
     cam_scales: tuple[str, ...] = ()
-    """Sets of scales to try beside --cam.inference.scales (or --recam.scales), each joined by commas: 1 0.5,1,1.5,2.
-    The network looks at the images once for each set."""
+    """Sets of scales to try beside --cam.inference.scales (or --later-maps.scales), each joined by commas: 1
+    0.5,1,1.5,2. The network runs over the images once for each set."""
     num_betas: int = 10
     """Betas that random and optuna try."""
     early_stopping: bool = False
-    """Stop betas that look poor on a share of the images (ASHA); their figures are over that share alone."""
+    """Stop slices that score poorly on the first part of the images (ASHA); their figures cover only that part."""
     top_k_crf: int = 0
-    """Give the dCRF too to this many of the best configurations, of all images and of those outside of each fold, and
-    to the default, and rank them by the mIoU with it; 0 leaves it out."""
+    """Also score this many of the best configurations with the dCRF, chosen on all images and outside of each fold, and
+    the default; rank by the mIoU with it. 0 leaves it out."""
     crf_values: tuple[str, ...] = ()
-    """Other constants for that dCRF, every combination with each configuration: bilateral-weight=4,10
+    """Other settings of that dCRF, every combination with each configuration: bilateral-weight=4,10
     bilateral-sigma-px=30,80."""
     num_crfs: int = 0
-    """Draw this many of the combinations at random; 0 takes all."""
+    """Number of these combinations to draw at random; 0 takes all."""
     seed_alphas_low: tuple[float, ...] = ()
-    """Score seeds with these alphas for the foreground, each with each of --seed-alphas-high; none leaves it out."""
+    """Score seeds with each of these foreground alphas and each of --seed-alphas-high; none leaves it out."""
     seed_alphas_high: tuple[float, ...] = ()
-    """The same for the background."""
+    """Background alphas of the seeds."""
     seed_coverage: float = 0.4
-    """Share of the truth's foreground, and of its background, that a seed must be sure of; other seeds come last."""
+    """Minimum fraction of the truth's foreground, and of its background, in confident cells; other seeds come last."""
     folds: int = 5
-    """Parts of the images for the cross-validated figure; 0 leaves it out."""
+    """Folds of the cross-validated mIoU; 0 leaves it out."""
     bootstrap: int = 1000
-    """Draws for the confidence intervals; 0 leaves them out."""
+    """Bootstrap draws for the confidence intervals; 0 leaves them out."""
     max_error_fraction: float = 0.05
-    """The search ends with status 1 before it begins when more of the images with truth than this fraction ended in an
-    error; fewer count as all background."""
+    """The search fails with status 1 if more than this fraction of the images with truth ended in an error; fewer count
+    as all background."""
     rng_seed: int = 0
     """Seed of the order of the images, of random configurations and of the bootstrap."""
     settings: Annotated[
@@ -94,35 +90,23 @@ class Search(DataOptions):
 
     def __post_init__(self) -> None:
         DataOptions.__post_init__(self)
-        for name, values in (("alphas", self.alphas), ("betas", self.betas)):
-            if not values:
-                raise ConfigError("is empty; give one or more numbers above 0", thing=name)
-            _check_positive(name, values)
-        if not self.steps or not all(0 <= count <= 100_000 for count in self.steps):
-            raise ConfigError(f"must be one or more of 0 to 100000, got {self.steps}", thing="steps")
-        _check_positive("seed_alphas_low", self.seed_alphas_low)
-        _check_positive("seed_alphas_high", self.seed_alphas_high)
+        for name in ("alphas", "betas", "seed_alphas_low", "seed_alphas_high"):
+            values = getattr(self, name)
+            fits = all(0 < value < 1e6 for value in values) and (len(values) > 0 or name.startswith("seed"))
+            require(fits, name, values, "numbers above 0")
+        fits = len(self.steps) > 0 and all(0 <= count <= 100_000 for count in self.steps)
+        require(fits, "steps", self.steps, "whole numbers from 0 to 100000")
         if bool(self.seed_alphas_low) != bool(self.seed_alphas_high):
             missing = "seed_alphas_high" if self.seed_alphas_low else "seed_alphas_low"
             raise ConfigError("is empty; the alphas of the seeds are searched in pairs of low and high", thing=missing)
-        require_fractions(seed_coverage=self.seed_coverage)
-        require_fractions(max_error_fraction=self.max_error_fraction)
-        counts = {"top_k_crf": self.top_k_crf, "num_crfs": self.num_crfs, "bootstrap": self.bootstrap}
-        for name, value, least in (("num_betas", self.num_betas, 1), *((*item, 0) for item in counts.items())):
-            if value < least:
-                raise ConfigError(f"must be {least} or more, got {value}", thing=name)
-        if self.folds < 0 or self.folds == 1:
-            raise ConfigError(f"must be 0 (none), or 2 or more, got {self.folds}", thing="folds")
+        require_fractions(seed_coverage=self.seed_coverage, max_error_fraction=self.max_error_fraction)
+        require_at_least(1, num_betas=self.num_betas)
+        require_at_least(0, top_k_crf=self.top_k_crf, num_crfs=self.num_crfs, bootstrap=self.bootstrap)
+        require(self.folds == 0 or self.folds >= 2, "folds", self.folds, "0 (none), or 2 or more")
         if self.search == "optuna" and min(self.betas) == max(self.betas):
             raise ConfigError("holds one number; optuna needs a least and a greatest", thing="betas")
         if self.crf_values and not self.top_k_crf:
             raise ConfigError("has no effect while top_k_crf is 0", thing="crf_values")
-
-
-def _check_positive(name: str, values: Sequence[float]) -> None:
-    for value in values:
-        if not 0 < value < 1e6:
-            raise ConfigError(f"must be above 0, got {value:g}", thing=name)
 
 
 def run(config: Search) -> dict[str, Any]:
@@ -140,12 +124,7 @@ def run(config: Search) -> dict[str, Any]:
         raise ConfigError("must be 1 or more with top_k_crf, got 0", thing="crf.num_iterations")
     if config.search == "optuna":
         check_optuna()
-<<<<<<< HEAD
-    settings = config.settings
     cam = trained_network(config.cam, MAP_KINDS, ImageSet(config), thing="cam")
-=======
-    cam = trained_network(config.cam, MAP_KINDS, ImageSet(config))
->>>>>>> 0c2b1e1 (WIP: count configurations in a stage)
     default = Default(settings=settings, kind=cam.map_kind)
     inference, walk = default.maps.inference, default.maps.walk
     check_map_network(cam, inference)
@@ -155,7 +134,8 @@ def run(config: Search) -> dict[str, Any]:
             without = f"set steps and {map_paths(cam.map_kind)[1]}.num_steps to 0"
             reason = f"is missing; give the output folder of jobs.train_affinity, or {without}"
             raise ConfigError(reason, thing="affinity")
-        affinity = open_network(config.affinity, "affinity")
+        with about("affinity"):
+            affinity = open_network(config.affinity, "affinity")
     crfs = crfs_of(settings.crf, config.crf_values, num_draws=config.num_crfs, rng_seed=config.rng_seed)
     scale_sets = tuple(dict.fromkeys([inference.scales, *map(scales_of, config.cam_scales)]))
     inferences = [replace(inference, scales=scales) for scales in scale_sets]

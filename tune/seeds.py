@@ -18,28 +18,11 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.config import SeedConfig
-<<<<<<< HEAD
-from engine.errors import StorageError
-from engine.imaging.codecs import decode_map
-from engine.imaging.decoding import decode_image
-from engine.resources import PassConfig
-from engine.stages.seed import MakeSeed
-from engine.storage.filesystem import exists, join, read_bytes, write_bytes
-from engine.storage.pictures import read_picture
-from engine.storage.run_record import fingerprint
-from tune.cache import group_of, read_maps
-from tune.figures import MAX_GROUPS, bootstrap, intervals, miou, tied_with
-from tune.results import write_table
-from tune.space import Scales
-from tune.sweep import INTERSECTION, PREDICTED
-from tune.trial import Context
-=======
 from engine.ops.seed_counts import SURE_TRUTH
 from engine.ops.sweep import INTERSECTION, PREDICTED
 from engine.stages.count import Scales
 from tune.counts import Counted
 from tune.figures import bootstrap, intervals, miou, tied_with
->>>>>>> 0c2b1e1 (WIP: count configurations in a stage)
 
 NUM_SHOWN = 10
 

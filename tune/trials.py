@@ -19,7 +19,7 @@ import ray.tune
 import torch
 from ray.tune.schedulers import ASHAScheduler
 
-from engine.distributed.pipeline import UNGUARDED
+from engine.distributed.actor import UNGUARDED
 from engine.errors import ConfigError, StorageError, TooManyErrors
 from engine.guard import guarded
 from engine.runs.progress import Meter

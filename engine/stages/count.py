@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.config import CrfConfig, PassConfig, WalkConfig
+from engine.config import CrfConfig, WalkConfig
 from engine.imaging.codecs import decode_map, decode_mask, encode_map
 from engine.ops.sweep import WalkGrid, grid_counts, mask_counts, refined_maps
 from engine.records import Batch, ignore_value
+from engine.resources import PassConfig
 from engine.stages.mask import MakeMask
 
 NO_CRF = CrfConfig(num_iterations=0)

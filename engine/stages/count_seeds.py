@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.config import PassConfig, SeedConfig
+from engine.config import SeedConfig
 from engine.imaging.codecs import decode_map, decode_mask
 from engine.imaging.decoding import decode_image
 from engine.ops.seed_counts import cell_pixels, seed_counts
 from engine.records import Batch, ignore_value
+from engine.resources import PassConfig
 from engine.stages.seed import MakeSeed
 
 

@@ -5,12 +5,13 @@ Letters: O offsets, (h, w) grid cells.
 
 from __future__ import annotations
 
-from engine.config import AffinityInferenceConfig, PassConfig, WalkConfig
+from engine.config import AffinityInferenceConfig, WalkConfig
 from engine.imaging.codecs import encode_map
 from engine.imaging.decoding import decode_image
 from engine.imaging.scaling import equal_groups, resized, scaled_size
 from engine.ops.sweep import pair_distances
 from engine.records import Batch
+from engine.resources import PassConfig
 from engine.stages.walk import RefineCam
 
 

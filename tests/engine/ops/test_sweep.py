@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.config import CrfConfig, PassConfig, WalkConfig
+from engine.config import CrfConfig, WalkConfig
 from engine.imaging.codecs import decode_map, decode_mask, encode_map
 from engine.ops.cam import normalize_cam, with_background
 from engine.ops.metrics import confusion_matrix
 from engine.ops.random_walk import refine
 from engine.ops.sweep import INTERSECTION, PREDICTED, WalkGrid, grid_counts, mask_counts, pair_distances
+from engine.resources import PassConfig
 from engine.stages.mask import MakeMask
 
 NUM_CLASSES = 5
