@@ -43,6 +43,9 @@ COLUMN_TYPES: dict[str, pa.DataType] = {
     "areas": pa.list_(pa.float32()),  # fraction of the pixels: background, then each tag
     "confidence": pa.float32(),  # [0, 1]
     "seed": pa.large_binary(),  # PNG (h, w) of class ids, IGNORE where not sure
+    "cams": pa.list_(pa.large_binary()),  # of a search: as "cam", one for each set of scales
+    "distances": pa.large_binary(),  # of a search: encode_map of (O, h, w), -log of the affinities
+    "truth": pa.large_binary(),  # of a search: PNG (H, W) of class ids
     "probabilities": pa.list_(pa.float32()),  # (C,) of the classes in their order, from the classifier
     "row": pa.int64(),  # number of the image in the manifest, from 0
     "name": pa.string(),  # of an exported image's files

@@ -1,110 +1,69 @@
-"""What the networks say about the images that have truth, kept as shards for this search and later ones.
+"""Maps of the images that have truth, cached as shards for this search and later ones.
 
-A folder for each network and each way it looks at the images, named by a hash of all that decides its content: weights,
-settings of inference, radius, images and tags. So another AffinityNet costs no CAM, and other scales no affinity.
-
-Letters: K classes present, O offsets, (h, w) grid cells.
+There is a folder for each network and each way it sees the images, named by a hash of all that decides its content:
+weights, inference settings, radius, images and tags. So another AffinityNet recomputes no CAM, and other scales no
+affinity. The truth is cached beside them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import random
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from engine.config import AffinityInferenceConfig, InferenceConfig, WalkConfig
+from engine.distributed.cluster import Cluster
 from engine.distributed.pipeline import Committed, ShardRun, run_shards
-from engine.errors import ConfigError, ManifestError, StorageError, TooManyErrors
-from engine.imaging.codecs import encode_map, encode_mask
-from engine.imaging.decoding import decode_image
-from engine.imaging.scaling import equal_groups, resized, scaled_size
+from engine.errors import ConfigError, OutsideError, StorageError, TooManyErrors
+from engine.imaging.codecs import encode_mask
+from engine.networks import TrainedNetwork
 from engine.ops.metrics import confusion_matrix
 from engine.plain_settings import to_dict
-from engine.records import Batch, ignore_value
+from engine.records import Batch, error_counts, ignore_value
 from engine.resources import PassConfig, ResourceConfig
 from engine.runs.progress import Meter
 from engine.stages.cam import ComputeCam
-from engine.stages.walk import RefineCam
+from engine.stages.distances import ComputeDistances
 from engine.step import Step
-from engine.storage.filesystem import absolute, delete_file, exists, join, write_bytes
-from engine.storage.manifest import MANIFEST_NAME, Manifest, freeze_manifest, iter_manifest, open_manifest
+from engine.storage.filesystem import absolute, delete_file, join, write_bytes
+from engine.storage.manifest import Manifest, freeze_manifest, has_manifest, iter_manifest, open_manifest
 from engine.storage.roots import lies_outside, outside_reason
 from engine.storage.run_record import RECORD_NAME, WORK_FOLDER, fingerprint, versions, write_json
-from engine.storage.shards import committed_shards, read_shard, shard_path
+from engine.storage.shards import committed_shards, read_shard, shard_path, write_shard
 from engine.storage.sources.find import find_source
 from engine.storage.truth import open_truth
-from engine.storage.weights import weights_file, weights_hash
-from tune.sweep import pair_distances
 
 MAX_ROWS_PER_SHARD = 16
-LEAST_SHARDS = 16
-"""So that a trial over few images still reports part by part."""
+MIN_SHARDS = 16
+"""So that a trial over few images still reports several times."""
 _READ_THREADS = 16
-
-_IMAGE_FIELDS = [
-    pa.field("image_id", pa.string(), nullable=False),
-    pa.field("image", pa.string(), nullable=False),  # where it lies, absolute
-    pa.field("class_ids", pa.list_(pa.int32())),
-    pa.field("height", pa.int32()),
-    pa.field("width", pa.int32()),
-    pa.field("error", pa.string()),
-]
-_MAP_FIELDS = {
-    "cam": pa.field("cam", pa.large_binary()),  # encode_map of (K, h', w'), before the background map
-    "affinity": pa.field("distances", pa.large_binary()),  # encode_map of (O, h, w); null where no walk needs it
-}
-
-
-class StoreDistances:
-    """Reads ``encoded``, ``class_ids``, ``error``; adds ``distances`` (O, h, w), the pair affinities as ``-log W``."""
-
-    def __init__(self, weights: str, affinity: AffinityInferenceConfig, walk: WalkConfig, passes: PassConfig) -> None:
-        """Arguments and errors as for :class:`engine.stages.walk.RefineCam`."""
-        self._refine = RefineCam(weights, affinity, walk, passes, keep_cam=False)
-        self._affinity = affinity
-        self._walk = walk
-        self._passes = passes
-
-    def __call__(self, batch: Batch) -> Batch:
-        # without a class the mask is background, whatever the affinities
-        rows = [row for row, error in enumerate(batch["error"]) if error is None and batch["class_ids"][row]]
-        pictures = []
-        for row in rows:
-            image = decode_image(batch["encoded"][row], max_pixels=self._passes.max_pixels)
-            size = scaled_size(*image.shape[:2], long_side_px=self._affinity.long_side_px)
-            pictures.append(resized(image, size))
-        distances: list[bytes | None] = [None] * len(batch["error"])
-        for group in equal_groups([picture.shape for picture in pictures], self._passes.images_per_pass):
-            features = self._refine.features([pictures[index] for index in group])
-            for index, one in zip(group, features, strict=True):
-                planes = pair_distances(one, self._walk.radius)
-                distances[rows[index]] = encode_map(planes.cpu().numpy())
-        return {**batch, "distances": distances}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrueMasks:
-    """The truth of the images of the manifest that have one, in a fixed random order."""
+    """The truth of the images of a manifest that have one, in a fixed random order."""
 
     rows: tuple[tuple[str, str, tuple[str, ...]], ...]
     """image_id, location and tags."""
     masks: dict[str, bytes]
     """image_id to PNG."""
+    sizes: tuple[tuple[int, int], ...]
+    """(height, width) of each mask."""
+    pixels: NDArray[np.int64]
+    """(N, C+1) pixels of each class."""
 
     @property
     def images_hash(self) -> str:
-        """Of the images' names, places and tags."""
+        """Of the images' ids, locations and tags."""
         return fingerprint({"rows": [list(row) for row in self.rows]})
 
     @property
@@ -123,211 +82,268 @@ def read_true_masks(
         truth: folder of PNGs or of mask shards.
         class_names: the C classes.
         rng_seed: of the order.
-        allow_outside: take local images that are not below the manifest's folder too.
+        allow_outside: also take local images outside the manifest's folder.
 
     Raises:
-        UserError: an image lies outside, a file cannot be read, a mask holds a class that does not exist, or no image
-            has truth.
+        UserError: an image lies outside, a file cannot be read, a mask has an unknown class, or no image has truth.
     """
     true_masks, num_classes = open_truth(truth, class_names), len(class_names)
     folder = find_source(data).folder
-    rows = [
-        (image_id, _inside(image, folder, allow_outside), tuple(tags), uri)
-        for batch in iter_manifest(data)
+    rows: list[tuple[str, str, tuple[str, ...], str]] = []
+    for batch in iter_manifest(data):
         for image_id, image, tags, uri in zip(
-            batch["image_id"], batch["image"], batch["tags"], batch["uri"], strict=True
-        )
-    ]
+            *(batch[name] for name in ("image_id", "image", "tags", "uri")), strict=True
+        ):
+            if image and not allow_outside and lies_outside(image, folder):
+                raise OutsideError(f"cannot be used: {outside_reason(image)}", thing="data")
+            rows.append((image_id, image, tuple(tags), uri))
 
-    def read(row: tuple[str, str, tuple[str, ...], str]) -> bytes | None:
+    def read(row: tuple[str, str, tuple[str, ...], str]) -> tuple[bytes, tuple[int, ...], NDArray[np.int64]] | None:
         mask = true_masks.mask_of(row[0], row[1])
         if mask is None:
             return None
         try:
-            confusion_matrix(mask, np.zeros_like(mask), num_classes, ignore=ignore_value(num_classes))
+            confusion = confusion_matrix(mask, np.zeros_like(mask), num_classes, ignore=ignore_value(num_classes))
         except ValueError as error:
             raise StorageError(
                 f"has a mask of '{row[0]}' that does not fit the classes: {error}", thing="truth"
             ) from error
-        return encode_mask(mask)
+        return encode_mask(mask), mask.shape, confusion.sum(axis=1)
 
     with ThreadPoolExecutor(_READ_THREADS) as pool:
-        found = [(row, png) for row, png in zip(rows, pool.map(read, rows), strict=True) if png is not None]
+        found = [(row, mask) for row, mask in zip(rows, pool.map(read, rows), strict=True) if mask is not None]
     if not found:
         raise StorageError(f"'{truth}' has no mask of an image in data '{data}'", thing="truth")
     found.sort(key=lambda entry: entry[0][0])
     random.Random(rng_seed).shuffle(found)
     return TrueMasks(
         rows=tuple((row[0], row[3], row[2]) for row, _ in found),
-        masks={row[0]: png for row, png in found},
+        masks={row[0]: mask[0] for row, mask in found},
+        sizes=tuple((mask[1][0], mask[1][1]) for _, mask in found),
+        pixels=np.stack([mask[2] for _, mask in found]),
     )
-
-
-def _inside(image: str, folder: str, allow_outside: bool) -> str:
-    if image and not allow_outside and lies_outside(image, folder):
-        raise ManifestError(f"cannot be used: {outside_reason(image)}", thing="data")
-    return image
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Look:
-    """One network with the way it looks at the images."""
+class CachedStep:
+    """A folder that holds what steps give for the images, or will."""
 
-    network: Literal["cam", "affinity"]
-    weights: str
-    """Folder that its training wrote."""
-    inference: InferenceConfig | AffinityInferenceConfig
-    walk: WalkConfig
-    """Its radius says which pairs of cells have an affinity."""
+    folder: str
+    manifest: Manifest
+    steps: tuple[Step, ...]
+    column: pa.Field
 
-    def key(self, true_masks: TrueMasks, *, class_names: tuple[str, ...], max_pixels: int) -> dict[str, Any]:
-        """All that decides what the network says; its hash names the folder."""
+    def fill(self, resources: ResourceConfig, cluster: Cluster) -> None:
+        """Run the steps on the images that are not there yet; errors as for :func:`finish_shards`."""
+        fields = [("image_id", pa.string()), ("image", pa.string()), ("class_ids", pa.list_(pa.int32()))]
+        fields += [("height", pa.int32()), ("width", pa.int32()), ("error", pa.string()), self.column]
+        schema = pa.schema(fields)
+        run = ShardRun(manifest=self.manifest, folder=self.folder, schema=schema, resources=resources, cluster=cluster)
+        finish_shards(f"{self.steps[0].name} network", run, self.steps)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cache:
+    """Where the maps of some images are cached."""
+
+    folder: str
+    true_masks: TrueMasks
+    class_names: tuple[str, ...]
+    passes: PassConfig
+
+    def cam(self, network: TrainedNetwork, inference: InferenceConfig) -> CachedStep:
+        """The class maps of a network."""
+        key = {"network": "cam", "weights": network.hash, "inference": to_dict(inference)}
+        step = Step(name="cam", build=partial(ComputeCam, network.file, inference, self.passes), on="network")
+        # encode_map of (K, h', w'), before the background map
+        return self._open(key, (step,), pa.field("cam", pa.large_binary()))
+
+    def distances(
+        self,
+        network: TrainedNetwork,
+        inference: AffinityInferenceConfig,
+        walk: WalkConfig,
+        *,
+        after_affinity: Sequence[Step] = (),
+    ) -> CachedStep:
+        """AffinityNet's affinities, as far as the walk's radius reaches.
+
+        Args:
+            after_affinity: steps that change the affinities (column ``distances``) before they are cached.
+        """
+        key = {"network": "affinity", "weights": network.hash, "inference": to_dict(inference), "radius": walk.radius}
+        build = partial(ComputeDistances, network.file, inference, walk, self.passes)
+        step = Step(name="affinity", build=build, on="network")
+        # encode_map of (O, h, w); null where no walk needs it
+        return self._open(key, (step, *after_affinity), pa.field("distances", pa.large_binary()))
+
+    def truth(self, manifest: Manifest) -> str:
+        """Cache the true masks beside the maps.
+
+        Returns:
+            their folder.
+
+        Raises:
+            ConfigError: it cannot be written.
+        """
+        masks, size = self.true_masks.masks, manifest.rows_per_shard
+        key = {"images": self.true_masks.images_hash, "truth": self.true_masks.hash}
+        folder = absolute(join(self.folder, f"truth-{fingerprint(key)}"))
+        ids = [row[0] for row in self.true_masks.rows]
+        try:
+            for shard in set(range(manifest.num_shards)) - committed_shards(folder):
+                own = ids[shard * size : (shard + 1) * size]
+                write_shard(folder, shard, pa.table({"image_id": own, "truth": [masks[image_id] for image_id in own]}))
+        except OSError as error:
+            raise ConfigError(f"cannot be written: {error}", thing="cache") from error
+        return folder
+
+    def _open(self, key: dict[str, Any], steps: tuple[Step, ...], column: pa.Field) -> CachedStep:
+        names, rows = self.class_names, self.true_masks.rows
+        key |= {"images": self.true_masks.images_hash, "class_names": list(names), "max_pixels": self.passes.max_pixels}
+        folder = absolute(join(self.folder, f"{key['network']}-{fingerprint(key)}"))
+        work = join(folder, WORK_FOLDER)
+        if has_manifest(work):
+            return CachedStep(folder=folder, manifest=open_manifest(work), steps=steps, column=column)
+        lines = (json.dumps({"image_id": name, "image": image, "tags": tags}) for name, image, tags in rows)
+        listed = join(work, "images.jsonl")
+        try:
+            write_bytes(listed, "".join(f"{line}\n" for line in lines).encode())
+        except OSError as error:
+            raise ConfigError(f"cannot be written: {error}", thing="cache") from error
+        write_json(join(folder, RECORD_NAME), {"job": "tune.cache", "key": key, "versions": versions()})
+        size = min(MAX_ROWS_PER_SHARD, -(-len(rows) // MIN_SHARDS))
+        manifest = freeze_manifest(listed, work, class_names=names, rows_per_shard=size, allow_outside=True)
+        return CachedStep(folder=folder, manifest=manifest, steps=steps, column=column)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CachedMaps(Manifest):
+    """A manifest whose rows carry the cached maps and the truth of their images."""
+
+    cams: tuple[str, ...]
+    """Folders of the CAMs, one for each set of scales."""
+    distances: str
+    """Folder of the affinities; empty where nothing walks."""
+    truth: str
+    """Folder of the true masks."""
+
+    def read_shard(self, shard: int) -> Batch:
+        """The rows of one shard: also ``height``, ``width``, ``cams``, ``distances``, ``truth``.
+
+        Raises:
+            StorageError: a shard of the cache cannot be read.
+        """
+        rows = Manifest.read_shard(self, shard)
+        cams = [_columns(folder, shard, ("height", "width", "error", "cam")) for folder in self.cams]
+        beside = {"error": [None] * len(rows["error"]), "distances": [None] * len(rows["error"])}
+        if self.distances:
+            beside = _columns(self.distances, shard, ("error", "distances"))
+        errors = zip(rows["error"], *(cam["error"] for cam in cams), beside["error"], strict=True)
         return {
-            "network": self.network,
-            "weights": weights_hash(self.weights),
-            "inference": to_dict(self.inference),
-            **({"radius": self.walk.radius} if self.network == "affinity" else {}),
-            "images": true_masks.images_hash,
-            "class_names": list(class_names),
-            "max_pixels": max_pixels,
+            **rows,
+            "error": [next((error for error in some if error is not None), None) for some in errors],
+            "height": cams[0]["height"],
+            "width": cams[0]["width"],
+            "cams": [list(some) for some in zip(*(cam["cam"] for cam in cams), strict=True)],
+            "distances": beside["distances"],
+            "truth": _columns(self.truth, shard, ("truth",))["truth"],
         }
 
 
-def open_cache(folder: str, look: Look, true_masks: TrueMasks, key: Mapping[str, Any]) -> tuple[str, Manifest]:
-    """The folder of this key below ``folder``, made when it does not exist, and its images.
+def _columns(folder: str, shard: int, names: Sequence[str]) -> Batch:
+    columns: Batch = read_shard(folder, shard, names).to_pydict()
+    return columns
 
-    Raises:
-        UserError: it cannot be read or written.
-    """
-    place = absolute(join(folder, f"{look.network}-{fingerprint(dict(key))}"))
-    work = join(place, WORK_FOLDER)
-    if exists(join(work, MANIFEST_NAME)):
-        return place, open_manifest(work)
-    rows = join(work, "images.jsonl")
-    text = io.StringIO()
-    for image_id, image, tags in true_masks.rows:
-        text.write(json.dumps({"image_id": image_id, "image": image, "tags": list(tags)}) + "\n")
-    try:
-        write_bytes(rows, text.getvalue().encode())
-    except OSError as error:
-        raise ConfigError(f"cannot be written: {error}", thing="cache") from error
-    write_json(join(place, RECORD_NAME), {"job": "tune.cache", "key": dict(key), "versions": versions()})
-    rows_per_shard = min(MAX_ROWS_PER_SHARD, -(-len(true_masks.rows) // LEAST_SHARDS))
-    return place, freeze_manifest(
-        rows, work, class_names=tuple(key["class_names"]), rows_per_shard=rows_per_shard, allow_outside=True
+
+def cached_maps(cams: Sequence[CachedStep], distances: CachedStep | None, truth: str) -> CachedMaps:
+    """The maps of folders that are filled."""
+    manifest = cams[0].manifest
+    return CachedMaps(
+        **{item.name: getattr(manifest, item.name) for item in fields(Manifest)},
+        cams=tuple(one.folder for one in cams),
+        distances=distances.folder if distances is not None else "",
+        truth=truth,
     )
 
 
-def missing_shards(place: str, manifest: Manifest) -> list[int]:
-    """Shards that the network has not seen yet."""
-    done = committed_shards(place)
-    return [shard for shard in range(manifest.num_shards) if shard not in done]
+def check_sizes(maps: CachedMaps, true_masks: TrueMasks) -> None:
+    """Refuse truth that is not as large as its image.
+
+    Raises:
+        StorageError: so it is.
+    """
+    sizes = iter(zip(true_masks.rows, true_masks.sizes, strict=True))
+    for shard in range(maps.num_shards):
+        columns = _columns(maps.cams[0], shard, ("height", "width", "error"))
+        for height, width, error in zip(columns["height"], columns["width"], columns["error"], strict=True):
+            row, size = next(sizes)
+            if error is None and (height, width) != size:
+                raise StorageError(
+                    f"of image '{row[0]}' is {size[0]} x {size[1]} pixels, but the image is {height} x {width}",
+                    thing="truth",
+                )
 
 
-def fill_cache(
-    place: str,
-    manifest: Manifest,
-    look: Look,
-    *,
-    resources: ResourceConfig,
-    max_pixels: int,
-    cluster: Any,
-    after_affinity: Sequence[Step] = (),
-) -> None:
-    """Run a network on the images that it has not seen yet; a killed run goes on by shards.
+def finish_shards(name: str, run: ShardRun, steps: Sequence[Step]) -> None:
+    """Do the shards that are not committed yet.
 
     Args:
-        after_affinity: steps that change the affinities before they are cached.
+        name: of what is done, for the progress.
 
     Raises:
         TooManyErrors: a shard could not be done.
     """
-    todo = missing_shards(place, manifest)
+    manifest = run.manifest
+    assert isinstance(manifest, Manifest)
+    todo = sorted(set(range(manifest.num_shards)) - committed_shards(run.folder))
     if not todo:
         return
-    weights, passes = weights_file(look.weights), resources.passes(max_pixels)
-    if isinstance(look.inference, InferenceConfig):
-        steps = [Step(name="cam", build=partial(ComputeCam, weights, look.inference, passes), on="network")]
-    else:
-        build = partial(StoreDistances, weights, look.inference, look.walk, passes)
-        steps = [Step(name="walk", build=build, on="network"), *after_affinity]
-    rows = manifest.rows_of_shards
-    done = manifest.num_rows - sum(rows[shard] for shard in todo)
+    done = manifest.num_rows - sum(manifest.rows_of_shards[shard] for shard in todo)
 
     def on_commit(committed: Committed) -> None:
         nonlocal done
         done += committed.num_rows
         meter.update(done)
 
-    with Meter(f"{look.network} network", manifest.num_rows, unit="images", done=done) as meter:
-        schema = pa.schema([*_IMAGE_FIELDS, _MAP_FIELDS[look.network]])
-        run = ShardRun(manifest=manifest, folder=place, schema=schema, resources=resources, cluster=cluster)
+    with Meter(name, manifest.num_rows, unit="images", done=done) as meter:
         run_shards(run, steps, todo, on_commit=on_commit)
-    left = missing_shards(place, manifest)
+    left = sorted(set(todo) - committed_shards(run.folder))
     if left:
         raise TooManyErrors(
-            f"the {look.network} network failed on {len(left)} of {manifest.num_shards} shards (the first: {left[0]}); "
-            "the same command tries them again"
+            f"{name}: {len(left)} of {manifest.num_shards} shards could not be done (the first: {left[0]}); "
+            "rerun the command to try them again"
         )
 
 
-def check_errors(places: Sequence[str], manifest: Manifest, *, max_error_fraction: float) -> dict[str, int]:
-    """Count the images that some network could not see; they are scored as all background.
+def check_errors(folders: Sequence[str], *, num_images: int, max_error_fraction: float) -> dict[str, int]:
+    """Count the images with an error; their masks count as all background.
 
     Args:
-        places: folders of the cache, complete.
-        max_error_fraction: of the images, that may be so.
+        folders: with shards that have a column ``error``.
+        num_images: N.
+        max_error_fraction: of the images.
 
     Returns:
         How many, by stage.
 
     Raises:
-        TooManyErrors: there are more. The next command looks at the shards that hold them again.
+        TooManyErrors: there are more. Their shards are deleted, so a rerun tries them again.
     """
     errors: dict[str, str] = {}
-    shards: list[tuple[str, int]] = []
-    for place in places:
-        for shard in range(manifest.num_shards):
-            rows = read_shard(place, shard, ("image_id", "error")).to_pylist()
-            found = {row["image_id"]: row["error"] for row in rows if row["error"] is not None}
-            if found:
-                errors = {**found, **errors}
-                shards.append((place, shard))
-    if len(errors) > max_error_fraction * manifest.num_rows:
-        for place, shard in shards:
-            delete_file(shard_path(place, shard))
+    guilty: list[str] = []
+    for folder in folders:
+        for shard in sorted(committed_shards(folder)):
+            columns = _columns(folder, shard, ("image_id", "error"))
+            found = {name: error for name, error in zip(*columns.values(), strict=True) if error is not None}
+            errors = found | errors
+            guilty += [shard_path(folder, shard)] if found else []
+    if len(errors) > max_error_fraction * num_images:
+        for location in guilty:
+            delete_file(location)
         image_id, error = next(iter(errors.items()))
         raise TooManyErrors(
-            f"{len(errors)} of {manifest.num_rows} images with truth ended in an error, more than "
+            f"{len(errors)} of {num_images} images with truth ended in an error, more than "
             f"max_error_fraction {max_error_fraction:g}; the first: '{image_id}': {error}"
         )
-    return dict(Counter(error.split(":", 1)[0] for error in errors.values()))
-
-
-def read_maps(cam: str, distances: str, shard: int) -> list[dict[str, Any]]:
-    """The rows of one shard of the cache.
-
-    Args:
-        cam: folder of the CAMs.
-        distances: folder of the affinities; empty where nothing walks, and then the rows have none.
-
-    Raises:
-        StorageError: a shard cannot be read.
-    """
-    rows: list[dict[str, Any]] = read_shard(
-        cam, shard, [item.name for item in (*_IMAGE_FIELDS, _MAP_FIELDS["cam"])]
-    ).to_pylist()
-    if distances:
-        beside = read_shard(distances, shard, ("image_id", "error", "distances")).to_pylist()
-        for row, other in zip(rows, beside, strict=True):
-            assert row["image_id"] == other["image_id"], (row["image_id"], other["image_id"])
-            row["distances"], row["error"] = other["distances"], row["error"] or other["error"]
-    return rows
-
-
-def group_of(manifest: Manifest, most: int) -> Iterator[NDArray[np.int64]]:
-    """For each shard the group of each of its images: the images dealt in turn to at most ``most`` groups."""
-    start = 0
-    for rows in manifest.rows_of_shards:
-        yield np.arange(start, start + rows) % min(most, manifest.num_rows)
-        start += rows
+    return error_counts(errors.values())

@@ -1,7 +1,4 @@
-"""mIoU of many configurations from their counts, how sure it is, and what it is on images that were not looked at.
-
-Images are dealt to groups, at most :data:`MAX_GROUPS`; the bootstrap draws groups, so its cost and the size of the
-counts do not grow with the data set.
+"""mIoU of many configurations from their counts: confidence intervals by bootstrap over groups, and cross-validation.
 
 Letters: R configurations, G groups, C classes, B draws.
 """
@@ -13,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tune.sweep import INTERSECTION, PREDICTED
+from engine.ops.metrics import class_iou, mean_over_classes
+from engine.ops.sweep import INTERSECTION, PREDICTED
 
-MAX_GROUPS = 500
 COVERAGE = (2.5, 97.5)
 """Percentiles of the bootstrap between which an interval lies."""
 _BLOCK = 64
@@ -23,8 +20,8 @@ _BLOCK = 64
 Floats = NDArray[np.float64]
 
 
-def class_iou(counts: NDArray[Any], truth: NDArray[Any]) -> Floats:
-    """IoU of each class, as engine.ops.metrics.mean_iou counts it.
+def iou(counts: NDArray[Any], truth: NDArray[Any]) -> Floats:
+    """IoU of each class.
 
     Args:
         counts: (..., 2, C+1) pixels by intersection and prediction.
@@ -33,17 +30,7 @@ def class_iou(counts: NDArray[Any], truth: NDArray[Any]) -> Floats:
     Returns:
         (..., C+1) float64 in [0, 1]; NaN for a class that neither truth nor masks hold.
     """
-    intersection = counts[..., INTERSECTION, :].astype(np.float64)
-    union = counts[..., PREDICTED, :] + truth - intersection
-    return np.where(union > 0, intersection / np.where(union > 0, union, 1.0), np.nan)
-
-
-def mean_over_classes(iou: Floats) -> Floats:
-    """The mean over the last axis without its NaN; NaN when there is nothing else."""
-    known = ~np.isnan(iou)
-    number = known.sum(axis=-1)
-    total = np.where(known, iou, 0.0).sum(axis=-1)
-    return np.where(number > 0, total / np.maximum(number, 1), np.nan)
+    return class_iou(counts[..., INTERSECTION, :], counts[..., PREDICTED, :], truth)
 
 
 def miou(counts: NDArray[Any], truth: NDArray[Any]) -> Floats:
@@ -56,7 +43,7 @@ def miou(counts: NDArray[Any], truth: NDArray[Any]) -> Floats:
     Returns:
         (R,) float64.
     """
-    return mean_over_classes(class_iou(counts.sum(axis=1), truth.sum(axis=-2)))
+    return mean_over_classes(iou(counts.sum(axis=1), truth.sum(axis=-2)))
 
 
 def bootstrap(counts: NDArray[Any], truth: NDArray[Any], *, num_draws: int, rng_seed: int) -> Floats:
@@ -77,7 +64,7 @@ def bootstrap(counts: NDArray[Any], truth: NDArray[Any], *, num_draws: int, rng_
         block = counts[start : start + _BLOCK]
         own_truth = truth[None] if truth.ndim == 2 else truth[start : start + _BLOCK]
         totals, drawn_truth = _totals(weights, block), _totals(weights, own_truth)
-        drawn[start : start + _BLOCK] = mean_over_classes(class_iou(totals, drawn_truth)).T
+        drawn[start : start + _BLOCK] = mean_over_classes(iou(totals, drawn_truth)).T
     return drawn
 
 
@@ -146,4 +133,4 @@ def cross_validated(
         if candidates is not None:
             values = np.where(candidates[fold], values, -2.0)
         held_out += counts[int(values.argmax())][inside].sum(axis=0)
-    return float(mean_over_classes(class_iou(held_out, truth.sum(axis=0))))
+    return float(mean_over_classes(iou(held_out, truth.sum(axis=0))))

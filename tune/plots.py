@@ -1,106 +1,85 @@
-"""Plots as SVG, drawn by hand: heat maps of mIoU over alpha and steps, bars of IoU by class."""
+"""Plots of a search as SVG: heat maps of mIoU over alpha and steps, bars of IoU by class."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
-from html import escape
+from typing import Any
 
 import numpy as np
 
 from tune.results import Scored
 
-_CELL_W, _CELL_H, _LEFT, _TOP, _GAP, _COLUMNS = 46, 24, 64, 46, 34, 3
-_RAMP = np.array([[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]], dtype=np.float64)
-"""Five colours of viridis: they stay apart in grey and for the colour-blind."""
-_MOST_CELLS = 24
+_COLUMNS = 3
+_MAX_TICKS = 12
+_MAX_LABELED_CELLS = 200
 
 
-def heat_maps(scored: Sequence[Scored]) -> str:
-    """mIoU (%) over alpha (across) and number of steps (down), a panel for each beta and set of scales.
+def heat_maps(scored: Sequence[Scored]) -> bytes:
+    """mIoU (%) over alpha and the number of steps, a panel for each beta and set of scales.
 
     Args:
-        scored: configurations without dCRF; a panel holds those that were scored on all images.
+        scored: configurations without dCRF; those counted on all images are drawn.
     """
+    from matplotlib.figure import Figure  # heavy, and of no use to workers
+
     complete = [one for one in scored if one.complete and not one.with_crf]
     names = sorted({(one.scales, one.beta) for one in complete})
     panels = [[one for one in complete if (one.scales, one.beta) == name] for name in names]
     panels = [panel for panel in panels if len(panel) > 1] or panels
-    low, high = min(one.miou for one in complete), max(one.miou for one in complete)
-    parts: list[str] = []
-    x = y = row_height = width = 0
-    for index, panel in enumerate(panels):
-        if index and index % _COLUMNS == 0:
-            x, y, row_height = 0, y + row_height, 0
-        drawn, panel_width, panel_height = _panel(
-            panel, low, high, with_scales=len({one.scales for one in complete}) > 1
-        )
-        parts.append(f'<g transform="translate({x},{y})">{drawn}</g>')
-        x += panel_width
-        width, row_height = max(width, x), max(row_height, panel_height)
-    return _document("".join(parts), width, y + row_height)
+    low, high = 100 * min(one.miou for one in complete), 100 * max(one.miou for one in complete)
+    num_columns, num_rows = min(_COLUMNS, len(panels)), -(-len(panels) // _COLUMNS)
+    figure = Figure(figsize=(5.5 * num_columns + 1, 4 * num_rows), layout="constrained")
+    all_axes = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
+    for axes, panel in zip(all_axes, panels, strict=False):
+        alphas, steps = sorted({one.alpha for one in panel}), sorted({one.num_steps for one in panel})
+        values = np.full((len(steps), len(alphas)), np.nan)
+        for one in panel:
+            values[steps.index(one.num_steps), alphas.index(one.alpha)] = 100 * one.miou
+        image = axes.imshow(values, vmin=low, vmax=high, aspect="auto")
+        for (row, column), value in np.ndenumerate(values):
+            if values.size <= _MAX_LABELED_CELLS and not np.isnan(value):
+                ink = "black" if value > low + 0.55 * (high - low) else "white"
+                axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7, color=ink)
+        _ticks(axes.set_xticks, alphas)
+        _ticks(axes.set_yticks, steps)
+        scales = ", ".join(f"{scale:g}" for scale in panel[0].scales)
+        axes.set(title=f"beta {panel[0].beta:g}, scales {scales}", xlabel="alpha", ylabel="steps of the walk")
+    for axes in all_axes[len(panels) :]:
+        axes.set_axis_off()
+    figure.colorbar(image, ax=list(all_axes), label="mIoU %")
+    return _svg(figure)
 
 
-def _panel(panel: Sequence[Scored], low: float, high: float, *, with_scales: bool) -> tuple[str, int, int]:
-    alphas = _thinned(sorted({one.alpha for one in panel}))
-    steps = _thinned(sorted({one.num_steps for one in panel}))
-    title = f"beta {panel[0].beta:g}"
-    title += f", scales {','.join(f'{scale:g}' for scale in panel[0].scales)}" if with_scales else ""
-    parts = [_text(_LEFT, 16, title, bold=True), _text(_LEFT, 32, "steps \\ alpha", small=True)]
-    parts += [_text(_LEFT + _CELL_W * i + 4, _TOP - 3, f"{alpha:g}", small=True) for i, alpha in enumerate(alphas)]
-    parts += [_text(18, _TOP + _CELL_H * j + 16, f"{count:g}", small=True) for j, count in enumerate(steps)]
-    for one in panel:
-        if one.alpha not in alphas or one.num_steps not in steps:
-            continue
-        place = (one.miou - low) / (high - low) if high > low else 1.0
-        x, y = _LEFT + _CELL_W * alphas.index(one.alpha), _TOP + _CELL_H * steps.index(one.num_steps)
-        parts.append(f'<rect x="{x}" y="{y}" width="{_CELL_W - 1}" height="{_CELL_H - 1}" fill="{_color(place)}"/>')
-        ink = "#000" if place > 0.55 else "#fff"
-        parts.append(_text(x + 8, y + 16, f"{100 * one.miou:.1f}", small=True, ink=ink))
-    return "".join(parts), _LEFT + _CELL_W * len(alphas) + _GAP, _TOP + _CELL_H * len(steps) + _GAP
+def _ticks(set_ticks: Any, values: Sequence[float]) -> None:
+    chosen = range(0, len(values), -(-len(values) // _MAX_TICKS))
+    set_ticks(chosen, [f"{values[index]:g}" for index in chosen])
 
 
-def _thinned(values: list[float]) -> list[float]:
-    if len(values) <= _MOST_CELLS:
-        return values
-    return [values[index] for index in np.unique(np.linspace(0, len(values) - 1, _MOST_CELLS).round().astype(int))]
-
-
-def class_bars(best: Scored, default: Scored | None, class_names: Sequence[str]) -> str:
+def class_bars(best: Scored, default: Scored | None, class_names: Sequence[str]) -> bytes:
     """IoU (%) of each class, of the best configuration and of the one the search started from."""
+    from matplotlib.figure import Figure
+
     names = ["background", *class_names]
-    rows = [("best", best, "#21918c")] + ([("default", default, "#b8b8b8")] if default is not None else [])
-    left, length, height = 12 + 7 * max(map(len, names)), 400, 14
-    parts = []
-    for index, (label, _, color) in enumerate(rows):
-        parts.append(f'<rect x="{left + 90 * index}" y="8" width="12" height="12" fill="{color}"/>')
-        parts.append(_text(left + 90 * index + 17, 18, label, small=True))
-    y = 32
-    for class_id, name in enumerate(names):
-        parts.append(_text(6, y + 12 + height * (len(rows) - 1) // 2, name, small=True))
-        for _, one, color in rows:
-            value = one.iou[class_id]
-            if not np.isnan(value):
-                parts.append(
-                    f'<rect x="{left}" y="{y}" width="{length * value:.1f}" height="{height - 2}" fill="{color}"/>'
-                )
-                parts.append(_text(left + int(length * value) + 4, y + 10, f"{100 * value:.1f}", small=True))
-            y += height
-        y += 8
-    return _document("".join(parts), left + length + 50, y + 8)
+    figure = Figure(figsize=(8, 1.2 + 0.45 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    rows = [("best", best)] + ([("default", default)] if default is not None else [])
+    for index, (label, one) in enumerate(rows):
+        places = np.arange(len(names)) + 0.4 * (index - 0.5 * (len(rows) - 1))
+        bars = axes.barh(places, 100 * np.nan_to_num(one.iou), height=0.38, label=label)
+        axes.bar_label(bars, ["" if np.isnan(value) else f"{100 * value:.1f}" for value in one.iou], padding=2)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set(title="IoU by class", xlabel="IoU %", ylabel="class", xlim=(0, 108))
+    axes.legend()
+    return _svg(figure)
 
 
-def _color(place: float) -> str:
-    channels = [np.interp(place, np.linspace(0, 1, len(_RAMP)), _RAMP[:, channel]) for channel in range(3)]
-    return "#" + "".join(f"{round(float(value)):02x}" for value in channels)
+def _svg(figure: Any) -> bytes:
+    import matplotlib
 
-
-def _text(x: int, y: int, text: str, *, small: bool = False, bold: bool = False, ink: str = "#222") -> str:
-    weight = ' font-weight="bold"' if bold else ""
-    return f'<text x="{x}" y="{y}" font-size="{11 if small else 13}"{weight} fill="{ink}">{escape(text)}</text>'
-
-
-def _document(body: str, width: int, height: int) -> str:
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
-        f'font-family="sans-serif"><rect width="100%" height="100%" fill="#fff"/>{body}</svg>\n'
-    )
+    buffer = io.BytesIO()
+    # text stays text, and the same figure gives the same bytes
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "tag2mask"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()

@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-from engine.checks import require_fractions
+from engine.checks import require, require_at_least, require_fractions
 from engine.config import CrfConfig, Settings, map_paths
-from engine.distributed.cluster import Cluster, connected
-from engine.errors import ConfigError
-from engine.networks import MAP_KINDS, check_map_network, open_network
+from engine.distributed.cluster import connected
+from engine.errors import ConfigError, about
+from engine.networks import MAP_KINDS, TrainedNetwork, check_map_network, open_network
+from engine.resources import PassConfig
 from engine.runs.images import ImageSet
 from engine.runs.options import DataOptions, Uses
 from engine.runs.output import run_record, trained_network
+from engine.stages.count import Slice
 from engine.step import Step
 from engine.storage.filesystem import absolute, join
 from engine.storage.run_record import WORK_FOLDER, claim_output
 from jobs.cli.command import main
-from tune.cache import Look, TrueMasks, check_errors, fill_cache, missing_shards, open_cache, read_true_masks
+from tune.cache import Cache, TrueMasks, cached_maps, check_errors, check_sizes, read_true_masks
+from tune.counts import Counting, Pass
 from tune.outcome import BEST, CLASSES, HEAT_MAPS, RESULTS, SEEDS, Judging, SearchResults, write_outcome
 from tune.results import Default, Scored, collect, short_lists
-from tune.seeds import pairs_of, score_seeds, seed_parts
-from tune.space import Scales, SearchName, Slice, crfs_of, default_slice, grid_slices, random_slices, scales_of
-from tune.trial import Context, read_state
-from tune.tuner import check_optuna, run_optuna, run_seeds, run_trials
-
-_QUIET = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a folder of logs for each trial
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ctrl-c ends the search as it ends any job
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-}
+from tune.seeds import ScoredSeed, score_seeds
+from tune.space import SearchName, crfs_of, default_slice, grid_slices, pairs_of, random_slices, scales_of
+from tune.trials import check_optuna, run_optuna, run_trials
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,17 +38,17 @@ class Search(DataOptions):
     truth: str
     """True masks, of all images or of some: a folder of PNGs named by image stem, or a folder of mask shards."""
     cam: str
-    """Folder that jobs.train_cam wrote; or jobs.train_segmentation, for the maps of a second round (--recam and
-    --rewalk)."""
+    """Output folder of jobs.train_cam; or of jobs.train_segmentation, for the maps of a later round (--later-maps,
+    --later-walk)."""
     affinity: str = ""
-    """Folder that jobs.train_affinity wrote; not needed with --steps 0 --walk.num-steps 0, or, where --cam is a
-    segmentation network, with --steps 0 --rewalk.num-steps 0."""
+    """Output folder of jobs.train_affinity; not needed with --steps 0 --walk.num-steps 0 (--later-walk.num-steps 0 for
+    a segmentation network)."""
     cache: str = ""
-    """Folder or URI for what the networks say, which later searches use again; 'cache' in --out by default."""
+    """Folder or URI for the networks' maps, reused by later searches; 'cache' in --out by default."""
     search: SearchName = "grid"
-    """grid: every combination. random: --num-betas betas between the least and the greatest, each with as many alphas
-    and steps as are given and a set of scales, drawn too. optuna: a model chooses betas and scales; every alpha and
-    number of steps with each."""
+    """grid: every combination. random: --num-betas slices, each with a random beta, set of scales, and as many random
+    alphas and steps as are given, all within the given ranges. optuna: a model chooses beta and scales of each slice;
+    every alpha and number of steps is tried with each."""
     alphas: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 8.0, 16.0)
     """Background exponents."""
     betas: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 16.0)
@@ -62,33 +56,33 @@ class Search(DataOptions):
     steps: tuple[int, ...] = (0, 4, 8, 16, 32, 64, 128, 192, 256, 512, 1024)
     """Numbers of steps; 0 leaves out the walk."""
     cam_scales: tuple[str, ...] = ()
-    """Sets of scales to try beside --cam.inference.scales (or --recam.scales), each joined by commas: 1 0.5,1,1.5,2.
-    The network looks at the images once for each set."""
+    """Sets of scales to try beside --cam.inference.scales (or --later-maps.scales), each joined by commas: 1
+    0.5,1,1.5,2. The network runs over the images once for each set."""
     num_betas: int = 10
     """Betas that random and optuna try."""
     early_stopping: bool = False
-    """Stop betas that look poor on a share of the images (ASHA); their figures are over that share alone."""
+    """Stop slices that score poorly on the first part of the images (ASHA); their figures cover only that part."""
     top_k_crf: int = 0
-    """Give the dCRF too to this many of the best configurations, of all images and of those outside of each fold, and
-    to the default, and rank them by the mIoU with it; 0 leaves it out."""
+    """Also score this many of the best configurations with the dCRF, chosen on all images and outside of each fold, and
+    the default; rank by the mIoU with it. 0 leaves it out."""
     crf_values: tuple[str, ...] = ()
-    """Other constants for that dCRF, every combination with each configuration: bilateral-weight=4,10
+    """Other settings of that dCRF, every combination with each configuration: bilateral-weight=4,10
     bilateral-sigma-px=30,80."""
     num_crfs: int = 0
-    """Draw this many of the combinations at random; 0 takes all."""
+    """Number of these combinations to draw at random; 0 takes all."""
     seed_alphas_low: tuple[float, ...] = ()
-    """Score seeds with these alphas for the foreground, each with each of --seed-alphas-high; none leaves it out."""
+    """Score seeds with each of these foreground alphas and each of --seed-alphas-high; none leaves it out."""
     seed_alphas_high: tuple[float, ...] = ()
-    """The same for the background."""
+    """Background alphas of the seeds."""
     seed_coverage: float = 0.4
-    """Share of the truth's foreground, and of its background, that a seed must be sure of; other seeds come last."""
+    """Minimum fraction of the truth's foreground, and of its background, in confident cells; other seeds come last."""
     folds: int = 5
-    """Parts of the images for the cross-validated figure; 0 leaves it out."""
+    """Folds of the cross-validated mIoU; 0 leaves it out."""
     bootstrap: int = 1000
-    """Draws for the confidence intervals; 0 leaves them out."""
+    """Bootstrap draws for the confidence intervals; 0 leaves them out."""
     max_error_fraction: float = 0.05
-    """The search ends with status 1 before it begins when more of the images with truth than this fraction ended in an
-    error; fewer count as all background."""
+    """The search fails with status 1 if more than this fraction of the images with truth ended in an error; fewer count
+    as all background."""
     rng_seed: int = 0
     """Seed of the order of the images, of random configurations and of the bootstrap."""
     settings: Annotated[
@@ -97,42 +91,30 @@ class Search(DataOptions):
 
     def __post_init__(self) -> None:
         DataOptions.__post_init__(self)
-        for name, values in (("alphas", self.alphas), ("betas", self.betas)):
-            if not values:
-                raise ConfigError("is empty; give one or more numbers above 0", thing=name)
-            _check_positive(name, values)
-        if not self.steps or not all(0 <= count <= 100_000 for count in self.steps):
-            raise ConfigError(f"must be one or more of 0 to 100000, got {self.steps}", thing="steps")
-        _check_positive("seed_alphas_low", self.seed_alphas_low)
-        _check_positive("seed_alphas_high", self.seed_alphas_high)
+        for name in ("alphas", "betas", "seed_alphas_low", "seed_alphas_high"):
+            values = getattr(self, name)
+            fits = all(0 < value < 1e6 for value in values) and (len(values) > 0 or name.startswith("seed"))
+            require(fits, name, values, "numbers above 0")
+        fits = len(self.steps) > 0 and all(0 <= count <= 100_000 for count in self.steps)
+        require(fits, "steps", self.steps, "whole numbers from 0 to 100000")
         if bool(self.seed_alphas_low) != bool(self.seed_alphas_high):
             missing = "seed_alphas_high" if self.seed_alphas_low else "seed_alphas_low"
             raise ConfigError("is empty; the alphas of the seeds are searched in pairs of low and high", thing=missing)
-        require_fractions(seed_coverage=self.seed_coverage)
-        require_fractions(max_error_fraction=self.max_error_fraction)
-        counts = {"top_k_crf": self.top_k_crf, "num_crfs": self.num_crfs, "bootstrap": self.bootstrap}
-        for name, value, least in (("num_betas", self.num_betas, 1), *((*item, 0) for item in counts.items())):
-            if value < least:
-                raise ConfigError(f"must be {least} or more, got {value}", thing=name)
-        if self.folds < 0 or self.folds == 1:
-            raise ConfigError(f"must be 0 (none), or 2 or more, got {self.folds}", thing="folds")
+        require_fractions(seed_coverage=self.seed_coverage, max_error_fraction=self.max_error_fraction)
+        require_at_least(1, num_betas=self.num_betas)
+        require_at_least(0, top_k_crf=self.top_k_crf, num_crfs=self.num_crfs, bootstrap=self.bootstrap)
+        require(self.folds == 0 or self.folds >= 2, "folds", self.folds, "0 (none), or 2 or more")
         if self.search == "optuna" and min(self.betas) == max(self.betas):
             raise ConfigError("holds one number; optuna needs a least and a greatest", thing="betas")
         if self.crf_values and not self.top_k_crf:
             raise ConfigError("has no effect while top_k_crf is 0", thing="crf_values")
 
 
-def _check_positive(name: str, values: Sequence[float]) -> None:
-    for value in values:
-        if not 0 < value < 1e6:
-            raise ConfigError(f"must be above 0, got {value:g}", thing=name)
-
-
 def run(config: Search, *, after_affinity: Sequence[Step] = ()) -> dict[str, Any]:
-    """Search; writes ``results.parquet``, ``best.json``, ``miou.svg`` and ``classes.svg`` under ``--out``.
+    """Search; writes ``results.parquet``, ``best.json``, ``miou.svg`` and ``classes.svg`` to the output folder.
 
     Args:
-        after_affinity: steps that change the affinities (column ``distances``) before walks are taken.
+        after_affinity: steps that change the affinities (column ``distances``) before they are walked along.
 
     Returns:
         What ``best.json`` holds.
@@ -141,186 +123,185 @@ def run(config: Search, *, after_affinity: Sequence[Step] = ()) -> dict[str, Any
         UserError: an option, a file or the truth cannot be used.
         TooManyErrors: networks or trials failed.
     """
-    if config.top_k_crf and config.settings.crf.num_iterations == 0:
+    settings = config.settings
+    if config.top_k_crf and settings.crf.num_iterations == 0:
         raise ConfigError("must be 1 or more with top_k_crf, got 0", thing="crf.num_iterations")
     if config.search == "optuna":
         check_optuna()
-    settings = config.settings
     cam = trained_network(config.cam, MAP_KINDS, ImageSet(config), thing="cam")
     default = Default(settings=settings, kind=cam.map_kind)
-    walk = default.walk
-    check_map_network(cam, default.inference)
-    walks = max(config.steps) > 0 or walk.num_steps > 0
-    if walks and not config.affinity:
-        without = f"set steps and {map_paths(cam.map_kind)[1]}.num_steps to 0"
-        raise ConfigError(f"is missing; give the output folder of jobs.train_affinity, or {without}", thing="affinity")
+    inference, walk = default.maps.inference, default.maps.walk
+    check_map_network(cam, inference)
+    affinity = None
+    if max(config.steps) > 0 or walk.num_steps > 0:
+        if not config.affinity:
+            without = f"set steps and {map_paths(cam.map_kind)[1]}.num_steps to 0"
+            reason = f"is missing; give the output folder of jobs.train_affinity, or {without}"
+            raise ConfigError(reason, thing="affinity")
+        with about("affinity"):
+            affinity = open_network(config.affinity, "affinity")
     crfs = crfs_of(settings.crf, config.crf_values, num_draws=config.num_crfs, rng_seed=config.rng_seed)
-    scale_sets = list(dict.fromkeys([default.scales, *map(scales_of, config.cam_scales)]))
-    looks = _looks(config, default, scale_sets)
-    class_names = cam.class_names
-    if walks:
-        affinity = open_network(config.affinity, "affinity")
-        looks.append(
-            Look(network="affinity", weights=config.affinity, inference=settings.affinity.inference, walk=walk)
-        )
-    true_masks = read_true_masks(
+    scale_sets = tuple(dict.fromkeys([inference.scales, *map(scales_of, config.cam_scales)]))
+    inferences = [replace(inference, scales=scales) for scales in scale_sets]
+    truth = read_true_masks(
         config.data,
         config.truth,
-        class_names=class_names,
+        class_names=cam.class_names,
         rng_seed=config.rng_seed,
         allow_outside=config.allow_outside,
     )
-    _claim(config, default, true_masks, class_names, {"cam": cam.hash, "affinity": affinity.hash if walks else ""})
-    cache = config.cache or join(config.out, "cache")
-    places = []
-    for look in looks:
-        key = look.key(true_masks, class_names=class_names, max_pixels=config.max_pixels)
-        place, manifest = open_cache(cache, look, true_masks, key)
-        places.append(place)
-    context = Context(
-        cams=dict(zip(scale_sets, places, strict=False)),
-        distances=places[-1] if walks else "",
-        manifest=manifest,
-        true_masks=true_masks.masks,
-        states=absolute(join(config.out, WORK_FOLDER, "trials")),
-        walk=walk,
-        max_pixels=config.max_pixels,
+    _claim(config, default, truth, cam, affinity)
+    cache = Cache(
+        folder=config.cache or join(config.out, "cache"),
+        true_masks=truth,
+        class_names=cam.class_names,
+        passes=settings.resources.passes(config.max_pixels),
     )
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
-    pairs = pairs_of(config.seed_alphas_low, config.seed_alphas_high, settings.seed)
-    parts = seed_parts(context, scale_sets, pairs, settings.seed) if config.seed_alphas_low else []
+    cams = [cache.cam(cam, inference) for inference in inferences]
+    distances = None
+    if affinity is not None:
+        distances = cache.distances(affinity, settings.affinity.inference, walk, after_affinity=after_affinity)
+    maps = cached_maps(cams, distances, cache.truth(cams[0].manifest))
     with connected(settings.resources) as cluster:
-        for look, place in zip(looks, places, strict=True):
-            if missing_shards(place, manifest):
-                fill_cache(
-                    place,
-                    manifest,
-                    look,
-                    resources=settings.resources,
-                    max_pixels=config.max_pixels,
-                    cluster=cluster,
-                    after_affinity=after_affinity,
-                )
-        errors = check_errors(places, manifest, max_error_fraction=config.max_error_fraction)
-        run_seeds(context, parts, cluster)
-        slices = _sweep(config, default, scale_sets, context, cluster)
-        plain = collect(context, slices)
-        few = short_lists(plain, most=config.top_k_crf, num_folds=config.folds)
-        with_crf = _crf_slices(default, few, crfs) if config.top_k_crf else []
-        if with_crf:
-            run_trials("default", context, with_crf[:1], cluster, early_stopping=False)
-            run_trials("dCRF", context, with_crf[1:], cluster, early_stopping=config.early_stopping)
+        for step in [*cams, *([] if distances is None else [distances])]:
+            step.fill(settings.resources, cluster)
+        check_sizes(maps, truth)
+        counting = Counting(
+            maps=maps,
+            true_pixels=truth.pixels,
+            scale_sets=scale_sets,
+            folder=absolute(join(config.out, WORK_FOLDER, "counts")),
+            walk=walk,
+            passes=PassConfig(max_pixels=config.max_pixels),
+            resources=settings.resources,
+            cluster=cluster,
+        )
+        found = _count(config, default, counting, crfs)
     judging = Judging(
         num_folds=config.folds,
         num_draws=config.bootstrap,
         rng_seed=config.rng_seed,
         seed_coverage=config.seed_coverage,
     )
-    seeds = (
-        score_seeds(context, parts, coverage=config.seed_coverage, num_draws=config.bootstrap, rng_seed=config.rng_seed)
-        if parts
-        else []
-    )
-    cpu_s = sum(read_state(context, part).cpu_s for part in (*slices, *with_crf))
-    print(f"counted in {cpu_s:.0f} s of CPU time")
-    found = SearchResults(plain=plain, with_crf=collect(context, with_crf), short_lists=few[1:], seeds=seeds)
-    return write_outcome(
-        config.out,
-        found,
-        default,
-        judging,
-        class_names=class_names,
-        num_images=manifest.num_rows,
-        errors=errors,
-    )
+    return write_outcome(config.out, found, default, judging)
 
 
-def _looks(config: Search, default: Default, scale_sets: Sequence[Scales]) -> list[Look]:
-    """What --cam has to say with each set of scales."""
-    return [
-        Look(
-            network="cam",
-            weights=config.cam,
-            inference=replace(default.inference, scales=scales),
-            walk=default.walk,
+def _claim(
+    config: Search, default: Default, truth: TrueMasks, cam: TrainedNetwork, affinity: TrainedNetwork | None
+) -> None:
+    inputs = {"cam": cam.hash, "affinity": "" if affinity is None else affinity.hash}
+    inputs |= {"images": truth.images_hash, "truth": truth.hash}
+    for name in ("search", "alphas", "betas", "steps", "cam_scales", "num_betas", "early_stopping", "rng_seed"):
+        value = getattr(config, name)
+        inputs[name] = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    record = run_record(
+        "search",
+        config,
+        uses=[*map_paths(default.kind), "affinity.inference", "crf"],
+        inputs=inputs,
+        class_names=cam.class_names,
+        writes=[RESULTS, BEST, HEAT_MAPS, CLASSES, SEEDS],
+    )
+    claim_output(config.out, record, overwrite=config.overwrite)
+
+
+def _count(config: Search, default: Default, counting: Counting, crfs: Sequence[CrfConfig]) -> SearchResults:
+    """Count everything: seeds, configurations without dCRF, then the best of them with it."""
+    maps, num_images = counting.maps, counting.maps.num_rows
+    folders = [*maps.cams, *([maps.distances] if maps.distances else [])]
+
+    def checked(*passes: Pass) -> dict[str, int]:
+        folders.extend(one.folder for one in passes)
+        return check_errors(folders, num_images=num_images, max_error_fraction=config.max_error_fraction)
+
+    def collected(counted: Sequence[Sequence[Slice]]) -> list[Scored]:
+        passes = [counting.masks(slices) for slices in counted]
+        checked(*passes)
+        sums = [counting.read(one) for one in passes]
+        return collect(list(zip(counted, sums, strict=True)), num_images=num_images)
+
+    checked()
+    seeds: list[ScoredSeed] = []
+    if config.seed_alphas_low:
+        pairs = pairs_of(config.seed_alphas_low, config.seed_alphas_high, default.settings.seed)
+        one = counting.seeds(pairs, default.settings.seed)
+        counting.finish("seeds", one)
+        checked(one)
+        seeds = score_seeds(
+            counting.read(one),
+            counting.scale_sets,
+            pairs,
+            coverage=config.seed_coverage,
+            num_draws=config.bootstrap,
+            rng_seed=config.rng_seed,
         )
-        for scales in scale_sets
-    ]
+    plain = collected(_sweep(config, default, counting))
+    few = short_lists(plain, most=config.top_k_crf, num_folds=config.folds)
+    with_crf = collected(_sweep_crf(config, default, counting, few, crfs)) if config.top_k_crf else []
+    return SearchResults(
+        plain=plain,
+        with_crf=with_crf,
+        short_lists=few[1:],
+        seeds=seeds,
+        class_names=maps.class_names,
+        num_images=num_images,
+        errors=checked(),
+    )
 
 
-def _crf_slices(default: Default, few: Sequence[Sequence[Scored]], crfs: Sequence[CrfConfig]) -> list[Slice]:
-    """The default with the dCRF, then the best few without one with each dCRF."""
-    first = replace(default_slice(default.scales, default.walk), crf=default.crf)
+def _sweep(config: Search, default: Default, counting: Counting) -> list[list[Slice]]:
+    """Count all slices without dCRF.
+
+    Returns:
+        The slices of each pass.
+    """
+    first = default_slice(default.maps.inference.scales, default.maps.walk)
+    space = (config.alphas, config.betas, config.steps)
+    if config.search == "optuna":
+        _count_slices("default", counting, [first], early_stopping=False)
+        tried = run_optuna(
+            counting,
+            *space,
+            num_betas=config.num_betas,
+            early_stopping=config.early_stopping,
+            rng_seed=config.rng_seed,
+        )
+        return [[first], *([part] for part in tried)]
+    if config.search == "grid":
+        slices = grid_slices(counting.scale_sets, *space)
+    else:
+        slices = random_slices(counting.scale_sets, *space, num_betas=config.num_betas, rng_seed=config.rng_seed)
+    return _count_slices("search", counting, [first, *slices], early_stopping=config.early_stopping)
+
+
+def _sweep_crf(
+    config: Search, default: Default, counting: Counting, few: Sequence[Sequence[Scored]], crfs: Sequence[CrfConfig]
+) -> list[list[Slice]]:
+    """Count the default with the dCRF, then the best few with each dCRF; returns as :func:`_sweep`."""
+    first = default_slice(default.maps.inference.scales, default.maps.walk)
     best = list({one.walk: one for some in few for one in some}.values())
     others = [
         Slice(scales=one.scales, beta=one.beta, alphas=(one.alpha,), steps=(one.num_steps,), crf=crf)
         for crf in crfs
         for one in best
     ]
-    return list({part.name: part for part in (first, *others)}.values())
+    slices = [replace(first, crf=default.settings.crf), *others]
+    return _count_slices("dCRF", counting, slices, early_stopping=config.early_stopping)
 
 
-def _claim(
-    config: Search,
-    default: Default,
-    true_masks: TrueMasks,
-    class_names: tuple[str, ...],
-    inputs: dict[str, str],
-) -> None:
-    searched = ("search", "alphas", "betas", "steps", "cam_scales", "num_betas", "early_stopping", "rng_seed")
-    inputs |= {name: _plain(getattr(config, name)) for name in searched}
-    inputs |= {"images": true_masks.images_hash, "truth": true_masks.hash}
-    record = run_record(
-        "search",
-        config,
-        uses=[*map_paths(default.kind), "affinity.inference", "crf"],
-        inputs=inputs,
-        class_names=class_names,
-        writes=[RESULTS, BEST, HEAT_MAPS, CLASSES, SEEDS],
-    )
-    claim_output(config.out, record, overwrite=config.overwrite)
+def _count_slices(name: str, counting: Counting, slices: Sequence[Slice], *, early_stopping: bool) -> list[list[Slice]]:
+    """Count slices in one pass; or, with early stopping, the first, which is never stopped, and then each in a trial.
 
-
-def _plain(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _sweep(
-    config: Search, default: Default, scale_sets: Sequence[Scales], context: Context, cluster: Cluster
-) -> list[Slice]:
-    """Do all trials without dCRF; gives the slices that were tried."""
-    first = default_slice(default.scales, default.walk)
-    if config.search == "optuna" or config.early_stopping:  # what all is compared with is never stopped
-        run_trials("default", context, [first], cluster, early_stopping=False)
-    if config.search == "optuna":
-        tried = run_optuna(
-            context,
-            cluster,
-            scale_sets=scale_sets,
-            alphas=config.alphas,
-            betas=config.betas,
-            steps=config.steps,
-            num_betas=config.num_betas,
-            early_stopping=config.early_stopping,
-            rng_seed=config.rng_seed,
-        )
-        return [first, *tried]
-    if config.search == "grid":
-        slices = grid_slices(scale_sets, config.alphas, config.betas, config.steps)
-    else:
-        slices = random_slices(
-            scale_sets,
-            config.alphas,
-            config.betas,
-            config.steps,
-            num_betas=config.num_betas,
-            rng_seed=config.rng_seed,
-        )
-    others = list({part.name: part for part in slices if part != first}.values())
-    todo = others if config.early_stopping else [first, *others]
-    run_trials("search", context, todo, cluster, early_stopping=config.early_stopping)
-    return [first, *others]
+    Returns:
+        The slices of each pass.
+    """
+    first, *others = dict.fromkeys(slices)
+    together = [first] if early_stopping else [first, *others]
+    counting.finish(name, counting.masks(together))
+    if not early_stopping:
+        return [together]
+    run_trials(name, counting, others)
+    return [together, *([part] for part in others)]
 
 
 if __name__ == "__main__":

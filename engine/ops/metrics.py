@@ -60,12 +60,30 @@ def mean_iou(confusion: NDArray[np.int64]) -> tuple[NDArray[np.float64], float]:
         miou: the mean over the others; NaN when there is none.
     """
     confusion = np.asarray(confusion)
-    intersection = np.diagonal(confusion).astype(np.float64)
-    union = confusion.sum(axis=0) + confusion.sum(axis=1) - intersection
-    present = union > 0
-    iou = np.full(len(confusion), np.nan)
-    iou[present] = intersection[present] / union[present]
-    return iou, float(iou[present].mean()) if present.any() else float("nan")
+    iou = class_iou(np.diagonal(confusion), confusion.sum(axis=0), confusion.sum(axis=1))
+    return iou, float(mean_over_classes(iou))
+
+
+def class_iou(intersection: NDArray[Any], predicted: NDArray[Any], true: NDArray[Any]) -> NDArray[np.float64]:
+    """Intersection over union from pixel counts.
+
+    Args:
+        intersection: (..., C+1) pixels that masks and truth assign to the same class.
+        predicted: (..., C+1) pixels of each class in the masks.
+        true: (..., C+1) pixels of each class in the truth.
+
+    Returns:
+        (..., C+1) in [0, 1]; NaN for a class that neither truth nor masks hold.
+    """
+    union = np.asarray(predicted + true - intersection, np.float64)
+    return np.where(union > 0, intersection / np.where(union > 0, union, 1.0), np.nan)
+
+
+def mean_over_classes(iou: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The mean over the last axis without its NaN; NaN when there is nothing else."""
+    known = ~np.isnan(iou)
+    number, total = known.sum(axis=-1), np.where(known, iou, 0.0).sum(axis=-1)
+    return np.where(number > 0, total / np.maximum(number, 1), np.nan)
 
 
 def image_iou(confusion: NDArray[np.int64]) -> float:

@@ -14,7 +14,7 @@ import pytest
         ("engine.distributed.pipeline", "torch"),  # of the actors that only fetch
         ("jobs.evaluate", "torch"),
         ("jobs.label", "timm"),  # of the driver, which builds no network
-        ("tune.tuner", "timm"),  # of the trials
+        ("tune.trials", "timm"),  # of the trials
     ],
 )
 def test_module_spares_its_processes_a_library_that_they_may_not_need(module: str, spared: str) -> None:

@@ -1,58 +1,41 @@
-"""The sweep over the alphas of the seeds, against the stage that makes them and against the pixels."""
+"""Scores of the seeds' alphas from their counts."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
-import pytest
-import torch
-from torch.nn import functional
 
-from engine.config import CrfConfig, SeedConfig
-from engine.ops.cam import normalize_cam
-from engine.resources import PassConfig
-from engine.stages.seed import MakeSeed
-from tune.seeds import SURE_TRUTH, cell_pixels, pairs_of, seed_counts
-from tune.sweep import INTERSECTION, PREDICTED
+from engine.config import SeedConfig
+from engine.ops.seed_counts import SURE_TRUTH
+from engine.ops.sweep import INTERSECTION, PREDICTED
+from tune.counts import Counted
+from tune.seeds import score_seeds, seed_table
 
-NUM_CLASSES, IGNORE = 4, 255
+SCALES = (1.0,)
+PAIRS = ((0.5, 2.0), (1.0, 4.0))
 
 
-@pytest.mark.parametrize("num_iterations", [0, 3])
-@pytest.mark.parametrize("class_ids", [[], [2], [3, 1]])
-def test_seeds_of_many_alphas_are_those_of_one_pair_after_the_other(num_iterations: int, class_ids: list[int]) -> None:
-    generator = torch.Generator().manual_seed(len(class_ids))
-    cam = functional.interpolate(torch.rand(1, max(1, len(class_ids)), 4, 4, generator=generator), size=(12, 9))[0]
-    cam = normalize_cam(cam)[: len(class_ids)]
-    image = np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)
-    config = SeedConfig(crf=CrfConfig(num_iterations=num_iterations), long_side_px=64)
-    pairs = ((0.5, 2.0), (0.5, 6.0), (1.2, 5.0))
-    found = MakeSeed(config, PassConfig(), num_classes=NUM_CLASSES).seeds(cam, image, class_ids, pairs)
-    for (low, high), seed in zip(pairs, found, strict=True):
-        stage = MakeSeed(replace(config, alpha_low=low, alpha_high=high), PassConfig(), num_classes=NUM_CLASSES)
-        alone = stage.seed(cam, image, class_ids)
-        assert seed.dtype == alone.dtype
-        assert np.array_equal(seed, alone)
+def _counted() -> Counted:
+    """One class, two groups; the first pair is right everywhere but confident about little."""
+    counts = np.zeros((2, 2, 3, 2), np.int64)
+    truth = np.full((2, 2), 100)
+    for index, (sure, right) in enumerate(((10, 10), (80, 60))):
+        counts[index, :, PREDICTED] = counts[index, :, SURE_TRUTH] = sure
+        counts[index, :, INTERSECTION] = right
+    return Counted(num_images=2, counts=counts, truth=truth)
 
 
-def test_counts_of_sure_cells_are_those_of_the_pixels_in_them() -> None:
-    rng = np.random.default_rng(0)
-    truth = rng.choice([0, 1, 2, 3, IGNORE], (31, 45)).astype(np.uint8)
-    seed = rng.choice([0, 1, 3, IGNORE], (4, 6)).astype(np.uint8)
-    pixels = cell_pixels(truth, seed.shape, num_classes=NUM_CLASSES, ignore=IGNORE)
-    counts = seed_counts(seed, pixels, ignore=IGNORE)
-    slow = np.zeros((3, NUM_CLASSES + 1), dtype=np.int64)
-    for y in range(31):
-        for x in range(45):
-            given = seed[int((y + 0.5) * 4 / 31), int((x + 0.5) * 6 / 45)]
-            if truth[y, x] == IGNORE or given == IGNORE:
-                continue
-            slow[PREDICTED, given] += 1
-            slow[SURE_TRUTH, truth[y, x]] += 1
-            slow[INTERSECTION, given] += truth[y, x] == given
-    assert counts.tolist() == slow.tolist()
+def test_seed_that_covers_too_little_comes_after_a_worse_one() -> None:
+    best, other = score_seeds(_counted(), [SCALES], PAIRS, coverage=0.4, num_draws=50, rng_seed=0)
+    assert (best.pair, best.enough, other.pair, other.enough) == (PAIRS[1], True, PAIRS[0], False)
+    assert (best.precision, best.foreground, best.background) == (0.75, 0.8, 0.8)
+    assert best.miou == 60 / 100
+    assert other.miou == 1.0
+    assert not other.tied
+    first, _ = score_seeds(_counted(), [SCALES], PAIRS, coverage=0.1, num_draws=0, rng_seed=0)
+    assert first.pair == PAIRS[0]
 
 
-def test_pairs_are_those_that_make_sense_and_the_default() -> None:
-    assert pairs_of((1.0, 4.0), (2.0, 8.0), SeedConfig()) == ((1.0, 2.0), (1.0, 8.0), (1.2, 5.0), (4.0, 8.0))
+def test_table_has_a_row_for_each_pair_and_marks_the_default() -> None:
+    ranked = score_seeds(_counted(), [SCALES], PAIRS, coverage=0.4, num_draws=0, rng_seed=0)
+    rows = seed_table(ranked, SeedConfig(alpha_low=0.5, alpha_high=2.0), SCALES).to_pylist()
+    assert [(row["rank"], row["alpha_low"], row["default"]) for row in rows] == [(1, 1.0, False), (2, 0.5, True)]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from engine.config import CrfConfig
+from engine.config import CrfConfig, SeedConfig
 from engine.errors import ConfigError
-from tune.space import NO_CRF, Slice, crfs_of, grid_slices, random_slices, scales_of, slice_of
+from tune.space import crfs_of, grid_slices, pairs_of, random_slices, scales_of
 
 SCALES = (1.0,)
 
@@ -30,15 +30,6 @@ def test_random_slices_lie_in_the_ranges_and_depend_on_the_seed_alone() -> None:
         assert 2 <= part.beta <= 16
         assert all(0.5 <= alpha <= 4 for alpha in part.alphas)
         assert all(8 <= steps <= 512 for steps in part.steps)
-
-
-def test_slices_that_differ_have_files_of_their_own() -> None:
-    names = {slice_of(SCALES, beta, alphas, (8,)).name for beta in (1, 2) for alphas in ((1,), (1, 2), (3,))}
-    assert len(names) == 6
-    assert slice_of(SCALES, 2, (2, 1, 1), (8, 4)).name == slice_of(SCALES, 2, (1, 2), (4, 8)).name
-    assert slice_of(SCALES, 2, (1,), (8,)).name != slice_of((0.5, 2.0), 2, (1,), (8,)).name
-    with_crf = [Slice(scales=SCALES, beta=2, alphas=(1.0,), steps=(8,), crf=crf) for crf in (NO_CRF, CrfConfig())]
-    assert [part.name.split("-")[0] for part in with_crf] == ["walk", "crf"]
 
 
 def test_crfs_are_every_combination_after_the_one_to_start_from_or_a_draw_of_them() -> None:
@@ -65,3 +56,7 @@ def test_scales_are_numbers_joined_by_commas() -> None:
     assert scales_of("0.5,1,2") == (0.5, 1.0, 2.0)
     with pytest.raises(ConfigError, match=r"^cam_scales"):
         scales_of("0.5;1")
+
+
+def test_pairs_are_those_that_make_sense_and_the_default() -> None:
+    assert pairs_of((1.0, 4.0), (2.0, 8.0), SeedConfig()) == ((1.0, 2.0), (1.0, 8.0), (1.2, 5.0), (4.0, 8.0))

@@ -7,9 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from torch.nn import functional
 
 from engine.config import CrfConfig, SeedConfig
 from engine.imaging.codecs import decode_mask, encode_map
+from engine.ops.cam import normalize_cam
 from engine.stages.seed import MakeSeed
 from tests.engine.stages.examples import PASSES, picture, png, rows
 
@@ -78,3 +81,20 @@ def test_crf_takes_the_seed_to_the_edge_of_the_image() -> None:
     assert set(np.unique(seed[:, :5]).tolist()) <= {2, 255}
     assert (seed[:, 6:] == 0).all()
     assert (seed == 2).mean() > 0.3
+
+
+@pytest.mark.parametrize("num_iterations", [0, 3])
+@pytest.mark.parametrize("class_ids", [[], [2], [3, 1]])
+def test_seeds_of_many_alphas_are_those_of_one_pair_after_the_other(num_iterations: int, class_ids: list[int]) -> None:
+    generator = torch.Generator().manual_seed(len(class_ids))
+    cam = functional.interpolate(torch.rand(1, max(1, len(class_ids)), 4, 4, generator=generator), size=(12, 9))[0]
+    cam = normalize_cam(cam)[: len(class_ids)]
+    image = np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)
+    config = SeedConfig(crf=CrfConfig(num_iterations=num_iterations), long_side_px=64)
+    pairs = ((0.5, 2.0), (0.5, 6.0), (1.2, 5.0))
+    found = MakeSeed(config, PASSES, num_classes=4).seeds(cam, image, class_ids, pairs)
+    for (low, high), seed in zip(pairs, found, strict=True):
+        stage = MakeSeed(replace(config, alpha_low=low, alpha_high=high), PASSES, num_classes=4)
+        alone = stage.seed(cam, image, class_ids)
+        assert seed.dtype == alone.dtype
+        assert np.array_equal(seed, alone)

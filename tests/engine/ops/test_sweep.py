@@ -1,4 +1,4 @@
-"""The sweep against the stages of jobs.label, one configuration after the other."""
+"""The sweep against the stages of labeling, one configuration at a time."""
 
 from __future__ import annotations
 
@@ -8,18 +8,15 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from engine.config import CrfConfig, WalkConfig
 from engine.imaging.codecs import decode_map, decode_mask, encode_map
 from engine.ops.cam import normalize_cam, with_background
 from engine.ops.metrics import confusion_matrix
 from engine.ops.random_walk import refine
+from engine.ops.sweep import INTERSECTION, PREDICTED, WalkGrid, grid_counts, mask_counts, pair_distances
 from engine.resources import PassConfig
 from engine.stages.mask import MakeMask
-from tune.space import Slice
-from tune.sweep import INTERSECTION, PREDICTED, mask_counts, pair_distances, slice_counts
-from tune.sweep_kernels import IGNORED, OTHER, count_pixels
 
 NUM_CLASSES = 5
 RADIUS = 4
@@ -72,22 +69,12 @@ def _labeled(cam: Tensor, features: Tensor, class_ids: list[int], walk: WalkConf
 @pytest.mark.parametrize(("rng_seed", "num_present"), [(0, 1), (1, 2), (2, 4)])
 def test_counts_are_those_of_the_masks_that_label_makes(rng_seed: int, num_present: int) -> None:
     cam, features, truth, class_ids = _case(rng_seed, num_present)
-    part = Slice(scales=(1.0,), beta=3.5, alphas=(0.4, 1.0, 2.5, 9.0), steps=(0, 1, 7, 40, 300))
+    grid = WalkGrid(3.5, (0.4, 1.0, 2.5, 9.0), (0, 1, 7, 40, 300), RADIUS, 1e-4)
     distances = torch.from_numpy(decode_map(encode_map(pair_distances(features, RADIUS).numpy())))
-    counts = slice_counts(
-        cam,
-        distances,
-        truth,
-        class_ids,
-        part,
-        num_classes=NUM_CLASSES,
-        ignore=255,
-        radius=RADIUS,
-        tolerance=1e-4,
-    )
-    walk = WalkConfig(beta=part.beta, radius=RADIUS)
-    for i, num_steps in enumerate(part.steps):
-        for j, alpha in enumerate(part.alphas):
+    counts = grid_counts(cam, distances, truth, class_ids, grid, num_classes=NUM_CLASSES, ignore=255)
+    walk = WalkConfig(beta=grid.beta, radius=RADIUS)
+    for i, num_steps in enumerate(grid.steps):
+        for j, alpha in enumerate(grid.alphas):
             mask = _labeled(cam, features, class_ids, replace(walk, alpha=alpha, num_steps=num_steps))
             confusion = confusion_matrix(truth, mask, NUM_CLASSES)
             # the affinities are rounded to float16, so a few pixels at a border may fall on its other side
@@ -96,45 +83,11 @@ def test_counts_are_those_of_the_masks_that_label_makes(rng_seed: int, num_prese
             assert np.abs(counts[i, j, PREDICTED] - confusion.sum(axis=0)).max() <= allowed
 
 
-@pytest.mark.parametrize("size", [(90, 77), (7, 5), (11, 10), (1, 300)])
-def test_pixels_are_counted_as_one_by_one(size: tuple[int, int]) -> None:
-    num_alphas, num_present = 3, 2
-    generator = torch.Generator().manual_seed(size[0])
-    background, _ = torch.rand(num_alphas, 11, 10, generator=generator).sort(dim=0, descending=True)
-    maps = torch.cat([background, torch.rand(num_present, 11, 10, generator=generator)])
-    truth = np.random.default_rng(0).choice([IGNORED, OTHER, 0, 1, 2], size).astype(np.int16)
-    scores = functional.interpolate(maps[None].double(), size, mode="bilinear", align_corners=False)[0]
-    slow = np.zeros((num_alphas + 1, num_present, 3), dtype=np.int64)
-    for y, x in np.argwhere(truth != IGNORED):
-        values = scores[:, y, x].float()
-        channel = int(values[num_alphas:].argmax())
-        wins = int((values[:num_alphas] >= values[num_alphas:].max()).sum())
-        slow[wins, channel, 1 if truth[y, x] == 0 else 2 if truth[y, x] == channel + 1 else 0] += 1
-    found = count_pixels(maps.numpy(), num_alphas, truth)
-    assert found.sum() == slow.sum() == (truth != IGNORED).sum()
-    assert np.abs(found - slow).sum() <= 2  # the last bit may decide at a pixel
-
-
-def test_tie_goes_to_the_background_and_then_to_the_earlier_class() -> None:
-    maps = torch.full((3, 4, 4), 0.5)  # one alpha, two classes
-    truth = np.ones((8, 8), dtype=np.int16)
-    found = count_pixels(maps.numpy(), 1, truth)
-    assert found[1, 0, 2] == found.sum() == truth.size
-
-
 def test_image_without_tags_is_background_in_every_configuration() -> None:
     _, features, truth, _ = _case(3, 1)
-    counts = slice_counts(
-        torch.zeros(0, 11, 10),
-        pair_distances(features, RADIUS),
-        truth,
-        [],
-        Slice(scales=(1.0,), beta=2.0, alphas=(1.0, 2.0), steps=(0, 8)),
-        num_classes=NUM_CLASSES,
-        ignore=255,
-        radius=RADIUS,
-        tolerance=1e-4,
-    )
+    grid = WalkGrid(2.0, (1.0, 2.0), (0, 8), RADIUS, 1e-4)
+    distances = pair_distances(features, RADIUS)
+    counts = grid_counts(torch.zeros(0, 11, 10), distances, truth, [], grid, num_classes=NUM_CLASSES, ignore=255)
     assert counts.shape == (2, 2, 2, NUM_CLASSES + 1)
     assert (counts[..., PREDICTED, 0] == (truth != 255).sum()).all()
     assert (counts[..., INTERSECTION, 0] == (truth == 0).sum()).all()

@@ -1,7 +1,7 @@
-"""The compiled loop of the sweep (numba, no GIL): counts at the pixels.
+"""The compiled loop of the sweep (numba, no GIL): counting pixels.
 
-Maps are brought to the pixels along x once for each row of the grid; along y they are blended as they are looked at, so
-nothing of the image's size is ever stored.
+Maps are interpolated along x once for each row of the grid and along y on the fly, so nothing of the image's size is
+stored.
 
 Letters: A alphas, K classes present, (H, W) pixels, (h, w) grid cells.
 """
@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from engine.ops.compiled import compiled
 
 IGNORED, OTHER = -1, -2
-"""What a pixel's truth may be beside background 0 and the present classes 1..K: not scored, a class not present."""
+"""Values of a pixel's truth beside background 0 and the present classes 1..K: not scored, a class not present."""
 
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 
 
 @compiled
 def _taps(size: int, cells: int) -> tuple[Any, Any, Any]:
-    """For each of ``size`` pixels the two cells it lies between, and the weight of the second (no aligned corners)."""
+    """The two cells that each of ``size`` pixels lies between, and the weight of the second (align_corners=False)."""
     first, second, weight = np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.float32)
     scale = np.float32(cells) / np.float32(size)
     for x in range(size):
@@ -36,7 +36,7 @@ def _taps(size: int, cells: int) -> tuple[Any, Any, Any]:
 
 @compiled
 def count_pixels(maps: Any, num_alphas: int, truth: Any) -> NDArray[np.int64]:
-    """How the pixels fall, by the number of alphas at which they are background and by the strongest class.
+    """Histogram of the pixels by the number of alphas at which they are background and by the strongest class.
 
     Args:
         maps: (A+K, h, w) float32, contiguous: the background map of each alpha, alphas rising, then the classes.

@@ -1,11 +1,11 @@
-"""What one image says about a whole slice of configurations, without labeling it again.
+"""Pixel counts of the masks of many alphas and numbers of steps at once, without making the masks.
 
-Three facts make it cheap. The Chebyshev vectors of a map give every number of steps (engine.ops.random_walk). The
-walk is linear and works on each map alone, so another alpha adds one background map to the same products. And a larger
-alpha makes every value of the background map smaller, before the walk as after it; so the alphas at which a pixel is
-background are the first few of them, and one histogram of how many serves them all.
+Three facts make this cheap. The Chebyshev vectors of a map give every number of steps (engine.ops.random_walk). The
+walk is linear and treats each map separately, so another alpha only adds one background map to the same products. And
+a larger alpha makes every value of the background map smaller, before the walk and after it; so the alphas at which a
+pixel is background are the first few, and one histogram over their number serves all alphas.
 
-The order of work, and the rounding to float16 on the way, are those of jobs.label without dCRF.
+The order of operations, and the rounding to float16 in between, are those of labeling without dCRF.
 
 Letters: A alphas, S numbers of steps, C classes, K classes present, (H, W) pixels, (h, w) grid cells, O offsets.
 """
@@ -13,7 +13,7 @@ Letters: A alphas, S numbers of steps, C classes, K classes present, (H, W) pixe
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,18 +24,30 @@ from torch.nn import functional
 from engine.ops.affinity import affinity_planes, flat_shifts, half_plane_offsets
 from engine.ops.cam import background_map
 from engine.ops.random_walk import SMALLEST_WEIGHT, chebyshev_coefficients, chebyshev_degree
+from engine.ops.sweep_kernels import IGNORED, OTHER, count_pixels
 from engine.ops.walk_kernels import chebyshev_sums, inverse_degrees
-from tune.space import Slice
-from tune.sweep_kernels import IGNORED, OTHER, count_pixels
 
 INTERSECTION, PREDICTED = 0, 1
-"""Rows of the counts: pixels where mask and truth agree on the class, pixels that the mask gives to the class."""
+"""Rows of the counts: pixels where mask and truth agree on the class, pixels that the mask assigns to the class."""
+
+
+class WalkGrid(NamedTuple):
+    """Walks that share a beta: every pair of these alphas and numbers of steps."""
+
+    beta: float
+    alphas: tuple[float, ...]
+    """Rising."""
+    steps: tuple[int, ...]
+    """Rising; 0 leaves out the walk."""
+    radius: int
+    tolerance: float
+    """0 takes the whole expansion."""
 
 
 def pair_distances(features: Tensor, radius: int) -> Tensor:
-    """``-log W``: what is kept of the affinities; ``W^(beta) = exp(-beta d)``.
+    """Affinities as distances ``d = -log W``, so that ``W^beta = exp(-beta d)``.
 
-    In float16 a distance keeps its relative accuracy, where an affinity near 1 would lose all of it.
+    A distance keeps its relative accuracy in float16; an affinity near 1 would lose all of it.
 
     Args:
         features: (D, h, w) float32.
@@ -47,39 +59,31 @@ def pair_distances(features: Tensor, radius: int) -> Tensor:
     return -affinity_planes(features[None].float(), radius)[0].log()
 
 
-def refined_maps(
-    cam: Tensor, distances: Tensor, part: Slice, *, radius: int, tolerance: float
-) -> Iterator[tuple[int, Tensor]]:
-    """The background map of every alpha and the classes after every number of steps.
+def refined_maps(cam: Tensor, distances: Tensor, grid: WalkGrid) -> Iterator[Tensor]:
+    """The background map of every alpha, then the classes, after each number of steps.
 
     Args:
         cam: (K, h', w') float32 in [0, 1], K at least 1.
         distances: (O, h, w) float32 of :func:`pair_distances`.
-        part: beta, alphas and steps.
-        tolerance: of the walk; 0 takes the whole expansion.
 
     Yields:
-        number of steps and (A+K, h, w) float32, rounded to float16; on the grid of ``cam`` for 0 steps.
+        (A+K, h, w) float32, rounded to float16; on the grid of ``cam`` for 0 steps.
     """
-    maps = torch.cat([torch.stack([background_map(cam, alpha) for alpha in part.alphas]), cam])
-    longest = part.steps[-1]
-    if part.steps[0] == 0:
-        yield 0, maps.half().float()
-    if longest == 0:
+    maps = torch.cat([torch.stack([background_map(cam, alpha) for alpha in grid.alphas]), cam])
+    if grid.steps[0] == 0:
+        yield maps.half().float()
+    if grid.steps[-1] == 0:
         return
     on_grid = functional.interpolate(maps[None], size=distances.shape[-2:], mode="bilinear", align_corners=False)[0]
-    counts = [num_steps for num_steps in part.steps if num_steps > 0]
-    walked = _walked(on_grid, distances, part.beta, counts, radius=radius, tolerance=tolerance)
-    yield from zip(counts, (one.half().float() for one in walked), strict=True)
+    yield from (walked.half().float() for walked in _walked(on_grid, distances, grid))
 
 
-def _walked(
-    maps: Tensor, distances: Tensor, beta: float, steps: Sequence[int], *, radius: int, tolerance: float
-) -> Iterator[Tensor]:
-    """``T^t M`` (M, h, w) in the range of each map, for each t of the steps."""
+def _walked(maps: Tensor, distances: Tensor, grid: WalkGrid) -> Iterator[Tensor]:
+    """``T^t M`` (M, h, w) in the range of each map, for each number of steps t above 0."""
+    steps, tolerance = [num_steps for num_steps in grid.steps if num_steps > 0], grid.tolerance
     num_offsets, h, w = distances.shape
-    weights = distances.mul(-beta).exp()
-    shifts = np.array(flat_shifts(half_plane_offsets(radius), h, w), np.int64)
+    weights = distances.mul(-grid.beta).exp()
+    shifts = np.array(flat_shifts(half_plane_offsets(grid.radius), h, w), np.int64)
     margin = int(shifts.max(initial=0))
     bands = functional.pad(weights.where(weights >= SMALLEST_WEIGHT, 0).flatten(1), (margin, margin)).numpy()
     degree = longest = max(steps)
@@ -97,23 +101,21 @@ def _walked(
 
 
 @torch.no_grad()
-def slice_counts(
+def grid_counts(
     cam: Tensor,
     distances: Tensor,
     truth: NDArray[np.integer[Any]],
     class_ids: Sequence[int],
-    part: Slice,
+    grid: WalkGrid,
     *,
     num_classes: int,
     ignore: int,
-    radius: int,
-    tolerance: float,
 ) -> NDArray[np.int64]:
-    """What the masks of a slice's configurations have in common with the truth.
+    """Pixel counts of the masks of every configuration of a grid against the truth.
 
     Args:
         cam: (K, h', w') float32 in [0, 1].
-        distances: (O, h, w) float32 of :func:`pair_distances`; not looked at when K is 0.
+        distances: (O, h, w) float32 of :func:`pair_distances`; ignored when K is 0 or nothing walks.
         truth: (H, W) ids or ``ignore``.
         class_ids: (K,) ids of the channels of ``cam``.
         num_classes: C.
@@ -121,7 +123,7 @@ def slice_counts(
     Returns:
         (S, A, 2, C+1) int64: pixels by :data:`INTERSECTION` and :data:`PREDICTED` and class.
     """
-    shape = (len(part.steps), len(part.alphas), 2, num_classes + 1)
+    shape = (len(grid.steps), len(grid.alphas), 2, num_classes + 1)
     if len(class_ids) == 0:
         return np.broadcast_to(background_counts(truth, num_classes=num_classes, ignore=ignore), shape).copy()
     counts = np.zeros(shape, dtype=np.int64)
@@ -129,9 +131,9 @@ def slice_counts(
     channel_of[0], channel_of[ignore] = 0, IGNORED
     channel_of[np.array(class_ids)] = np.arange(1, len(class_ids) + 1)
     true_channels = channel_of[truth]
-    for index, (_, maps) in enumerate(refined_maps(cam, distances, part, radius=radius, tolerance=tolerance)):
+    for index, maps in enumerate(refined_maps(cam, distances, grid)):
         # A tie goes to the background, as in pseudo_mask. Alphas rise, so those at which it wins are the first few.
-        table = count_pixels(maps.contiguous().numpy(), len(part.alphas), true_channels)
+        table = count_pixels(maps.contiguous().numpy(), len(grid.alphas), true_channels)
         foreground = table.cumsum(axis=0)[:-1]  # pixels that are foreground at alpha a: num_background <= a
         background = table.sum(axis=0) - foreground
         counts[index, :, INTERSECTION, 0] = background[:, :, 1].sum(axis=1)
@@ -144,7 +146,7 @@ def slice_counts(
 def mask_counts(
     truth: NDArray[np.integer[Any]], mask: NDArray[np.integer[Any]], *, num_classes: int, ignore: int
 ) -> NDArray[np.int64]:
-    """The same of one mask that is there already: (2, C+1) int64."""
+    """The same for one given mask: (2, C+1) int64."""
     valid = truth != ignore
     true_ids, ids = truth[valid], mask[valid]
     size = num_classes + 1
@@ -152,5 +154,5 @@ def mask_counts(
 
 
 def background_counts(truth: NDArray[np.integer[Any]], *, num_classes: int, ignore: int) -> NDArray[np.int64]:
-    """The same of a mask that is background everywhere: an image without tags, or with an error."""
+    """The same for a mask that is background everywhere."""
     return mask_counts(truth, np.zeros_like(truth), num_classes=num_classes, ignore=ignore)

@@ -1,0 +1,160 @@
+"""Passes that count pixels over the cached images, as shards, and their sums.
+
+Images are dealt to at most :data:`MAX_GROUPS` groups, so the memory for the counts and the cost of the bootstrap do not
+grow with the data set.
+
+Letters: R configurations, G groups, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from engine.config import SeedConfig, WalkConfig
+from engine.distributed.cluster import Cluster
+from engine.distributed.pipeline import ShardRun
+from engine.ops.sweep import INTERSECTION, PREDICTED
+from engine.resources import PassConfig, ResourceConfig
+from engine.stages.count import CountMasks, Scales, Slice
+from engine.stages.count_seeds import CountSeeds
+from engine.step import Step
+from engine.storage.filesystem import join
+from engine.storage.run_record import fingerprint
+from engine.storage.shards import committed_shards, read_shard
+from tune.cache import CachedMaps, finish_shards
+
+MAX_GROUPS = 500
+NUM_PARTS = 8
+"""Parts of the images after each of which a trial reports."""
+SCHEMA = pa.schema([("image_id", pa.string()), ("counts", pa.large_binary()), ("error", pa.string())])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pass:
+    """One way through the images: a step that counts, and the folder of its shards."""
+
+    folder: str
+    step: Step
+    num_configurations: int
+    of_seeds: bool
+    """Seeds, and not masks."""
+    fetch: bool
+    """Whether it reads the images themselves."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Counted:
+    """The sums of a pass over each group of images."""
+
+    num_images: int
+    counts: NDArray[np.int64]
+    """(R, G, 2, C+1) of masks, (R, G, 3, C+1) of seeds."""
+    truth: NDArray[np.int64]
+    """(G, C+1) pixels of each class in the truth."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Counting:
+    """What all passes share."""
+
+    maps: CachedMaps
+    true_pixels: NDArray[np.int64]
+    """(N, C+1) pixels of each class in the truth."""
+    scale_sets: tuple[Scales, ...]
+    """Of each of the cached CAMs."""
+    folder: str
+    """Where the counts go."""
+    walk: WalkConfig
+    """Radius and tolerance."""
+    passes: PassConfig
+    resources: ResourceConfig
+    cluster: Cluster
+
+    def masks(self, slices: Sequence[Slice]) -> Pass:
+        """The pass that counts the masks of slices, all with a dCRF or none."""
+        with_crf, num_classes = slices[0].with_crf, len(self.maps.class_names)
+        assert all(part.with_crf == with_crf for part in slices)
+        key = fingerprint({"slices": [asdict(part) for part in slices]})
+        build = partial(CountMasks, slices, self.scale_sets, self.walk, self.passes, num_classes=num_classes)
+        return Pass(
+            folder=join(self.folder, f"{'crf' if with_crf else 'walk'}-{slices[0].beta:g}-{key}"),
+            step=Step(name="count", build=build, on="crf"),
+            num_configurations=sum(part.num_configurations for part in slices),
+            of_seeds=False,
+            fetch=with_crf,
+        )
+
+    def seeds(self, pairs: Sequence[tuple[float, float]], seed: SeedConfig) -> Pass:
+        """The pass that counts the seeds of pairs of alphas."""
+        seed = replace(seed, alpha_low=pairs[0][0], alpha_high=pairs[0][1])  # its own have no effect
+        key = fingerprint({"pairs": pairs, "seed": asdict(seed), "scales": self.scale_sets})
+        build = partial(CountSeeds, pairs, seed, self.passes, num_classes=len(self.maps.class_names))
+        return Pass(
+            folder=join(self.folder, f"seed-{key}"),
+            step=Step(name="seed", build=build, on="crf"),
+            num_configurations=len(pairs) * len(self.scale_sets),
+            of_seeds=True,
+            fetch=True,
+        )
+
+    def run_of(self, one: Pass) -> ShardRun:
+        """Where a pass reads and writes."""
+        return ShardRun(
+            manifest=self.maps,
+            folder=one.folder,
+            schema=SCHEMA,
+            resources=self.resources,
+            cluster=self.cluster,
+            fetch=one.fetch,
+        )
+
+    def finish(self, name: str, one: Pass) -> None:
+        """Count the shards that are not counted yet; errors as for :func:`tune.cache.finish_shards`."""
+        finish_shards(name, self.run_of(one), [one.step])
+
+    def parts(self) -> list[list[int]]:
+        """The shards of each part of the images; fewer parts where there are fewer shards."""
+        number = min(NUM_PARTS, self.maps.num_shards)
+        return [part.tolist() for part in np.array_split(np.arange(self.maps.num_shards), number)]
+
+    def empty(self, one: Pass) -> Counted:
+        """No image counted."""
+        num_images, size = self.true_pixels.shape
+        shape = (one.num_configurations, min(MAX_GROUPS, num_images), 3 if one.of_seeds else 2, size)
+        return Counted(num_images=0, counts=np.zeros(shape, np.int64), truth=np.zeros((shape[1], size), np.int64))
+
+    def read(self, one: Pass) -> Counted:
+        """What a pass has counted: the parts of the images that it has completed, in order."""
+        counted, committed = self.empty(one), committed_shards(one.folder)
+        for shards in self.parts():
+            if not committed.issuperset(shards):
+                break
+            counted = self.added(counted, one, shards)
+        return counted
+
+    def added(self, counted: Counted, one: Pass, shards: Sequence[int]) -> Counted:
+        """Add committed shards; the arrays are changed in place.
+
+        Raises:
+            StorageError: a shard cannot be read.
+        """
+        counts, truth, num_images = counted.counts, counted.truth, counted.num_images
+        for shard in shards:
+            row = shard * self.maps.rows_per_shard
+            for encoded in read_shard(one.folder, shard, ("counts",)).column("counts").to_pylist():
+                group, true_pixels = row % len(truth), self.true_pixels[row]
+                truth[group] += true_pixels
+                if encoded is not None:
+                    counts[:, group] += np.frombuffer(encoded, np.int32).reshape(len(counts), *counts.shape[2:])
+                elif not one.of_seeds:  # all background
+                    counts[:, group, INTERSECTION, 0] += true_pixels[0]
+                    counts[:, group, PREDICTED, 0] += true_pixels.sum()
+                row += 1
+            num_images += row - shard * self.maps.rows_per_shard
+        return Counted(num_images=num_images, counts=counts, truth=truth)

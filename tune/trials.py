@@ -1,0 +1,203 @@
+"""The trials of a search on Ray Tune: slices given or chosen by a model, of which poor ones may be stopped early.
+
+A trial commits its counts as shards, as a pass over all images does, and the same trial of a later run continues from
+them. So the search needs no checkpoint of Tune, and no store that Tune can write to.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import ray.tune
+import torch
+from ray.tune.schedulers import ASHAScheduler
+
+from engine.distributed.actor import UNGUARDED
+from engine.errors import ConfigError, StorageError, TooManyErrors
+from engine.guard import guarded
+from engine.runs.progress import Meter
+from engine.stages.count import Scales, Slice
+from engine.storage.filesystem import list_entries
+from engine.storage.shards import committed_shards
+from tune.counts import Counting
+from tune.figures import miou
+from tune.space import slice_of
+
+_QUIET = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a folder of logs for each trial
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ctrl-c ends the search as it ends any job
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+def run_trials(name: str, counting: Counting, slices: Sequence[Slice]) -> None:
+    """Count slices, each in a trial, and stop poor ones early; what earlier runs have counted is not counted again.
+
+    Raises:
+        StorageError: a trial met a file that cannot be used.
+        TooManyErrors: a trial failed.
+    """
+    if slices:
+        space = {"slice": ray.tune.grid_search(list(slices))}
+        _fit(name, counting, space, num_trials=len(slices), early_stopping=True)
+
+
+def run_optuna(
+    counting: Counting,
+    alphas: Sequence[float],
+    betas: Sequence[float],
+    steps: Sequence[int],
+    *,
+    num_betas: int,
+    early_stopping: bool,
+    rng_seed: int,
+) -> list[Slice]:
+    """Let a model choose scales and betas; it first hears of those that earlier runs have tried, at no cost.
+
+    Returns:
+        The slices that were tried, now or before.
+
+    Raises:
+        StorageError: a trial met a file that cannot be used.
+        TooManyErrors: a trial failed.
+    """
+    from ray.tune.search.optuna import OptunaSearch
+
+    optuna = importlib.import_module("optuna")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    scale_sets = counting.scale_sets
+
+    def tried() -> list[dict[str, Any]]:
+        names = list_entries(counting.folder)
+        found = {float(match[1]) for match in (re.match(r"walk-(.+)-[0-9a-f]+$", name) for name in names) if match}
+        choices = [{"beta": beta, "scales": index} for beta in sorted(found) for index in range(len(scale_sets))]
+        folders = [counting.masks([_chosen(choice, scale_sets, alphas, steps)]).folder for choice in choices]
+        return [choice for choice, folder in zip(choices, folders, strict=True) if folder.rpartition("/")[2] in names]
+
+    low, high = min(betas), max(betas)
+    assert low < high, betas
+    start = tried() or [{"beta": min(max(counting.walk.beta, low), high), "scales": 0}]
+    space = {
+        "beta": ray.tune.loguniform(low, high),
+        "scales": ray.tune.choice(range(len(scale_sets))),
+        "fixed": (scale_sets, tuple(alphas), tuple(steps)),
+    }
+    algorithm = OptunaSearch(points_to_evaluate=start, seed=rng_seed)
+    _fit(
+        "search",
+        counting,
+        space,
+        num_trials=num_betas,
+        early_stopping=early_stopping,
+        search_alg=algorithm,
+        num_samples=num_betas,
+    )
+    return [_chosen(choice, scale_sets, alphas, steps) for choice in tried()]
+
+
+def _chosen(
+    choice: dict[str, Any], scale_sets: Sequence[Scales], alphas: Sequence[float], steps: Sequence[int]
+) -> Slice:
+    return slice_of(scale_sets[choice["scales"]], float(f"{choice['beta']:.3g}"), alphas, steps)
+
+
+def check_optuna() -> None:
+    """Raises:
+    ConfigError: the package optuna is not installed.
+    """
+    try:
+        importlib.import_module("optuna")
+    except ImportError as error:
+        raise ConfigError("is optuna, which is not installed; pip install optuna", thing="search") from error
+
+
+def _fit(
+    name: str,
+    counting: Counting,
+    space: dict[str, Any],
+    *,
+    num_trials: int,
+    early_stopping: bool,
+    **choice: Any,
+) -> None:
+    for variable, value in _QUIET.items():
+        os.environ.setdefault(variable, value)
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    cluster, num_parts = counting.cluster, len(counting.parts())
+    # half of the trials continue at 1/8, 1/4 and 1/2 of the images
+    asha = ASHAScheduler(time_attr="part", max_t=num_parts, grace_period=1, reduction_factor=2)
+    with (
+        tempfile.TemporaryDirectory(prefix="tag2mask-tune-") as scratch,
+        Meter(name, num_trials, unit="trials") as meter,
+    ):
+        tuner = ray.tune.Tuner(
+            ray.tune.with_resources(ray.tune.with_parameters(_trial, counting=counting), {"cpu": 1}),
+            param_space=space,
+            tune_config=ray.tune.TuneConfig(
+                metric="miou",
+                mode="max",
+                scheduler=asha if early_stopping else None,
+                max_concurrent_trials=cluster.num_cores if cluster.started_here else None,
+                reuse_actors=True,
+                **choice,
+            ),
+            run_config=ray.tune.RunConfig(
+                name="search",
+                storage_path=scratch,
+                verbose=0,
+                callbacks=[_Watch(meter, num_parts)],
+                failure_config=ray.tune.FailureConfig(max_failures=2),
+            ),
+        )
+        errors = [str(error) for error in tuner.fit().errors]
+    if errors:
+        lines = [line.strip() for line in errors[0].strip().splitlines() if line.strip()]
+        reason = lines[-1] if lines else "no reason given"
+        if "StorageError: " in reason:
+            raise StorageError(reason.partition("StorageError: ")[2])
+        raise TooManyErrors(f"{len(errors)} trials failed ({reason}); rerun the command to try them again")
+
+
+def _trial(settings: dict[str, Any], counting: Counting) -> None:
+    """What a worker runs: one slice, part by part."""
+    torch.set_num_threads(1)
+    part = settings.get("slice") or _chosen(settings, *settings["fixed"])
+    one = counting.masks([part])
+    steps = [step for pool in counting.run_of(one).pools([one.step]) for step in pool.steps]
+    stages = [(step.name, step.build()) for step in steps]
+    committed, counted = committed_shards(one.folder), counting.empty(one)
+    for number, shards in enumerate(counting.parts(), start=1):
+        for shard in shards:
+            if shard in committed:
+                continue
+            batch: dict[str, list[Any]] = {"shard": [shard]}
+            for name, stage in stages:
+                batch = stage(batch) if name in UNGUARDED else guarded(name, stage, batch)
+        counted = counting.added(counted, one, shards)
+        best = float(np.nanmax(miou(counted.counts, counted.truth)))
+        ray.tune.report({"miou": best, "part": number})
+
+
+class _Watch(ray.tune.Callback):
+    """Live progress with the best mIoU so far."""
+
+    def __init__(self, meter: Meter, num_parts: int) -> None:
+        self._meter, self._num_parts = meter, num_parts
+        self._done: set[str] = set()
+        self._best = 0.0
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+        if result["part"] == self._num_parts:
+            self._best = max(self._best, result["miou"])
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self._done.add(trial.trial_id)
+        self._meter.update(len(self._done), f"best mIoU {100 * self._best:.2f} %" if self._best else "")
