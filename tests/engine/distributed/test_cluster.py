@@ -98,7 +98,7 @@ def test_sigterm_ends_a_job_as_ctrl_c_does() -> None:
     job.terminate()
     _, err = job.communicate(timeout=60)
     assert job.returncode == 1
-    assert "interrupted: what was written stays" in err
+    assert "interrupted: completed work is kept" in err
     assert "***" not in err
 
 
