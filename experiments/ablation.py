@@ -118,7 +118,7 @@ class Study:
         settings = merged(run.settings, variant.changes, where=name)
         return cls(run=run, variant=variant, settings=settings, truth=truth, shared=out, out=out / name)
 
-    def search(self, kind: MapKind, out: Path, *, cam: str = "", affinity: str = "") -> search.Search:
+    def search_of(self, kind: MapKind, out: Path, *, cam: str = "", affinity: str = "") -> search.Search:
         """A search on part dev over the maps of a network, of alphas alone where there is no AffinityNet."""
         settings = self.settings
         if not affinity:
@@ -164,8 +164,8 @@ def cam_lines(study: Study) -> list[Line]:
         train_cam.run(train_cam.TrainCam(data=study.run.data, out=cam, settings=study.settings))
     affinity = study.run.location("affinity")
     return [
-        study.line_of("CAM", study.search("cam", study.out / "search-cam", cam=cam)),
-        study.line_of("walk", study.search("cam", study.out / "search-walk", cam=cam, affinity=affinity)),
+        study.line_of("CAM", study.search_of("cam", study.out / "search-cam", cam=cam)),
+        study.line_of("walk", study.search_of("cam", study.out / "search-walk", cam=cam, affinity=affinity)),
     ]
 
 
@@ -181,7 +181,7 @@ def affinity_lines(study: Study) -> list[Line]:
             make_objective=without_margin if study.variant.authors_pairs else Objective.of,
         )
     return [
-        study.line_of(f"walk, round {number}", study.search(kind, study.out / f"search-{number}", affinity=affinity))
+        study.line_of(f"walk, round {number}", study.search_of(kind, study.out / f"search-{number}", affinity=affinity))
         for number, kind in enumerate(NETWORKS, start=1)
     ]
 
@@ -202,7 +202,7 @@ def seeds_of(study: Study) -> str:
 def with_best_seed(study: Study, out: Path) -> Settings:
     """The settings with the seed's alphas that are best on part dev for the maps of the second round."""
     low, high = SEED_ALPHAS
-    dev = replace(study.search("segmentation", out), seed_alphas_low=low, seed_alphas_high=high)
+    dev = replace(study.search_of("segmentation", out), seed_alphas_low=low, seed_alphas_high=high)
     found = search.run(dev)["settings"]
     seed = {name: part for name, part in found.items() if name == "seed"}  # none if no pair of alphas covers enough
     return merged(study.settings, seed, where="best.json")

@@ -89,7 +89,7 @@ def test_walk_is_chosen_on_dev_and_scored_on_held(
 
     monkeypatch.setattr(ablation, "rows_of", rows_of)
     study = study_of(name, tmp_path)
-    line = study.line_of("walk", study.search("cam", study.out, affinity="affinity"))
+    line = study.line_of("walk", study.search_of("cam", study.out, affinity="affinity"))
     assert line == {"masks": "walk", "alpha": 4.0, "beta": 8.0, "num_steps": 64, "dev": 70.0, "held": 65.0}
     assert [(config.truth, config.alphas) for config, _ in asked] == [("dev", ablation.ALPHAS["cam"]), ("held", (4.0,))]
     assert {count for _, count in asked} == {num_steps}
