@@ -6,9 +6,10 @@ TRUTH ?=
 PRESET ?= $(if $(DATA),small,tiny)
 NUM_SCENES ?= 150
 PYTEST_ARGS ?=
+FAST := not slow and not s3
 RUN ?=
 
-.PHONY: install demo test bench lint types imports unit format audit test-oldest clean
+.PHONY: install demo test test-fast test-slow unit bench lint types imports format audit test-oldest clean
 
 install: .venv/installed
 
@@ -60,6 +61,13 @@ imports: install
 unit: install
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+# The inner loop: without Ray, without training.
+test-fast: install
+	$(BIN)/python -m pytest -m '$(FAST)' $(PYTEST_ARGS)
+
+test-slow: install
+	$(BIN)/python -m pytest -m 'not ($(FAST))' $(PYTEST_ARGS)
+
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -73,7 +81,7 @@ test-oldest:
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check uv
 	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python --resolution lowest-direct --editable '.[test]'
-	.venv-oldest/bin/python -m pytest -m 'not slow and not s3' $(PYTEST_ARGS)
+	.venv-oldest/bin/python -m pytest -m '$(FAST)' $(PYTEST_ARGS)
 
 clean:
 	rm -rf .venv .venv-oldest .venv-audit build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

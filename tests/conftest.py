@@ -17,6 +17,16 @@ from tests.s3_server import S3Server, running_server, weed_program
 ROOT = Path(__file__).resolve().parents[1]
 
 
+_MARK_OF_FIXTURE = {"ray_session": "slow", "s3": "s3", "real_data": "real"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What starts Ray or a server is marked so, whoever wrote it."""
+    for item in items:
+        for fixture in _MARK_OF_FIXTURE.keys() & set(getattr(item, "fixturenames", ())):
+            item.add_marker(_MARK_OF_FIXTURE[fixture])
+
+
 @pytest.fixture(autouse=True)
 def forgotten_stores(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test learns of stores is forgotten after it, else the next would wait for one that never answers."""

@@ -1,0 +1,106 @@
+"""Every source file has its test file at the mirrored path, or a place in the lists below; no test file is left over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.conftest import ROOT
+
+PACKAGES = ("benchmarks", "engine", "experiments", "jobs", "tune")
+TOGETHER = {
+    # every format, and every reader, is held against the same labels
+    "engine/export/test_formats.py": "engine/export: coco fiftyone format label_studio png voc yolo",
+    "engine/imports/test_readers.py": "engine/imports: coco folders found parquet voc",
+    "engine/storage/sources/test_sources.py": "engine/storage/sources: parquet rows text",
+    # behind the face that callers use, and held against slow loops through it
+    "engine/ops/test_affinity.py": "engine/ops: bands walk_kernels",
+    "engine/ops/test_permutohedral.py": "engine/ops: compiled lattice_kernels lattice_keys mean_field_kernels",
+    "engine/report/test_report.py": "engine/report: data pictures; engine/runs: reporting",
+    "engine/storage/test_manifest.py": "engine/storage: class_names plain_columns",
+    "engine/storage/test_dataset.py": "engine/storage: labeled",
+    "engine/storage/test_store_faults.py": "engine/storage: probes",
+    "engine/imaging/test_memory.py": "engine/imaging: batches",
+    "engine/fitting/test_sample_order.py": "engine/storage: subsets",
+    "engine/fitting/test_learner.py": "engine/fitting: averaging",
+    "engine/distributed/test_training.py": "engine/fitting: events",
+    "engine/test_config.py": "engine: checks resources",
+    "engine/test_chain.py": "engine: step",
+    "jobs/cli/test_command.py": "engine: errors; jobs/cli: messages",
+    # a job is a few lines around what engine.runs does: one run of the whole chain tries them all
+    "jobs/test_chain.py": "jobs: check_tags label make_seeds segment train_cam train_segmentation",
+    "jobs/test_evaluate.py": "engine/runs: evaluation",
+    "jobs/test_export_network.py": "engine/export: network",
+}
+"""Test files of several source files."""
+UNTESTED = {
+    "benchmarks": "a measurement; tests/benchmarks holds what it compares against the engine",
+}
+"""Packages whose files need no test each, and why."""
+ACROSS = {
+    "benchmarks/test_benchmarks.py": "that the benchmarks compare like with like",
+    "engine/ops/test_properties.py": "hypothesis over all ops",
+    "engine/report/test_browser.py": "the page in a browser",
+    "engine/storage/test_properties.py": "hypothesis over all that is written and read",
+    "engine/test_full_disk.py": "a disk that is full, at every file",
+    "engine/test_start_up.py": "what the import of each package may load",
+    "examples/test_notebook.py": "the notebook",
+    "jobs/test_chaos.py": "deaths of every kind",
+    "jobs/test_kill_training.py": "deaths of a training",
+    "jobs/test_nodes.py": "several nodes",
+    "jobs/test_poison.py": "bad input of every kind",
+    "jobs/test_s3.py": "the chain on S3",
+    "jobs/test_submit.py": "ray job submit",
+    "test_audit.py": ".ci/audit.py",
+    "test_cluster_yaml.py": "cluster.yaml",
+    "test_faults_doc.py": "docs/faults.md",
+    "test_golden.py": "the masks, end to end",
+    "test_mirror.py": "this",
+    "test_security.py": "the boundary of trust",
+    "tune/test_search_runs.py": "a search that is killed",
+}
+"""Test files of no single source file, and what they hold."""
+
+
+def _sources() -> set[str]:
+    """Source files, without the ending."""
+    files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if "__" not in path.name]
+    return {path.relative_to(ROOT).with_suffix("").as_posix() for path in files}
+
+
+def _mirror(source: str) -> str:
+    folder, _, name = source.rpartition("/")
+    return f"{folder}/test_{name}.py"
+
+
+def _tested_together() -> dict[str, str]:
+    """Source file to the test file that :data:`TOGETHER` names."""
+    found = {}
+    for test, text in TOGETHER.items():
+        for part in text.split("; "):
+            folder, _, names = part.partition(": ")
+            found |= {f"{folder}/{name}": test for name in names.split()}
+    return found
+
+
+def test_every_source_file_has_its_test_file() -> None:
+    tests, together = _tests(), _tested_together()
+    without = {source for source in _sources() if _mirror(source) not in tests} - together.keys()
+    assert not {source for source in without if source.partition("/")[0] not in UNTESTED}
+
+
+def test_every_test_file_has_its_source_file() -> None:
+    mirrors = {_mirror(source) for source in _sources()}
+    assert _tests() - mirrors - ACROSS.keys() - TOGETHER.keys() == set()
+
+
+def test_no_exception_is_out_of_date() -> None:
+    tests, sources, together = _tests(), _sources(), _tested_together()
+    assert ACROSS.keys() | TOGETHER.keys() <= tests
+    assert together.keys() <= sources
+    assert not {source for source in together if _mirror(source) in tests}
+    assert not ACROSS.keys() & {_mirror(source) for source in sources}
+
+
+def _tests() -> set[str]:
+    folder = ROOT / "tests"
+    return {Path(path).relative_to(folder).as_posix() for path in folder.rglob("test_*.py")}
