@@ -144,12 +144,6 @@ def test_blocks_of_images_or_channels_give_the_same_planes_and_gradient(
     torch.testing.assert_close(torch.autograd.grad(planes.square().sum(), features)[0], expected)
 
 
-@pytest.mark.parametrize(("d", "h", "w"), [(1, 3, 4), (7, 6, 9), (8, 40, 30)])
-def test_compiled_loops_and_torch_give_the_same_planes(d: int, h: int, w: int) -> None:
-    features = torch.randn(2, d, h, w, generator=torch.Generator().manual_seed(d))
-    torch.testing.assert_close(affinity_planes(features, 5), affinity_planes(features.double(), 5).float())
-
-
 def test_half_precision_features_are_compared_in_float32() -> None:
     features = torch.randn(1, 64, 6, 6).bfloat16().requires_grad_()
     planes = affinity_planes(features, 5)

@@ -296,18 +296,6 @@ def test_without_numba_the_walk_is_the_same(monkeypatch: pytest.MonkeyPatch, tol
         torch.testing.assert_close(walked, refine(*scene(h, w), tolerance=tolerance), atol=1e-5, rtol=0)
 
 
-def test_two_threads_walk_as_one() -> None:
-    cam, features = scene(50, 60)
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        alone = refine(cam, features)
-        torch.set_num_threads(2)
-        assert torch.equal(refine(cam, features), alone)
-    finally:
-        torch.set_num_threads(before)
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("tolerance", [0.0, 1e-4])
