@@ -1,4 +1,4 @@
-"""Every source file has its test file at the mirrored path, or a place in the lists below; no test file is left over."""
+"""Every source file has its test file at the mirrored path, or a place in the lists below; no test file is left."""
 
 from __future__ import annotations
 
