@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,7 +26,7 @@ from engine.resources import ResourceConfig
 from engine.scenes import CLASS_NAMES, write_scenes
 from tests.conftest import ROOT
 
-NETWORK = {"backbone": "mobilenetv3_small_050", "weights": "random"}
+NETWORK: dict[str, Any] = {"backbone": "mobilenetv3_small_050", "weights": "random"}
 RESOURCES = ResourceConfig(training_threads=1, max_loader_actors=1, max_network_actors=1, max_crf_actors=1)
 QUICK = [f"--resources.{name}=1" for name in ("training-threads", "max-loader-actors", "max-network-actors")]
 """Options for which a run on two cores starts the fewest processes."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.imaging.codecs import encode_mask
 from engine.presets import preset
@@ -13,6 +17,11 @@ from engine.runs.images import ImageSet
 from engine.runs.options import ShardOptions
 from engine.runs.output import Claimed, claim
 from engine.storage.shards import write_shard
+
+CLASS_NAMES = ["cat", "dog"]
+TRUTH = np.array([[0, 0, 1, 1], [0, 0, 1, 255]], dtype=np.uint8)
+MASK = np.array([[0, 1, 1, 1], [0, 0, 0, 2]], dtype=np.uint8)
+OTHER = np.array([[2, 2], [0, 0], [0, 2]], dtype=np.uint8)
 
 
 def write_data(folder: Path, num_images: int = 5) -> str:
@@ -41,3 +50,36 @@ def write_output(out: Path, data: str, job: str, *, shards: int = 3) -> Claimed:
         pngs = [encode_mask(np.zeros((4, 4), dtype=np.uint8))] * count
         write_shard(str(out), shard, shard_table({**rows, **empty, **sure, column: pngs}, schema))
     return claimed
+
+
+def write_masks(
+    folder: Path,
+    masks: Mapping[str, NDArray[Any] | None],
+    confidences: Mapping[str, float] | None = None,
+    stages: Mapping[str, Mapping[str, NDArray[Any]]] | None = None,
+) -> str:
+    """Mask shards of two rows; a mask that is None is an error row."""
+    ids = list(masks)
+    schema = mask_schema(keep_stages=stages is not None, metadata={})
+    for shard, start in enumerate(range(0, len(ids), 2)):
+        part = ids[start : start + 2]
+        encoded = [None if (mask := masks[name]) is None else encode_mask(mask) for name in part]
+        batch: dict[str, list[Any]] = {
+            "image_id": part,
+            "image": [f"photos/{name}.jpg" for name in part],
+            "mask": encoded,
+            "error": ["decode: odd" if one is None else None for one in encoded],
+            **{name: [None] * len(part) for name in ("height", "width", "tags", "areas")},
+            "confidence": [(confidences or {}).get(name) for name in part],
+            **{column: [encode_mask(values[name]) for name in part] for column, values in (stages or {}).items()},
+        }
+        write_shard(str(folder), shard, shard_table(batch, schema))
+    (folder / "run.json").write_text(json.dumps({"job": "label", "class_names": CLASS_NAMES}))
+    return str(folder)
+
+
+def write_truth(folder: Path, masks: Mapping[str, NDArray[Any]]) -> str:
+    folder.mkdir(exist_ok=True)
+    for name, mask in masks.items():
+        (folder / f"{name}.png").write_bytes(encode_mask(mask))
+    return str(folder)

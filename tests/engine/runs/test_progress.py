@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from engine.runs import progress
 from engine.runs.progress import Meter
 
 
@@ -27,7 +26,7 @@ def test_time_left_counts_only_the_work_of_this_run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    monkeypatch.setattr("engine.runs.progress.time.monotonic", lambda: now)
     with Meter("label", 200, unit="images", done=100) as meter:
         now = 120.0  # 50 images in 20 s: the other 50 take as long
         meter.update(150, "2 errors")

@@ -1,0 +1,73 @@
+"""Scores of hand-made masks against hand-made truth."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.errors import ConfigError, StorageError
+from engine.runs.evaluation import LEAST_CALIBRATED, calibration, score, score_images
+from tests.engine.runs.examples import CLASS_NAMES, MASK, OTHER, TRUTH, write_masks, write_truth
+
+
+def test_perfect_masks_score_one_against_shards(tmp_path: Path) -> None:
+    masks = {"a": MASK, "b": OTHER, "c": OTHER}
+    result = score(write_masks(tmp_path / "masks", masks), write_masks(tmp_path / "truth", {"x": MASK, **masks}))
+    assert result["miou"] == 1
+    assert result["images"] == 3
+
+
+def test_shards_of_other_classes_are_no_truth(tmp_path: Path) -> None:
+    masks, truth = write_masks(tmp_path / "masks", {"a": MASK}), write_masks(tmp_path / "truth", {"a": MASK})
+    record = {"job": "label", "class_names": CLASS_NAMES[::-1]}
+    (tmp_path / "truth" / "run.json").write_text(json.dumps(record))
+    with pytest.raises(StorageError, match=r"^truth '.*' has the classes dog, cat; the masks have cat, dog$"):
+        score(masks, truth)
+
+
+def test_image_that_ended_in_an_error_counts_as_all_background(tmp_path: Path) -> None:
+    masks = write_masks(tmp_path / "masks", {"a": None})
+    result = score(masks, write_truth(tmp_path / "truth", {"a": TRUTH}))
+    assert result["confusion"] == [[4, 0, 0], [3, 0, 0], [0, 0, 0]]
+
+
+def test_masks_of_the_stages_are_scored_by_their_column(tmp_path: Path) -> None:
+    stages = {"mask_cam": {"a": np.zeros_like(MASK)}, "mask_walk": {"a": MASK}}
+    masks = write_masks(tmp_path / "masks", {"a": TRUTH}, stages=stages)
+    truth = write_truth(tmp_path / "truth", {"a": TRUTH})
+    scores = {column: score(masks, truth, column)["miou"] for column in ("mask", "mask_cam", "mask_walk")}
+    assert scores["mask_cam"] < scores["mask_walk"] < scores["mask"] == 1
+
+
+def test_sizes_that_differ_are_said_with_the_image(tmp_path: Path) -> None:
+    masks = write_masks(tmp_path / "masks", {"a": MASK})
+    with pytest.raises(StorageError, match="image 'a' and its truth do not fit"):
+        score(masks, write_truth(tmp_path / "truth", {"a": OTHER}))
+
+
+def test_folder_that_no_job_wrote_has_no_classes(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^masks '.*' has no run\.json; give the output folder of jobs\.label"):
+        score(str(tmp_path), str(tmp_path))
+
+
+def test_class_that_is_nowhere_is_left_out_of_the_mean(tmp_path: Path) -> None:
+    masks = write_masks(tmp_path / "masks", {"a": np.where(MASK == 2, 0, MASK).astype(np.uint8)})
+    result = score(masks, write_truth(tmp_path / "truth", {"a": TRUTH}))
+    assert result["iou"].keys() == {"background", "cat"}
+    assert result["miou"] == pytest.approx((3 / 5 + 2 / 4) / 2)
+
+
+def test_confidences_that_are_too_few_are_not_calibrated(tmp_path: Path) -> None:
+    ids = [f"{number:02d}" for number in range(LEAST_CALIBRATED)]
+    masks = {name: MASK if number % 2 else TRUTH for number, name in enumerate(ids)}
+    confidences = {name: 0.3 if number % 2 else 0.5 for number, name in enumerate(ids)}
+    truth = write_truth(tmp_path / "truth", dict.fromkeys(ids, TRUTH))
+    enough = write_masks(tmp_path / "masks", masks, confidences)
+    assert calibration(enough, score_images(enough, truth))["images"] == LEAST_CALIBRATED
+    confidences["00"] = 1.0  # that of an image without tags, which no setting moves
+    few = write_masks(tmp_path / "few", masks, confidences)
+    with pytest.raises(ConfigError, match=r"^calibrate needs 20 or more images with a mask and truth, got 19$"):
+        calibration(few, score_images(few, truth))
