@@ -86,8 +86,9 @@ def filtered(lattice: Lattice, values: Float64, factor: float = 0.1) -> Float64:
     factors = (np.float32(factor * (fine is lattice)), np.float32(factor * (coarse is lattice)))
     like = (np.float32(0),)
     refined = mean_field_kernels.mean_field(like, logits[None, None], 1, fine.arrays, coarse.arrays, factors)[0]
-    gained: Float64 = np.log(refined[1].astype(np.float64) / refined[0]) - logits
-    return gained / factor * (2 * np.abs(values).max())
+    gained = np.log(refined[1].astype(np.float64) / refined[0]) - logits
+    result: Float64 = gained / factor * (2 * np.abs(values).max())
+    return result
 
 
 def picture(shape: tuple[int, int], num_colours: int) -> NDArray[np.uint8]:

@@ -118,7 +118,7 @@ def test_the_bound_holds_for_the_map_and_matrix_that_strain_it_most() -> None:
         cam[cell] = 1
         exact = np.linalg.matrix_power(transition, t) @ cam
         for tolerance in (1e-2, 1e-5):
-            degree = chebyshev_degree(t, tolerance / 0.5, num_entries=np.count_nonzero(transition))
+            degree = chebyshev_degree(t, tolerance / 0.5, num_entries=int(np.count_nonzero(transition)))
             walked = 0.5 + expansion(cam - 0.5, transition, chebyshev_coefficients(t)[: degree + 1])
             assert np.abs(walked - exact).max() <= tolerance
 
