@@ -21,26 +21,26 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from engine.config import AffinityInferenceConfig, InferenceConfig, WalkConfig
-from engine.distributed.cluster import Cluster
-from engine.distributed.pipeline import Committed, ShardRun, run_shards
-from engine.errors import ConfigError, OutsideError, StorageError, TooManyErrors
+from engine.errors import ConfigError, OutsideError, StorageError
 from engine.imaging.codecs import encode_mask
 from engine.networks import TrainedNetwork
 from engine.ops.metrics import confusion_matrix
 from engine.plain_settings import to_dict
-from engine.records import Batch, error_counts, ignore_value
-from engine.resources import PassConfig, ResourceConfig
-from engine.runs.progress import Meter
+from engine.records import COLUMN_TYPES, ignore_value
+from engine.resources import PassConfig
+from engine.runs.options import ShardOptions
 from engine.stages.cam import ComputeCam
 from engine.stages.distances import ComputeDistances
 from engine.step import Step
-from engine.storage.filesystem import absolute, delete_file, join, write_bytes
+from engine.storage.filesystem import absolute, join, write_bytes
 from engine.storage.manifest import Manifest, freeze_manifest, has_manifest, iter_manifest, open_manifest
 from engine.storage.roots import lies_outside, outside_reason
 from engine.storage.run_record import RECORD_NAME, WORK_FOLDER, fingerprint, versions, write_json
-from engine.storage.shards import committed_shards, read_shard, shard_path, write_shard
+from engine.storage.shards import committed_shards, write_shard
 from engine.storage.sources.find import find_source
 from engine.storage.truth import open_truth
+from tune.counts import do_pass
+from tune.maps import CachedMaps, columns_of
 
 MAX_ROWS_PER_SHARD = 16
 MIN_SHARDS = 16
@@ -126,20 +126,19 @@ def read_true_masks(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CachedStep:
-    """A folder that holds what steps give for the images, or will."""
+    """A folder for what steps give for the images."""
 
     folder: str
     manifest: Manifest
     steps: tuple[Step, ...]
-    column: pa.Field
+    """The name of the first is that of the column."""
 
-    def fill(self, resources: ResourceConfig, cluster: Cluster) -> None:
-        """Run the steps on the images that are not there yet; errors as for :func:`finish_shards`."""
-        fields = [("image_id", pa.string()), ("image", pa.string()), ("class_ids", pa.list_(pa.int32()))]
-        fields += [("height", pa.int32()), ("width", pa.int32()), ("error", pa.string()), self.column]
-        schema = pa.schema(fields)
-        run = ShardRun(manifest=self.manifest, folder=self.folder, schema=schema, resources=resources, cluster=cluster)
-        finish_shards(f"{self.steps[0].name} network", run, self.steps)
+    def fill(self, config: ShardOptions) -> None:
+        """Run the steps on the images that are not there yet; errors as for :func:`do_pass`."""
+        column = self.steps[0].name
+        names = ("image_id", "image", "class_ids", "height", "width", "error", column)
+        schema = pa.schema([(name, COLUMN_TYPES[name]) for name in names])
+        do_pass(f"maps: {column}", config, self.manifest, self.steps, folder=self.folder, schema=schema, fetch=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,8 +154,7 @@ class Cache:
         """The class maps of a network."""
         key = {"network": "cam", "weights": network.hash, "inference": to_dict(inference)}
         step = Step(name="cam", build=partial(ComputeCam, network.file, inference, self.passes), on="network")
-        # encode_map of (K, h', w'), before the background map
-        return self._open(key, (step,), pa.field("cam", pa.large_binary()))
+        return self._open(key, (step,))
 
     def distances(
         self,
@@ -173,9 +171,9 @@ class Cache:
         """
         key = {"network": "affinity", "weights": network.hash, "inference": to_dict(inference), "radius": walk.radius}
         build = partial(ComputeDistances, network.file, inference, walk, self.passes)
-        step = Step(name="affinity", build=build, on="network")
-        # encode_map of (O, h, w); null where no walk needs it
-        return self._open(key, (step, *after_affinity), pa.field("distances", pa.large_binary()))
+        if after_affinity:
+            key["after_affinity"] = [step.name for step in after_affinity]
+        return self._open(key, (Step(name="distances", build=build, on="network"), *after_affinity))
 
     def truth(self, manifest: Manifest) -> str:
         """Cache the true masks beside the maps.
@@ -198,13 +196,13 @@ class Cache:
             raise ConfigError(f"cannot be written: {error}", thing="cache") from error
         return folder
 
-    def _open(self, key: dict[str, Any], steps: tuple[Step, ...], column: pa.Field) -> CachedStep:
+    def _open(self, key: dict[str, Any], steps: tuple[Step, ...]) -> CachedStep:
         names, rows = self.class_names, self.true_masks.rows
         key |= {"images": self.true_masks.images_hash, "class_names": list(names), "max_pixels": self.passes.max_pixels}
         folder = absolute(join(self.folder, f"{key['network']}-{fingerprint(key)}"))
         work = join(folder, WORK_FOLDER)
         if has_manifest(work):
-            return CachedStep(folder=folder, manifest=open_manifest(work), steps=steps, column=column)
+            return CachedStep(folder=folder, manifest=open_manifest(work), steps=steps)
         lines = (json.dumps({"image_id": name, "image": image, "tags": tags}) for name, image, tags in rows)
         listed = join(work, "images.jsonl")
         try:
@@ -214,46 +212,7 @@ class Cache:
         write_json(join(folder, RECORD_NAME), {"job": "tune.cache", "key": key, "versions": versions()})
         size = min(MAX_ROWS_PER_SHARD, -(-len(rows) // MIN_SHARDS))
         manifest = freeze_manifest(listed, work, class_names=names, rows_per_shard=size, allow_outside=True)
-        return CachedStep(folder=folder, manifest=manifest, steps=steps, column=column)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CachedMaps(Manifest):
-    """A manifest whose rows carry the cached maps and the truth of their images."""
-
-    cams: tuple[str, ...]
-    """Folders of the CAMs, one for each set of scales."""
-    distances: str
-    """Folder of the affinities; empty where nothing walks."""
-    truth: str
-    """Folder of the true masks."""
-
-    def read_shard(self, shard: int) -> Batch:
-        """The rows of one shard: also ``height``, ``width``, ``cams``, ``distances``, ``truth``.
-
-        Raises:
-            StorageError: a shard of the cache cannot be read.
-        """
-        rows = Manifest.read_shard(self, shard)
-        cams = [_columns(folder, shard, ("height", "width", "error", "cam")) for folder in self.cams]
-        beside = {"error": [None] * len(rows["error"]), "distances": [None] * len(rows["error"])}
-        if self.distances:
-            beside = _columns(self.distances, shard, ("error", "distances"))
-        errors = zip(rows["error"], *(cam["error"] for cam in cams), beside["error"], strict=True)
-        return {
-            **rows,
-            "error": [next((error for error in some if error is not None), None) for some in errors],
-            "height": cams[0]["height"],
-            "width": cams[0]["width"],
-            "cams": [list(some) for some in zip(*(cam["cam"] for cam in cams), strict=True)],
-            "distances": beside["distances"],
-            "truth": _columns(self.truth, shard, ("truth",))["truth"],
-        }
-
-
-def _columns(folder: str, shard: int, names: Sequence[str]) -> Batch:
-    columns: Batch = read_shard(folder, shard, names).to_pydict()
-    return columns
+        return CachedStep(folder=folder, manifest=manifest, steps=steps)
 
 
 def cached_maps(cams: Sequence[CachedStep], distances: CachedStep | None, truth: str) -> CachedMaps:
@@ -275,7 +234,7 @@ def check_sizes(maps: CachedMaps, true_masks: TrueMasks) -> None:
     """
     sizes = iter(zip(true_masks.rows, true_masks.sizes, strict=True))
     for shard in range(maps.num_shards):
-        columns = _columns(maps.cams[0], shard, ("height", "width", "error"))
+        columns = columns_of(maps.cams[0], shard, ("height", "width", "error"))
         for height, width, error in zip(columns["height"], columns["width"], columns["error"], strict=True):
             row, size = next(sizes)
             if error is None and (height, width) != size:
@@ -283,67 +242,3 @@ def check_sizes(maps: CachedMaps, true_masks: TrueMasks) -> None:
                     f"of image '{row[0]}' is {size[0]} x {size[1]} pixels, but the image is {height} x {width}",
                     thing="truth",
                 )
-
-
-def finish_shards(name: str, run: ShardRun, steps: Sequence[Step]) -> None:
-    """Do the shards that are not committed yet.
-
-    Args:
-        name: of what is done, for the progress.
-
-    Raises:
-        TooManyErrors: a shard could not be done.
-    """
-    manifest = run.manifest
-    assert isinstance(manifest, Manifest)
-    todo = sorted(set(range(manifest.num_shards)) - committed_shards(run.folder))
-    if not todo:
-        return
-    done = manifest.num_rows - sum(manifest.rows_of_shards[shard] for shard in todo)
-
-    def on_commit(committed: Committed) -> None:
-        nonlocal done
-        done += committed.num_rows
-        meter.update(done)
-
-    with Meter(name, manifest.num_rows, unit="images", done=done) as meter:
-        run_shards(run, steps, todo, on_commit=on_commit)
-    left = sorted(set(todo) - committed_shards(run.folder))
-    if left:
-        raise TooManyErrors(
-            f"{name}: {len(left)} of {manifest.num_shards} shards could not be done (the first: {left[0]}); "
-            "rerun the command to try them again"
-        )
-
-
-def check_errors(folders: Sequence[str], *, num_images: int, max_error_fraction: float) -> dict[str, int]:
-    """Count the images with an error; their masks count as all background.
-
-    Args:
-        folders: with shards that have a column ``error``.
-        num_images: N.
-        max_error_fraction: of the images.
-
-    Returns:
-        How many, by stage.
-
-    Raises:
-        TooManyErrors: there are more. Their shards are deleted, so a rerun tries them again.
-    """
-    errors: dict[str, str] = {}
-    guilty: list[str] = []
-    for folder in folders:
-        for shard in sorted(committed_shards(folder)):
-            columns = _columns(folder, shard, ("image_id", "error"))
-            found = {name: error for name, error in zip(*columns.values(), strict=True) if error is not None}
-            errors = found | errors
-            guilty += [shard_path(folder, shard)] if found else []
-    if len(errors) > max_error_fraction * num_images:
-        for location in guilty:
-            delete_file(location)
-        image_id, error = next(iter(errors.items()))
-        raise TooManyErrors(
-            f"{len(errors)} of {num_images} images with truth ended in an error, more than "
-            f"max_error_fraction {max_error_fraction:g}; the first: '{image_id}': {error}"
-        )
-    return error_counts(errors.values())

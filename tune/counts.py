@@ -20,14 +20,19 @@ from engine.config import SeedConfig, WalkConfig
 from engine.distributed.cluster import Cluster
 from engine.distributed.pipeline import ShardRun
 from engine.ops.sweep import INTERSECTION, PREDICTED
-from engine.resources import PassConfig, ResourceConfig
+from engine.resources import PassConfig
+from engine.runs.options import ShardOptions
+from engine.runs.output import Claimed
+from engine.runs.shards import check_errors, do_shards
 from engine.stages.count import CountMasks, Scales, Slice
 from engine.stages.count_seeds import CountSeeds
 from engine.step import Step
 from engine.storage.filesystem import join
+from engine.storage.manifest import Manifest
 from engine.storage.run_record import fingerprint
 from engine.storage.shards import committed_shards, read_shard
-from tune.cache import CachedMaps, finish_shards
+from engine.storage.tally import Tally
+from tune.maps import CachedMaps
 
 MAX_GROUPS = 500
 NUM_PARTS = 8
@@ -73,7 +78,7 @@ class Counting:
     walk: WalkConfig
     """Radius and tolerance."""
     passes: PassConfig
-    resources: ResourceConfig
+    config: ShardOptions
     cluster: Cluster
 
     def masks(self, slices: Sequence[Slice]) -> Pass:
@@ -109,14 +114,14 @@ class Counting:
             manifest=self.maps,
             folder=one.folder,
             schema=SCHEMA,
-            resources=self.resources,
+            resources=self.config.settings.resources,
             cluster=self.cluster,
             fetch=one.fetch,
         )
 
-    def finish(self, name: str, one: Pass) -> None:
-        """Count the shards that are not counted yet; errors as for :func:`tune.cache.finish_shards`."""
-        finish_shards(name, self.run_of(one), [one.step])
+    def finish(self, name: str, one: Pass) -> dict[str, int]:
+        """Count the images that are not counted yet; returns and errors as for :func:`tune.cache.do_pass`."""
+        return do_pass(name, self.config, self.maps, [one.step], folder=one.folder, schema=SCHEMA, fetch=one.fetch)
 
     def parts(self) -> list[list[int]]:
         """The shards of each part of the images; fewer parts where there are fewer shards."""
@@ -158,3 +163,33 @@ class Counting:
                 row += 1
             num_images += row - shard * self.maps.rows_per_shard
         return Counted(num_images=num_images, counts=counts, truth=truth)
+
+
+def do_pass(
+    name: str,
+    config: ShardOptions,
+    manifest: Manifest,
+    steps: Sequence[Step],
+    *,
+    folder: str,
+    schema: pa.Schema,
+    fetch: bool,
+) -> dict[str, int]:
+    """Do the shards of some steps that are not committed yet, and those with errors if there were too many.
+
+    Returns:
+        Images with an error, by stage.
+
+    Raises:
+        TooManyErrors: too many images ended in an error, or a shard could not be done.
+    """
+
+    def stale(tally: Tally) -> list[int]:
+        too_many = tally.errors.total() > config.max_error_fraction * manifest.num_rows
+        return [shard for shard in tally.shards if too_many and tally.errors_of(shard)]
+
+    claimed = Claimed(record={"job": name, "settings": {}, "inputs": {}}, manifest=manifest)
+    summary = do_shards(config, claimed, folder=folder, schema=schema, steps=steps, fetch=fetch, stale=stale)
+    check_errors(summary, replace(config, out=folder))
+    errors: dict[str, int] = summary["errors"]
+    return errors

@@ -14,24 +14,27 @@ from engine.errors import ConfigError, about
 from engine.networks import MAP_KINDS, TrainedNetwork, check_map_network, open_network
 from engine.resources import PassConfig
 from engine.runs.images import ImageSet
-from engine.runs.options import DataOptions, Uses
+from engine.runs.options import ShardOptions, Uses
 from engine.runs.output import run_record, trained_network
 from engine.stages.count import Slice
 from engine.step import Step
 from engine.storage.filesystem import absolute, join
 from engine.storage.run_record import WORK_FOLDER, claim_output
 from jobs.cli.command import main
-from tune.cache import Cache, TrueMasks, cached_maps, check_errors, check_sizes, read_true_masks
-from tune.counts import Counting, Pass
+from tune.cache import Cache, TrueMasks, cached_maps, check_sizes, read_true_masks
+from tune.counts import Counting
 from tune.outcome import BEST, CLASSES, HEAT_MAPS, RESULTS, SEEDS, Judging, SearchResults, write_outcome
 from tune.results import Default, Scored, collect, short_lists
 from tune.seeds import ScoredSeed, score_seeds
 from tune.space import SearchName, crfs_of, default_slice, grid_slices, pairs_of, random_slices, scales_of
 from tune.trials import check_optuna, run_optuna, run_trials
 
+Passes = tuple[list[list[Slice]], dict[str, int]]
+"""The slices of each pass, and the images with an error, by stage."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Search(DataOptions):
+class Search(ShardOptions):
     """Find the alpha, beta and number of walk steps with the best mIoU on the images that have truth; and, if asked to,
     the scales of the CAM, the constants of the dCRF and the two alphas of the seeds."""
 
@@ -80,9 +83,6 @@ class Search(DataOptions):
     """Folds of the cross-validated mIoU; 0 leaves it out."""
     bootstrap: int = 1000
     """Bootstrap draws for the confidence intervals; 0 leaves them out."""
-    max_error_fraction: float = 0.05
-    """The search fails with status 1 if more than this fraction of the images with truth ended in an error; fewer count
-    as all background."""
     rng_seed: int = 0
     """Seed of the order of the images, of random configurations and of the bootstrap."""
     settings: Annotated[
@@ -90,7 +90,7 @@ class Search(DataOptions):
     ]
 
     def __post_init__(self) -> None:
-        DataOptions.__post_init__(self)
+        ShardOptions.__post_init__(self)
         for name in ("alphas", "betas", "seed_alphas_low", "seed_alphas_high"):
             values = getattr(self, name)
             fits = all(0 < value < 1e6 for value in values) and (len(values) > 0 or name.startswith("seed"))
@@ -100,7 +100,7 @@ class Search(DataOptions):
         if bool(self.seed_alphas_low) != bool(self.seed_alphas_high):
             missing = "seed_alphas_high" if self.seed_alphas_low else "seed_alphas_low"
             raise ConfigError("is empty; the alphas of the seeds are searched in pairs of low and high", thing=missing)
-        require_fractions(seed_coverage=self.seed_coverage, max_error_fraction=self.max_error_fraction)
+        require_fractions(seed_coverage=self.seed_coverage)
         require_at_least(1, num_betas=self.num_betas)
         require_at_least(0, top_k_crf=self.top_k_crf, num_crfs=self.num_crfs, bootstrap=self.bootstrap)
         require(self.folds == 0 or self.folds >= 2, "folds", self.folds, "0 (none), or 2 or more")
@@ -164,7 +164,7 @@ def run(config: Search, *, after_affinity: Sequence[Step] = ()) -> dict[str, Any
     maps = cached_maps(cams, distances, cache.truth(cams[0].manifest))
     with connected(settings.resources) as cluster:
         for step in [*cams, *([] if distances is None else [distances])]:
-            step.fill(settings.resources, cluster)
+            step.fill(config)
         check_sizes(maps, truth)
         counting = Counting(
             maps=maps,
@@ -173,7 +173,7 @@ def run(config: Search, *, after_affinity: Sequence[Step] = ()) -> dict[str, Any
             folder=absolute(join(config.out, WORK_FOLDER, "counts")),
             walk=walk,
             passes=PassConfig(max_pixels=config.max_pixels),
-            resources=settings.resources,
+            config=config,
             cluster=cluster,
         )
         found = _count(config, default, counting, crfs)
@@ -207,26 +207,17 @@ def _claim(
 
 def _count(config: Search, default: Default, counting: Counting, crfs: Sequence[CrfConfig]) -> SearchResults:
     """Count everything: seeds, configurations without dCRF, then the best of them with it."""
-    maps, num_images = counting.maps, counting.maps.num_rows
-    folders = [*maps.cams, *([maps.distances] if maps.distances else [])]
-
-    def checked(*passes: Pass) -> dict[str, int]:
-        folders.extend(one.folder for one in passes)
-        return check_errors(folders, num_images=num_images, max_error_fraction=config.max_error_fraction)
+    maps = counting.maps
 
     def collected(counted: Sequence[Sequence[Slice]]) -> list[Scored]:
-        passes = [counting.masks(slices) for slices in counted]
-        checked(*passes)
-        sums = [counting.read(one) for one in passes]
-        return collect(list(zip(counted, sums, strict=True)), num_images=num_images)
+        sums = [counting.read(counting.masks(slices)) for slices in counted]
+        return collect(list(zip(counted, sums, strict=True)), num_images=maps.num_rows)
 
-    checked()
     seeds: list[ScoredSeed] = []
     if config.seed_alphas_low:
         pairs = pairs_of(config.seed_alphas_low, config.seed_alphas_high, default.settings.seed)
         one = counting.seeds(pairs, default.settings.seed)
         counting.finish("seeds", one)
-        checked(one)
         seeds = score_seeds(
             counting.read(one),
             counting.scale_sets,
@@ -235,30 +226,30 @@ def _count(config: Search, default: Default, counting: Counting, crfs: Sequence[
             num_draws=config.bootstrap,
             rng_seed=config.rng_seed,
         )
-    plain = collected(_sweep(config, default, counting))
+    slices, errors = _sweep(config, default, counting)
+    plain = collected(slices)
     few = short_lists(plain, most=config.top_k_crf, num_folds=config.folds)
-    with_crf = collected(_sweep_crf(config, default, counting, few, crfs)) if config.top_k_crf else []
+    with_crf: list[Scored] = []
+    if config.top_k_crf:
+        slices, errors = _sweep_crf(config, default, counting, few, crfs)
+        with_crf = collected(slices)
     return SearchResults(
         plain=plain,
         with_crf=with_crf,
         short_lists=few[1:],
         seeds=seeds,
         class_names=maps.class_names,
-        num_images=num_images,
-        errors=checked(),
+        num_images=maps.num_rows,
+        errors=errors,
     )
 
 
-def _sweep(config: Search, default: Default, counting: Counting) -> list[list[Slice]]:
-    """Count all slices without dCRF.
-
-    Returns:
-        The slices of each pass.
-    """
+def _sweep(config: Search, default: Default, counting: Counting) -> Passes:
+    """Count all slices without dCRF."""
     first = default_slice(default.maps.inference.scales, default.maps.walk)
     space = (config.alphas, config.betas, config.steps)
     if config.search == "optuna":
-        _count_slices("default", counting, [first], early_stopping=False)
+        counted, errors = _count_slices("default", counting, [first], early_stopping=False)
         tried = run_optuna(
             counting,
             *space,
@@ -266,7 +257,7 @@ def _sweep(config: Search, default: Default, counting: Counting) -> list[list[Sl
             early_stopping=config.early_stopping,
             rng_seed=config.rng_seed,
         )
-        return [[first], *([part] for part in tried)]
+        return [*counted, *([part] for part in tried)], errors
     if config.search == "grid":
         slices = grid_slices(counting.scale_sets, *space)
     else:
@@ -276,8 +267,8 @@ def _sweep(config: Search, default: Default, counting: Counting) -> list[list[Sl
 
 def _sweep_crf(
     config: Search, default: Default, counting: Counting, few: Sequence[Sequence[Scored]], crfs: Sequence[CrfConfig]
-) -> list[list[Slice]]:
-    """Count the default with the dCRF, then the best few with each dCRF; returns as :func:`_sweep`."""
+) -> Passes:
+    """Count the default with the dCRF, then the best few with each dCRF."""
     first = default_slice(default.maps.inference.scales, default.maps.walk)
     best = list({one.walk: one for some in few for one in some}.values())
     others = [
@@ -289,19 +280,15 @@ def _sweep_crf(
     return _count_slices("dCRF", counting, slices, early_stopping=config.early_stopping)
 
 
-def _count_slices(name: str, counting: Counting, slices: Sequence[Slice], *, early_stopping: bool) -> list[list[Slice]]:
-    """Count slices in one pass; or, with early stopping, the first, which is never stopped, and then each in a trial.
-
-    Returns:
-        The slices of each pass.
-    """
+def _count_slices(name: str, counting: Counting, slices: Sequence[Slice], *, early_stopping: bool) -> Passes:
+    """Count slices in one pass; with early stopping the first, which is never stopped, and each other in a trial."""
     first, *others = dict.fromkeys(slices)
     together = [first] if early_stopping else [first, *others]
-    counting.finish(name, counting.masks(together))
+    errors = counting.finish(name, counting.masks(together))
     if not early_stopping:
-        return [together]
+        return [together], errors
     run_trials(name, counting, others)
-    return [together, *([part] for part in others)]
+    return [together, *([part] for part in others)], errors
 
 
 if __name__ == "__main__":

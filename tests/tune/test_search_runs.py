@@ -38,25 +38,25 @@ def _environment() -> dict[str, str]:
 
 
 def test_killed_search_ends_as_an_undisturbed_one(folder: Path, ray_session: None) -> None:
-    trials = folder / "killed" / ".tag2mask" / "trials"
+    counts = folder / "killed" / ".tag2mask" / "counts"
     with (folder / "said").open("w") as log:
         command = _command(*arguments(folder, "killed", *LONG))
         process = subprocess.Popen(command, cwd=ROOT, env=_environment(), stdout=log, stderr=log)
         try:
             end = time.monotonic() + LIMIT_S
-            while len(list(trials.glob("walk-*.npz"))) < 2:
+            while len(list(counts.glob("walk-*/*.parquet"))) < 2:
                 assert process.poll() is None, (folder / "said").read_text()
                 assert time.monotonic() < end, (folder / "said").read_text()
                 time.sleep(0.05)
         finally:
             process.kill()
             process.wait(30)
-    kept = {state: state.stat().st_mtime_ns for state in trials.glob("walk-*.npz")}
-    assert len(kept) < NUM_BETAS
+    kept = {shard: shard.stat().st_mtime_ns for shard in counts.glob("walk-*/*.parquet")}
+    assert len(kept) < NUM_TRUE  # a shard holds one image
     assert not (folder / "killed" / "results.parquet").exists()
-    time.sleep(1)  # a trial that was being counted may outlive its driver by a moment
+    time.sleep(1)  # an actor that was counting may outlive its driver by a moment
     search.run(parse(search.Search, arguments(folder, "killed", *LONG)))
-    assert sum(state.stat().st_mtime_ns == written for state, written in kept.items()) >= len(kept) - 2
+    assert sum(shard.stat().st_mtime_ns == written for shard, written in kept.items()) >= len(kept) - 2
     search.run(parse(search.Search, arguments(folder, "calm", *LONG)))
     for name in ("results.parquet", "best.json"):
         assert (folder / "killed" / name).read_bytes() == (folder / "calm" / name).read_bytes()
