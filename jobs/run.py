@@ -121,7 +121,7 @@ def run(config: Run, *, make_objective: MakeObjective = Objective.of) -> dict[st
         summary |= scores
         print_scores(summary)
     write_json(join(config.out, SUMMARY), summary)
-    record = run_record("run", config, uses=Uses.everything().paths, inputs={}, class_names=images.class_names)
+    record = run_record("run", config, uses=Uses.everything().result_paths, inputs={}, class_names=images.class_names)
     record["options"]["truth"] = config.truth
     write_json(join(config.out, RECORD_NAME), record)
     report.run(

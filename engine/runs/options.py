@@ -12,6 +12,8 @@ class Uses:
     """Annotates a job's ``settings`` with the dotted paths of those that it reads; the command line offers these."""
 
     def __init__(self, *paths: str) -> None:
+        self.result_paths = paths
+        """Those that decide what comes out."""
         self.paths = (*paths, "resources")
 
     @classmethod

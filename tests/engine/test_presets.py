@@ -30,3 +30,12 @@ def test_paper_preset_has_the_authors_figures() -> None:
 def test_unknown_preset_is_refused_with_those_that_exist() -> None:
     with pytest.raises(ConfigError, match=r"^preset must be one of tiny, small, default, paper, got 'huge'$"):
         preset("huge")
+
+
+def test_demo_takes_fewer_rounds_and_the_paper_one() -> None:
+    assert {name: preset(name).rounds.num_rounds for name in PRESETS} == {
+        "tiny": 2,
+        "small": 3,
+        "default": 3,
+        "paper": 1,
+    }

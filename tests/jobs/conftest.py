@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 
 from jobs import make_scenes, run
-from tests.jobs.small_runs import CHAIN_SETTINGS, HELD_OUT_FRACTION, NUM_SCENES
+from tests.jobs.small_runs import CHAIN_SETTINGS, NUM_SCENES
 
 
 @dataclass(frozen=True)
@@ -34,14 +33,10 @@ def chain(tmp_path_factory: pytest.TempPathFactory, ray_session: None, quick_rep
     """The whole chain over a few scenes, which lie with their truth in the same folder."""
     root = tmp_path_factory.mktemp("chain")
     make_scenes.run(make_scenes.MakeScenes(out=str(root / "scenes"), num_images=NUM_SCENES, width=96, height=96))
-    parts = {item.name: getattr(CHAIN_SETTINGS, item.name) for item in dataclasses.fields(CHAIN_SETTINGS)}
     config = run.Run(
         data=str(root / "scenes" / "manifest.csv"),
         truth=str(root / "scenes" / "truth"),
         out=str(root),
-        rounds=2,
-        last_num_epochs=1,
-        val_fraction=HELD_OUT_FRACTION,
-        **parts,
+        settings=CHAIN_SETTINGS,
     )
     return Chain(config=config, summary=run.run(config))

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from engine.config import Settings, ShardConfig, TrainingConfig
+from engine.config import RoundsConfig, Settings, ShardConfig, TrainingConfig
 from engine.fitting.objectives import Objective
 from engine.networks import save_network
 from engine.plain_settings import to_dict
@@ -68,13 +68,14 @@ def small_settings(*, num_epochs: int = 1, batch_size: int = 4) -> Settings:
 
 CHAIN_SETTINGS = replace(
     small_settings(batch_size=6),
+    rounds=RoundsConfig(num_rounds=2, last_epoch_factor=1.0),
+    val_fraction=0.3,
     shards=ShardConfig(rows_per_shard=5),  # the last shard is smaller
     resources=replace(RESOURCES, num_workers=2),
 )
 """Settings of the one run of the whole chain."""
 NUM_SCENES, NUM_HELD_OUT = 12, 2
-"""Images of that run, and how many of them ``HELD_OUT_FRACTION`` keeps from the training."""
-HELD_OUT_FRACTION = 0.3
+"""Images of that run, and how many of them its ``val_fraction`` keeps from the training."""
 
 
 def write_settings(folder: Path, settings: Settings) -> str:

@@ -17,12 +17,13 @@ from engine.config import PamrConfig, WalkConfig
 from engine.errors import ManifestError, OutputError
 from engine.imaging.codecs import decode_mask
 from engine.networks import load_network
+from engine.plain_settings import with_part
 from engine.records import mask_schema
 from engine.storage.shards import committed_shards, read_schema, read_shards
 from jobs import check_tags, evaluate, label, segment, train_cam
 from jobs.cli.command import main
 from tests.jobs.conftest import Chain
-from tests.jobs.small_runs import CHAIN_SETTINGS, HELD_OUT_FRACTION, NETWORK, NUM_HELD_OUT, NUM_SCENES
+from tests.jobs.small_runs import CHAIN_SETTINGS, NETWORK, NUM_HELD_OUT, NUM_SCENES
 
 pytestmark = pytest.mark.slow
 
@@ -34,28 +35,12 @@ def folder(chain: Chain) -> Path:
 
 
 def _shared(root: Path, out: str) -> dict[str, Any]:
-    return {
-        "data": str(root / "scenes" / "manifest.csv"),
-        "out": str(root / out),
-        "preset": "tiny",
-        "resources": CHAIN_SETTINGS.resources,
-    }
+    data = str(root / "scenes" / "manifest.csv")
+    return {"data": data, "out": str(root / out), "preset": "tiny", "settings": CHAIN_SETTINGS}
 
 
 def _label(root: Path, cam: str, affinity: str, **changes: Any) -> label.Label:
-    values: dict[str, Any] = {
-        **_shared(root, "masks"),
-        "cam": cam,
-        "affinity": affinity,
-        "keep_stages": True,
-        "cam_inference": CHAIN_SETTINGS.cam.inference,
-        "later_maps": CHAIN_SETTINGS.later_maps,
-        "affinity_inference": CHAIN_SETTINGS.affinity.inference,
-        "walk": CHAIN_SETTINGS.walk,
-        "later_walk": CHAIN_SETTINGS.later_walk,
-        "crf": CHAIN_SETTINGS.crf,
-        "shards": CHAIN_SETTINGS.shards,
-    }
+    values: dict[str, Any] = {**_shared(root, "masks"), "cam": cam, "affinity": affinity, "keep_stages": True}
     return label.Label(**{**values, **changes})
 
 
@@ -77,7 +62,10 @@ def _check_trained(out: str, kind: str) -> dict[str, Any]:
     record = _json(out, "run.json")
     assert record["settings"][kind]["training"]["crop_px"] == 64
     assert record["versions"].keys() >= {"torch", "ray", "tag2mask"}
-    assert {path.name for path in Path(out, ".tag2mask").iterdir()} == {"manifest"}  # no checkpoints left
+    assert {path.name for path in Path(out, ".tag2mask").iterdir()} == {
+        "manifest",
+        "manifest.json",
+    }  # no checkpoints left
     assert Path(out, "curves.png").stat().st_size > 1000
     assert len(list(Path(out, "tensorboard").iterdir())) == 1
     return summary
@@ -108,26 +96,22 @@ def test_classifier_is_trained_once(folder: Path) -> None:
     cam = str(folder / "cam")
     _check_trained(cam, "cam")
     before = Path(cam, "weights.safetensors").stat().st_mtime_ns
-    config = train_cam.TrainCam(
-        **_shared(folder, "cam"), cam_network=CHAIN_SETTINGS.cam, val_fraction=HELD_OUT_FRACTION
-    )
+    config = train_cam.TrainCam(**_shared(folder, "cam"))
     again = train_cam.run(config)
     assert again == _json(cam, "summary.json")
     assert Path(cam, "weights.safetensors").stat().st_mtime_ns == before
-    other = replace(CHAIN_SETTINGS.cam, training=replace(CHAIN_SETTINGS.cam.training, learning_rate=1.0))
+    other = with_part(CHAIN_SETTINGS, "cam.training.learning_rate", 1.0)
     with pytest.raises(OutputError, match=r"cam\.training\.learning_rate: .* -> 1\.0"):
-        train_cam.run(replace(config, cam_network=other))
+        train_cam.run(replace(config, settings=other))
 
 
-def test_contradicted_tags_are_listed_the_surest_first(folder: Path) -> None:
+def test_contradicted_tags_are_listed_the_most_confident_first(folder: Path) -> None:
     cam = str(folder / "cam")
     config = check_tags.CheckTags(
         **_shared(folder, "tags"),
         cam=cam,
         doubt_below=0.6,
         miss_above=0.4,
-        cam_inference=CHAIN_SETTINGS.cam.inference,
-        shards=CHAIN_SETTINGS.shards,
     )
     summary = check_tags.run(config)
     assert committed_shards(config.out) == {0, 1, 2}
@@ -198,7 +182,9 @@ def test_other_programs_read_the_shards_by_their_pattern(reader: str, folder: Pa
     elif reader == "duckdb":
         import duckdb
 
-        num_rows = duckdb.sql(f"select count(*) from '{pattern}'").fetchall()[0][0]
+        counted = duckdb.sql(f"select count(*) from '{pattern}'")
+        assert counted is not None
+        num_rows = counted.fetchall()[0][0]
     else:
         import datasets
 
@@ -224,12 +210,16 @@ def test_labeling_again_does_nothing_and_other_settings_are_refused(folder: Path
     files = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in Path(masks).iterdir() if path.is_file()}
     summary = label.run(config)
     assert (summary["images"], summary["labeled"], summary["errors"]) == (NUM_SCENES, NUM_SCENES, {})
+
+    def changed(path: str, value: object) -> label.Label:
+        return replace(config, settings=with_part(config.settings, path, value))
+
     with pytest.raises(OutputError, match=r"later_walk\.alpha"):
-        label.run(replace(config, later_walk=replace(config.later_walk, alpha=3.0)))
+        label.run(changed("later_walk.alpha", 3.0))
     with pytest.raises(OutputError, match=r"later_maps\.flip"):
-        label.run(replace(config, later_maps=replace(config.later_maps, flip=False)))
-    first_round = replace(config.cam_inference, flip=False), replace(config.walk, alpha=3.0)  # have no part in it
-    assert label.run(replace(config, cam_inference=first_round[0], walk=first_round[1])) == summary
+        label.run(changed("later_maps.flip", False))
+    for path, value in (("cam.inference.flip", False), ("walk.alpha", 3.0)):  # of the first round: no part in it
+        assert label.run(changed(path, value)) == summary
     with pytest.raises(OutputError, match="keep_stages"):
         label.run(replace(config, keep_stages=False))
     assert files == {
@@ -267,9 +257,6 @@ def test_network_learns_from_the_masks_and_segments_with_and_without_tags(folder
         **_shared(folder, "segmented-with-tags"),
         segmentation=segmentation,
         use_tags=True,
-        segmentation_inference=CHAIN_SETTINGS.segmentation.inference,
-        crf=CHAIN_SETTINGS.crf,
-        shards=CHAIN_SETTINGS.shards,
     )
     segment.run(config)
     ids = {name: number for number, name in enumerate(_json(segmentation, "run.json")["class_names"], start=1)}
@@ -308,9 +295,12 @@ def test_bad_images_end_in_error_rows_and_too_many_of_them_in_status_1(
         "",
         data=str(bad / "manifest.csv"),
         out=str(bad / "masks"),
-        walk=WalkConfig(num_steps=0),
-        pamr=PamrConfig(num_iterations=2, long_side_px=48),  # in the place of both
-        crf=replace(CHAIN_SETTINGS.crf, num_iterations=0),
+        settings=replace(
+            CHAIN_SETTINGS,
+            walk=WalkConfig(num_steps=0),
+            pamr=PamrConfig(num_iterations=2, long_side_px=48),  # in the place of both
+            crf=replace(CHAIN_SETTINGS.crf, num_iterations=0),
+        ),
         keep_stages=False,
         allow_outside=True,  # the good ones lie among the scenes
     )
@@ -332,7 +322,7 @@ def test_bad_images_end_in_error_rows_and_too_many_of_them_in_status_1(
     assert summary["errors"] == {"fetch": 1, "decode": 1, "manifest": 1}
     assert summary["stage_seconds"]["pamr"] > 0
     with pytest.raises(OutputError, match="pamr"):
-        label.run(replace(config, pamr=PamrConfig()))
+        label.run(replace(config, settings=replace(config.settings, pamr=PamrConfig())))
 
     lenient = replace(config, max_error_fraction=1.0)
     assert main(label.Label, lambda _: label.run(lenient), arguments) == 0

@@ -84,7 +84,7 @@ def test_images_without_a_good_mask_are_left_out_and_counted(folder: Path, tmp_p
     write_shard(str(mended / "masks"), place, shard_table(columns, mask_schema(keep_stages=False, metadata={})))
     assert _mended(exported, str(mended / "masks")) == [place]
 
-    with pytest.raises(OutputError, match=r"settings\.format"):
+    with pytest.raises(OutputError, match=r"inputs\.format"):
         _run(*_options(folder, out, "--format", "voc"))
     (out / "mine.txt").write_text("keep me")
     with pytest.raises(TooManyErrors, match=r"1 of 5 images ended in an error \(fetch: 1\)"):
@@ -139,7 +139,7 @@ def test_images_inside_of_other_files_cannot_be_referred_to(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export, "embeds_pictures", lambda source: True)
-    with pytest.raises(ConfigError, match=r"--images is refer, but .* holds the images itself"):
+    with pytest.raises(ConfigError, match=r"^images must be auto or copy, as '.*' holds the images itself$"):
         _run(*_options(folder, tmp_path / "out", "--format", "coco", "--images", "refer"))
 
 
@@ -148,9 +148,9 @@ def test_images_inside_of_other_files_cannot_be_referred_to(
     [
         (["--format", "jpeg"], "jpeg"),
         ([], "--format"),
-        (["--format", "png", "--min-confidence", "2"], "--min-confidence is 2.0; allowed: 0 to 1"),
-        (["--format", "png", "--data", "other.csv"], "another manifest than --data"),
-        (["--format", "png", "--masks", "data"], "allowed: a folder of jobs.label or jobs.segment"),
+        (["--format", "png", "--min-confidence", "2"], "--min-confidence must be from 0 to 1, got 2.0"),
+        (["--format", "png", "--data", "other.csv"], "another manifest than data"),
+        (["--format", "png", "--masks", "data"], "has no run.json; give the output folder of jobs.label or jobs.segment"),
         (["--format", "png", "--out", "data"], "holds files but no run.json"),
     ],
 )

@@ -11,19 +11,17 @@ from typing import Any
 
 import pytest
 
-from engine.config import Settings
-from engine.errors import ManifestError
+from engine.chain import label_chain, run_chain, seed_chain, segment_chain
+from engine.config import InferenceConfig, Settings
+from engine.errors import ManifestError, StorageError
 from engine.guard import guarded
 from engine.imaging.codecs import decode_mask
+from engine.networks import open_network
+from engine.plain_settings import with_part
 from engine.presets import preset
-from engine.records import Batch
-from engine.resources import PassConfig, ResourceConfig
-from engine.stages.cam import ComputeCam
+from engine.resources import ResourceConfig
 from engine.stages.fetch import FetchImages
-from engine.stages.mask import MakeMask
-from engine.stages.seed import MakeSeed
-from engine.stages.segment import Segment
-from engine.stages.walk import RefineCam
+from engine.step import Step
 from engine.storage.class_names import read_class_names
 from engine.storage.filesystem import write_bytes
 from engine.storage.manifest import freeze_manifest, iter_manifest
@@ -50,7 +48,8 @@ def _settings() -> Settings:
         walk=replace(tiny.walk, num_steps=8),
         crf=replace(tiny.crf, num_iterations=2),
         shards=replace(tiny.shards, rows_per_shard=16),
-        resources=ResourceConfig(max_network_actors=1, max_crf_actors=1),
+        segmentation=replace(tiny.segmentation, inference=InferenceConfig(long_side_px=64, scales=(1.0,))),
+        resources=ResourceConfig(max_network_actors=1, max_crf_actors=1, images_per_pass=8),
     )
 
 
@@ -69,28 +68,22 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_images(tmp_path_factory.mktemp("poison") / "data", mixed(GOOD, BAD))
 
 
-def _stages(weights: dict[str, str], which: str) -> list[tuple[str, Any]]:
-    passes = PassConfig(images_per_pass=8, max_pixels=MAX_PIXELS)
-    cam = ("cam", ComputeCam(weights["cam"], SETTINGS.cam.inference, passes))
-    mask = MakeMask(SETTINGS.crf, SETTINGS.walk, passes, num_classes=3, keep_stages=False)
+def _chain(weights: dict[str, str], which: str) -> list[Step]:
+    cam = open_network(weights["cam"], "cam")
     if which == "segment":
-        sight = SETTINGS.cam.inference
-        network = Segment(
-            weights["segmentation"], sight, PassConfig(images_per_pass=2, max_pixels=MAX_PIXELS), use_tags=True
-        )
-        return [("segment", network), ("crf", mask)]
+        settings = with_part(SETTINGS, "resources.images_per_pass", 2)
+        network = open_network(weights["segmentation"], "segmentation")
+        return segment_chain(settings, network, use_tags=True, max_pixels=MAX_PIXELS)
     if which == "seed":
-        return [cam, ("seed", MakeSeed(SETTINGS.seed, passes, num_classes=3))]
-    walk = RefineCam(weights["affinity"], SETTINGS.affinity.inference, SETTINGS.walk, passes, keep_cam=False)
-    return [cam, ("walk", walk), ("crf", mask)]
+        return seed_chain(SETTINGS, cam, max_pixels=MAX_PIXELS)
+    affinity = open_network(weights["affinity"], "affinity").file
+    return label_chain(SETTINGS, cam, affinity, max_pixels=MAX_PIXELS, keep_stages=False)
 
 
-def _rows_by_image(data: str, folder: Path, stages: list[tuple[str, Any]]) -> dict[str, dict[str, Any]]:
-    """What the stages make of a manifest in this process, without Ray; a row for each image."""
+def _rows_by_image(data: str, folder: Path, chain: list[Step]) -> dict[str, dict[str, Any]]:
+    """What a chain makes of a manifest in this process, without Ray; a row for each image."""
     manifest = freeze_manifest(data, str(folder), rows_per_shard=1000, class_names=read_class_names(data))
-    batch: Batch = manifest.read_shard(0)
-    for name, stage in [("fetch", FetchImages(threads=4)), *stages]:
-        batch = guarded(name, stage, batch)
+    batch = run_chain(chain, guarded("fetch", FetchImages(threads=4), manifest.read_shard(0)))
     names = list(batch)
     return {
         row["image"]: row
@@ -100,7 +93,7 @@ def _rows_by_image(data: str, folder: Path, stages: list[tuple[str, Any]]) -> di
 
 @pytest.fixture(scope="module")
 def outcome(data: str, weights: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    return _rows_by_image(data, tmp_path_factory.mktemp("frozen"), _stages(weights, "mask"))
+    return _rows_by_image(data, tmp_path_factory.mktemp("frozen"), _chain(weights, "mask"))
 
 
 def _check(case: ImageCase, row: dict[str, Any], column: str = "mask") -> None:
@@ -125,7 +118,7 @@ def test_bad_or_odd_image_ends_as_expected(case: ImageCase, outcome: dict[str, d
 def test_good_images_have_the_masks_that_they_have_without_the_bad_ones(
     outcome: dict[str, dict[str, Any]], weights: dict[str, str], tmp_path: Path
 ) -> None:
-    alone = _rows_by_image(write_images(tmp_path / "good", GOOD), tmp_path / "frozen", _stages(weights, "mask"))
+    alone = _rows_by_image(write_images(tmp_path / "good", GOOD), tmp_path / "frozen", _chain(weights, "mask"))
     for case in GOOD:
         _check(case, outcome[case.image])
         for column in ("mask", "areas", "confidence"):
@@ -136,7 +129,7 @@ def test_good_images_have_the_masks_that_they_have_without_the_bad_ones(
 def test_other_stages_take_bad_and_odd_images_as_well(
     which: str, column: str, data: str, weights: dict[str, str], tmp_path: Path
 ) -> None:
-    rows = _rows_by_image(data, tmp_path, _stages(weights, which))
+    rows = _rows_by_image(data, tmp_path, _chain(weights, which))
     for case in [*GOOD, *BAD]:
         _check(case, rows[case.image], column)
 
@@ -146,7 +139,7 @@ def test_bad_or_odd_manifest_ends_as_expected(case: ManifestCase, tmp_path: Path
     (tmp_path / case.name).write_bytes(case.content)
     location = str(tmp_path / case.name)
     if isinstance(case.expected, str):
-        with pytest.raises(ManifestError) as refused:
+        with pytest.raises((ManifestError, StorageError)) as refused:
             freeze_manifest(location, str(tmp_path / "out"), rows_per_shard=4, class_names=read_class_names(location))
         assert case.expected in str(refused.value)
         assert location in str(refused.value)
@@ -180,7 +173,7 @@ def test_keys_of_odd_names_are_read_from_a_bucket(
     assert missing == f"fetch: '{bucket}/set 1/missing#.png' does not exist"
     assert nameless == "manifest: the row names no image"
     assert folder.startswith("fetch: ")
-    assert all("lies outside of the manifest's folder" in error for error in outside)
+    assert all("lies outside the manifest's folder" in error for error in outside)
 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     try:
@@ -200,16 +193,9 @@ def test_labeling_gives_the_same_rows_among_all_kinds_of_bad_images(
         preset="tiny",
         max_pixels=MAX_PIXELS,
         max_error_fraction=1.0,
-        resources=SETTINGS.resources,
+        settings=with_part(SETTINGS, "resources.images_per_pass", 1),
         cam=weights["cam"],
         affinity=weights["affinity"],
-        cam_inference=SETTINGS.cam.inference,
-        later_maps=SETTINGS.later_maps,
-        affinity_inference=SETTINGS.affinity.inference,
-        walk=SETTINGS.walk,
-        later_walk=SETTINGS.later_walk,
-        crf=SETTINGS.crf,
-        shards=SETTINGS.shards,
     )
     summary = label.run(config)
     rows = {row["image"]: row for table in read_shards(config.out) for row in table.to_pylist()}

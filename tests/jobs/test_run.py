@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from engine.errors import ConfigError, OutputError, StorageError, UserError
-from engine.runs.stage_scores import stages_of
+from engine.config import RoundsConfig
+from engine.errors import ConfigError, OtherRunError, OutputError, StorageError, UserError
+from engine.plain_settings import merged, part_at, with_part
+from engine.presets import preset
+from engine.runs.images import ImageSet
+from engine.runs.options import JobOptions, Uses
+from engine.runs.output import run_record
+from engine.runs.stage_scores import score_rounds, stages_of
 from engine.storage.weights import weights_hash
 from jobs import report, run
 from jobs.cli.command import parse
+from tests.engine.runs.examples import options_for
 from tests.jobs.conftest import Chain
-from tests.jobs.small_runs import NUM_SCENES
+from tests.jobs.small_runs import CHAIN_SETTINGS, NUM_SCENES
 
 pytestmark = pytest.mark.slow
 STAGES = ["cam", "walk", "crf", "segmentation"]
-
-
-@dataclass(frozen=True)
-class Overwritable:
-    """Options of a job that does nothing else."""
-
-    overwrite: bool
 
 
 @pytest.fixture(scope="module")
@@ -68,27 +68,19 @@ def test_second_round_labels_from_the_network_of_the_first(config: run.Run, summ
     assert parts["masks"] - parts["round-1/masks"] == {"later_maps", "later_walk"}
 
 
-def test_number_of_rounds_is_checked(config: run.Run) -> None:
-    with pytest.raises(ConfigError, match="--rounds is 10; allowed: 1 to 9"):
-        replace(config, rounds=10)
-    assert config.num_rounds == 2
-    by_preset = {name: replace(config, rounds=0, preset=name).num_rounds for name in ("tiny", "small", "paper")}
-    assert by_preset == {"tiny": 2, "small": 3, "paper": 1}
+def test_last_network_of_several_is_trained_longer() -> None:
+    def epochs(num_rounds: int, factor: float) -> list[int]:
+        settings = with_part(CHAIN_SETTINGS, "segmentation.training.num_epochs", 8)
+        settings = replace(settings, rounds=RoundsConfig(num_rounds=num_rounds, last_epoch_factor=factor))
+        return [
+            run._settings_of_round(number, settings).segmentation.training.num_epochs
+            for number in range(1, num_rounds + 1)
+        ]
 
-
-def test_last_network_of_several_learns_longer(config: run.Run) -> None:
-    training = replace(config.segmentation.training, num_epochs=8)
-    config = replace(config, segmentation=replace(config.segmentation, training=training), last_num_epochs=0)
-
-    def epochs(**changes: int) -> list[int]:
-        changed = replace(config, **changes)  # type: ignore[arg-type]
-        return [changed.segmentation_of(number).training.num_epochs for number in range(1, changed.num_rounds + 1)]
-
-    assert epochs(rounds=3) == [8, 8, 12]
-    assert epochs(rounds=1) == [8]
-    assert epochs(rounds=2, last_num_epochs=5) == [8, 5]
-    with pytest.raises(ConfigError, match="--last-num-epochs is -1"):
-        replace(config, last_num_epochs=-1)
+    assert epochs(3, 1.5) == [8, 8, 12]
+    assert epochs(1, 1.5) == [8]
+    assert epochs(2, 0.625) == [8, 5]
+    assert epochs(2, 0.01) == [8, 1]
 
 
 def test_report_shows_scores_and_pictures_and_needs_no_network(config: run.Run, summary: dict[str, Any]) -> None:
@@ -119,17 +111,27 @@ def test_second_run_skips_every_step(config: run.Run, summary: dict[str, Any]) -
     assert min(done.values()) > 0.1
 
 
-def test_overwrite_keeps_finished_work_when_the_disk_fails() -> None:
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OutputError("'summary.json' cannot be written: no space left on device"), [False]),
+        (OtherRunError("holds the output of another run", thing="out"), [False, True]),
+    ],
+)
+def test_overwrite_keeps_finished_work_when_the_disk_fails(
+    error: OutputError, expected: list[bool], tmp_path: Path
+) -> None:
     tried: list[bool] = []
+    options = options_for("m.csv", tmp_path)
 
-    def job(options: Overwritable) -> dict[str, Any]:
-        tried.append(options.overwrite)
-        raise OutputError("'summary.json' cannot be written: no space left on device")
+    def job(chosen: JobOptions, images: ImageSet) -> dict[str, Any]:
+        tried.append(chosen.overwrite)
+        raise error
 
-    steps = run._Steps(overwrite=True)
-    with pytest.raises(OutputError, match="no space left"):
-        steps.do("masks", job, Overwritable(overwrite=True))
-    assert tried == [False]
+    steps = run._Steps(ImageSet(options), overwrite=True)
+    with pytest.raises(OutputError, match=str(error)):
+        steps.do("masks", job, options)
+    assert tried == expected
 
 
 def test_changed_setting_is_refused_and_with_overwrite_only_what_it_touches_is_done_again(
@@ -137,11 +139,8 @@ def test_changed_setting_is_refused_and_with_overwrite_only_what_it_touches_is_d
 ) -> None:
     out = Path(config.out)
     with pytest.raises(OutputError, match=r"walk\.alpha: 2\.0 -> 3\.0"):
-        run.run(replace(config, walk=replace(config.walk, alpha=3.0)))
-    segmentation = config.segmentation
-    other = replace(
-        config, segmentation=replace(segmentation, inference=replace(segmentation.inference, long_side_px=64))
-    )
+        run.run(replace(config, settings=with_part(config.settings, "walk.alpha", 3.0)))
+    other = replace(config, settings=with_part(config.settings, "segmentation.inference.long_side_px", 64))
     with pytest.raises(OutputError, match=r"long_side_px: 96 -> 64"):
         run.run(other)
     kept = [*out.glob("*/weights.safetensors"), *out.glob("masks/*.parquet"), *out.glob("seeds/*.parquet")]
@@ -165,7 +164,8 @@ def test_truth_that_comes_later_scores_what_the_masks_hold(config: run.Run, tmp_
     record.write_text(record.read_text().replace('"keep_stages": "True"', '"keep_stages": "False"'))
     assert not run._keeps_stages(f"{late.out}/masks", late)
     assert run._keeps_stages(f"{late.out}/round-1/masks", replace(late, truth=""))
-    scores = run._scores(late, masks=f"{late.out}/masks", segmented=f"{late.out}/segmented")
+    folders = [f"{late.out}/round-1/masks", f"{late.out}/masks"]
+    scores = score_rounds(folders, f"{late.out}/segmented", late.truth)
     assert list(scores["miou"]) == ["crf", "segmentation"]
     assert list(stages_of(scores)["iou"]) == ["crf", "dCRF 2", "segmentation"]
 
@@ -189,33 +189,42 @@ def test_what_is_there_of_the_masks_decides_only_where_it_can(config: run.Run, t
 def test_mistake_in_a_later_network_is_said_before_the_first_is_trained(
     config: run.Run, tmp_path: Path, network: str, changes: dict[str, Any], words: str
 ) -> None:
-    wrong: Any = {network: replace(getattr(config, network), **changes)}
+    wrong = with_part(config.settings, network, replace(part_at(config.settings, network), **changes))
     with pytest.raises(UserError, match=words):
-        run.run(replace(config, out=str(tmp_path / "out"), **wrong))
+        run.run(replace(config, out=str(tmp_path / "out"), settings=wrong))
     assert not (tmp_path / "out" / "cam").exists()
 
 
-@pytest.mark.parametrize("preset", ["paper", "tiny"])
-def test_record_of_a_run_gives_the_same_run_again_whatever_the_preset(preset: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["paper", "tiny"])
+def test_record_of_a_run_gives_the_same_run_again_whatever_the_preset(name: str, tmp_path: Path) -> None:
     needed = ["--data", "m.csv", "--out", "out"]
-    more = ["--preset", preset, "--min-confidence", ".5", "--val-fraction", "0.1", "--walk.beta", "7"]
-    first = parse(run.Run, [*needed, *more])
+    more = ["--segmentation.min-confidence", ".5", "--val-fraction", "0.1", "--walk.beta", "7"]
+    first = parse(run.Run, [*needed, "--preset", name, *more, "--resources.num-workers=5"])
     path = tmp_path / "run.json"
-    path.write_text(json.dumps(run._record(first)))
-    again = parse(run.Run, [*needed, "--config", str(path)])
-    assert run._record(again)["settings"] == run._record(first)["settings"]
-    assert run._shares_backbone(again) == run._shares_backbone(first) == (preset == "tiny")  # as the paper
-    for name in ("num_rounds", "last_num_epochs", "min_confidence", "val_fraction"):
-        assert getattr(again, name) == getattr(first, name)
-    assert parse(run.Run, [*needed, "--config", str(path), "--rounds", "3"]).num_rounds == 3
-    record = json.loads(path.read_text())
-    record["options"]["rounds"] = "many"
+    record = run_record("run", first, uses=Uses.everything().result_paths, inputs={}, class_names=("cat",))
     path.write_text(json.dumps(record))
-    with pytest.raises(ConfigError, match=r"options\.rounds is 'many'"):
+    again = parse(run.Run, [*needed, "--config", str(path)])
+    resources = again.settings.resources
+    assert resources.num_workers == 1  # this machine's, not those of the run before
+    assert again.settings == replace(first.settings, resources=resources)
+    assert run._starts_from_cam(again.settings) == run._starts_from_cam(first.settings) == (name == "tiny")
+    more_rounds = parse(run.Run, [*needed, "--config", str(path), "--rounds.num-rounds", "3"])
+    assert more_rounds.settings.rounds == replace(first.settings.rounds, num_rounds=3)
+    record["settings"]["rounds"]["num_rounds"] = "many"
+    path.write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match=r"run\.json: rounds\.num_rounds must be a whole number, got 'many'$"):
         parse(run.Run, [*needed, "--config", str(path)])
 
 
+def test_run_json_holds_all_settings_but_the_resources(config: run.Run) -> None:
+    record = json.loads((Path(config.out) / "run.json").read_text())
+    assert record["job"] == "run"
+    assert record["options"]["truth"] == config.truth.replace(config.out, str(Path(config.data).parents[1]))
+    settings = merged(preset("paper"), record["settings"], where="run.json")
+    assert settings == replace(config.settings, resources=preset("paper").resources)
+
+
 def test_truth_that_does_not_exist_is_said_before_the_training(config: run.Run, tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="--truth"):
+    with pytest.raises(StorageError, match=r"^truth '.*nothing'"):
         run.run(replace(config, truth=str(tmp_path / "nothing"), out=str(tmp_path / "out")))
     assert not (tmp_path / "out" / "cam").exists()

@@ -11,6 +11,7 @@ from typing import Any
 import boto3
 import pytest
 
+from engine.config import WalkConfig
 from engine.fitting.samples import LoadSamples, SampleSource
 from engine.scenes import CLASS_NAMES
 from engine.storage.filesystem import list_names, read_bytes
@@ -24,7 +25,7 @@ from tests.s3_server import S3Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.s3]
 NUM_IMAGES = 12
-SETTINGS = small_settings()
+SETTINGS = replace(small_settings(), walk=WalkConfig(num_steps=0), resources=RESOURCES)
 BUCKET = "jobs"
 REFUSED_WITHIN_S = 30.0
 
@@ -62,30 +63,19 @@ def _client(s3: S3Server) -> Any:
 
 
 def _shared(bucket: str, data: str, out: str) -> dict[str, Any]:
-    return {"data": f"{bucket}/scenes/{data}", "out": f"{bucket}/{out}", "resources": RESOURCES}
+    return {"data": f"{bucket}/scenes/{data}", "out": f"{bucket}/{out}", "settings": SETTINGS}
 
 
 @pytest.fixture(scope="module")
 def cam(bucket: str, ray_session: None, quick_reports: None) -> str:
     odd = "cam é#1 %20"  # a key is taken literally, by Ray's checkpoints too
-    train_cam.run(train_cam.TrainCam(**_shared(bucket, "manifest.csv", odd), cam_network=SETTINGS.cam))
+    train_cam.run(train_cam.TrainCam(**_shared(bucket, "manifest.csv", odd)))
     return f"{bucket}/{odd}"
 
 
 @pytest.fixture(scope="module")
 def masks(bucket: str, cam: str) -> str:
-    config = label.Label(
-        **_shared(bucket, "bad.csv", "masks"),
-        max_error_fraction=0.25,
-        cam=cam,
-        cam_inference=SETTINGS.cam.inference,
-        later_maps=SETTINGS.later_maps,
-        affinity_inference=SETTINGS.affinity.inference,
-        walk=replace(SETTINGS.walk, num_steps=0),
-        later_walk=SETTINGS.later_walk,
-        crf=SETTINGS.crf,
-        shards=SETTINGS.shards,
-    )
+    config = label.Label(**_shared(bucket, "bad.csv", "masks"), max_error_fraction=0.25, cam=cam)
     label.run(config)
     return config.out
 
@@ -93,18 +83,11 @@ def masks(bucket: str, cam: str) -> str:
 def test_classifier_is_trained_with_everything_on_s3(cam: str) -> None:
     assert list_names(cam) == ["curves.png", "run.json", "summary.json", "weights.safetensors"]
     assert len(list_names(f"{cam}/tensorboard")) == 1
-    assert list_names(f"{cam}/.tag2mask") == ["manifest"]  # no checkpoints left
+    assert list_names(f"{cam}/.tag2mask") == ["manifest", "manifest.json"]  # no checkpoints left
 
 
 def test_networks_learn_from_seeds_on_s3(bucket: str, cam: str) -> None:
-    config = make_seeds.MakeSeeds(
-        **_shared(bucket, "manifest.csv", "seeds"),
-        cam=cam,
-        cam_inference=SETTINGS.cam.inference,
-        later_maps=SETTINGS.later_maps,
-        seed=SETTINGS.seed,
-        shards=SETTINGS.shards,
-    )
+    config = make_seeds.MakeSeeds(**_shared(bucket, "manifest.csv", "seeds"), cam=cam)
     make_seeds.run(config)
     assert committed_shards(config.out) == {0, 1, 2, 3}
     frozen = f"{config.out}/.tag2mask"

@@ -43,4 +43,6 @@ def test_every_job_may_choose_its_resources() -> None:
 
 
 def test_everything_is_the_whole_tree_once() -> None:
-    assert sorted(Uses.everything().paths) == sorted(item.name for item in fields(Settings))
+    everything = Uses.everything()
+    assert sorted(everything.paths) == sorted(item.name for item in fields(Settings))
+    assert {*everything.paths} - {*everything.result_paths} == {"resources"}  # they decide no result
