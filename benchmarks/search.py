@@ -1,11 +1,11 @@
-"""What a configuration of the search costs against labeling the same images again: one thread, both in the same run.
+"""Cost of one configuration of the search against labeling the same images again, on one thread in the same run.
 
     python -m benchmarks search --data MANIFEST --truth FOLDER --cam FOLDER --affinity FOLDER [--num-images 12]
         [--preset small] [--json FILE]
 
-Labeling is the stages of jobs.label without dCRF, from the encoded image to the encoded mask. The search begins at the
-cached maps, as a trial does, and takes tune.search's own grid (1,010 configurations). Neither includes Ray or
-storage. Process CPU time, so that other programs on the machine disturb little.
+Labeling is the chain of jobs.label without dCRF, from the encoded image to the encoded mask. The search starts from the
+cached maps and counts tune.search's default grid (1,010 configurations). Neither includes Ray or storage. Times are
+process CPU time, so other programs on the machine matter little.
 """
 
 from __future__ import annotations
@@ -21,35 +21,32 @@ import numpy as np
 import torch
 
 from benchmarks.runner import device_name
-from engine.imaging.codecs import decode_mask
-from engine.networks import read_architecture
+from engine.chain import label_chain
+from engine.config import Settings
+from engine.networks import open_network
 from engine.presets import preset
-from engine.records import Batch, ignore_value
-from engine.stages.cam import ComputeCam
-from engine.stages.mask import MakeMask
-from engine.stages.walk import RefineCam
+from engine.records import Batch
+from engine.stages.count import CountMasks
+from engine.stages.distances import ComputeDistances
 from engine.storage.filesystem import read_bytes
-from tune.cache import StoreDistances, read_true_masks
+from engine.storage.weights import weights_file
+from tune.cache import read_true_masks
 from tune.search import Search
 from tune.space import grid_slices
-from tune.sweep import slice_counts
-from tune.trial import maps_of
 
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
-    """Seconds of both, an image."""
+    """Milliseconds per image of both."""
     torch.set_num_threads(1)
-    settings = preset(options.preset)
-    class_names = read_architecture(options.cam, "cam").class_names
-    true_masks = read_true_masks(options.data, options.truth, class_names=tuple(class_names), rng_seed=0)
-    rows = true_masks.rows[: options.num_images]
-    shared: dict[str, Any] = {"device": "cpu", "images_per_pass": 1, "max_pixels": 10**8}
-    walk, crf = settings.walk, replace(settings.crf, num_iterations=0)
-    affinity = settings.affinity.inference
-    cam = ComputeCam(options.cam, settings.cam.inference, **shared)
-    refine = RefineCam(options.affinity, affinity, walk, **shared, keep_cam=False)
-    store = StoreDistances(options.affinity, affinity, walk, **shared, keep_cam=False)
-    make_mask = MakeMask(crf, walk, num_classes=len(class_names), max_pixels=10**8, keep_stages=False)
+    settings: Settings = preset(options.preset)
+    settings = replace(settings, crf=replace(settings.crf, num_iterations=0))
+    network, affinity = open_network(options.cam, "cam"), weights_file(options.affinity)
+    class_names, passes = network.class_names, settings.resources.passes(10**8)
+    truth = read_true_masks(options.data, options.truth, class_names=class_names, rng_seed=0)
+    rows = truth.rows[: options.num_images]
+    chain = label_chain(settings, network, affinity, max_pixels=passes.max_pixels, keep_stages=False)
+    stages = [step.build() for step in chain]
+    store = ComputeDistances(affinity, settings.affinity.inference, settings.walk, passes)
     batch: Batch = {
         "image_id": [row[0] for row in rows],
         "encoded": [read_bytes(row[1]) for row in rows],
@@ -58,29 +55,26 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
         "height": [None] * len(rows),
         "width": [None] * len(rows),
     }
-    make_mask(refine(cam({name: values[:1] for name, values in batch.items()})))  # warm
 
+    def label(some: Batch) -> None:
+        for stage in stages:
+            some = stage(some)
+
+    label({name: values[:1] for name, values in batch.items()})  # warm
     start = time.process_time()
-    make_mask(refine(cam(batch)))
+    label(batch)
     labeling_s = (time.process_time() - start) / len(rows)
 
-    cached = store(cam(batch))
-    defaults = {item.name: item.default for item in fields(Search)}
-    slices = grid_slices([settings.cam.inference.scales], defaults["alphas"], defaults["betas"], defaults["steps"])
+    cached = store(stages[0](batch))
+    cached["cams"] = [[cam] for cam in cached["cam"]]
+    cached["truth"] = [truth.masks[image_id] for image_id in cached["image_id"]]
+    defaults: dict[str, Any] = {item.name: item.default for item in fields(Search)}
+    scales = settings.cam.inference.scales
+    slices = grid_slices([scales], defaults["alphas"], defaults["betas"], defaults["steps"])
+    count = CountMasks(slices, [scales], settings.walk, passes, num_classes=len(class_names))
     num_configurations = sum(part.num_configurations for part in slices)
     start = time.process_time()
-    for part in slices:
-        for row, image_id in enumerate(batch["image_id"]):
-            slice_counts(
-                *maps_of({name: cached[name][row] for name in ("cam", "distances")}),
-                decode_mask(true_masks.masks[image_id]),
-                batch["class_ids"][row],
-                part,
-                num_classes=len(class_names),
-                ignore=ignore_value(len(class_names)),
-                radius=walk.radius,
-                tolerance=walk.tolerance,
-            )
+    count(cached)
     sweep_s = (time.process_time() - start) / len(rows)
     return {
         "images": len(rows),
@@ -88,7 +82,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
         "labeling_ms_an_image": 1e3 * labeling_s,
         "configuration_ms_an_image": 1e3 * sweep_s / num_configurations,
         "ratio": labeling_s * num_configurations / sweep_s,
-        "minutes_for_all_images_on_two_cores": sweep_s * len(true_masks.rows) / 2 / 60,
+        "minutes_for_all_images_on_two_cores": sweep_s * len(truth.rows) / 2 / 60,
         "mean_tags": float(np.mean([len(row[2]) for row in rows])),
     }
 

@@ -1,4 +1,4 @@
-"""That the search's figures are those of the jobs: random configurations of tune.search, each labeled and evaluated.
+"""Check that the search's mIoU equals that of the jobs: random configurations, each labeled and evaluated.
 
     python -m benchmarks search_check --cam FOLDER --affinity FOLDER [--num-images 24] [--num-configurations 20]
         [--preset small] [--out FOLDER] [--json FILE]
@@ -25,7 +25,8 @@ from benchmarks.runner import Line, report
 from engine.distributed.cluster import connected
 from engine.networks import read_architecture
 from engine.resources import ResourceConfig
-from jobs import evaluate, label
+from engine.runs.evaluation import score
+from jobs import label
 from jobs.cli.command import parse
 from tune import search
 
@@ -69,7 +70,7 @@ def labeled_miou(row: dict[str, Any], arguments: Sequence[str], truth: str) -> f
     plain = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
     config = parse(label.Label, [*arguments, *plain])
     label.run(config)
-    return float(evaluate.score(config.out, truth)["miou"])
+    return float(score(config.out, truth)["miou"])
 
 
 def main() -> int:
