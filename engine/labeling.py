@@ -68,7 +68,7 @@ def label_images(
         WeightsError: the weights cannot be used.
     """
     if len(images) != len(tags):
-        raise ConfigError(f"images has {len(images)} entries and tags {len(tags)}; allowed: as many of each")
+        raise ConfigError(f"must have an entry for each of the {len(images)} images, got {len(tags)}", thing="tags")
     chosen = settings or preset("small")
     network = open_network(cam, MAP_KINDS)
     class_names = network.class_names
@@ -103,7 +103,7 @@ def _encoded(image: Picture) -> tuple[bytes | None, str | None]:
             return read_bytes(str(image)), None
         pixels = _pixels(image)
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or pixels.size == 0:
-            raise ImageError("decode", f"an array of {pixels.shape} {pixels.dtype}; allowed: (H, W, 3) uint8")
+            raise ImageError("decode", f"an array must be (H, W, 3) uint8, got {pixels.shape} {pixels.dtype}")
         return encode_picture(pixels), None
     except OSError as error:
         return None, f"fetch: {error}"

@@ -18,7 +18,7 @@ from engine.config import (
     NetworkConfig,
     SegmentationConfig,
 )
-from engine.errors import ConfigError, WeightsError
+from engine.errors import ConfigError, WeightsError, about
 from engine.models.affinity_net import AffinityNetwork
 from engine.models.backbone import Backbone
 from engine.models.cam_net import CamNetwork
@@ -90,7 +90,7 @@ def build(architecture: Architecture, *, mean: tuple[float, ...], std: tuple[flo
             head_channels=architecture.head_channels,
         )
     except ValueError as error:
-        raise ConfigError(f"{architecture.kind}: {error}") from error
+        raise ConfigError(f"cannot be used: {error}", thing=f"{architecture.kind}.backbone") from error
 
 
 def build_pretrained(architecture: Architecture, source: str) -> nn.Module:
@@ -103,14 +103,15 @@ def build_pretrained(architecture: Architecture, source: str) -> nn.Module:
         ConfigError: the backbone cannot do what is asked for.
         WeightsError: the weights cannot be had, or belong to another backbone.
     """
-    if name_of(source) in (WEIGHTS_NAME, BEST_WEIGHTS_NAME):
-        return _build_from_own(architecture, source)
-    mean, std = input_stats(architecture.backbone, source)
-    network = build(architecture, mean=mean, std=std)
-    backbone = network.backbone
-    assert isinstance(backbone, Backbone)
-    load_imagenet_weights(backbone.timm_model, architecture.backbone, source)
-    return network
+    with about(f"{architecture.kind}.weights"):
+        if name_of(source) in (WEIGHTS_NAME, BEST_WEIGHTS_NAME):
+            return _build_from_own(architecture, source)
+        mean, std = input_stats(architecture.backbone, source)
+        network = build(architecture, mean=mean, std=std)
+        backbone = network.backbone
+        assert isinstance(backbone, Backbone)
+        load_imagenet_weights(backbone.timm_model, architecture.backbone, source)
+        return network
 
 
 def _build_from_own(architecture: Architecture, source: str) -> nn.Module:
@@ -119,12 +120,13 @@ def _build_from_own(architecture: Architecture, source: str) -> nn.Module:
     weights = load_weights(source)[0]
     state_dict = {name: value for name, value in weights.items() if name.startswith("backbone.")}
     wanted = {name for name in network.state_dict() if name.startswith("backbone.")}
+    other = WeightsError(f"'{source}' holds another backbone than '{architecture.backbone}'")
     try:
         found = network.load_state_dict(state_dict, strict=False)
     except RuntimeError as error:
-        raise WeightsError(f"{source} holds another backbone than {architecture.backbone!r}") from error
+        raise other from error
     if found.unexpected_keys or wanted & set(found.missing_keys):
-        raise WeightsError(f"{source} holds another backbone than {architecture.backbone!r}")
+        raise other
     if isinstance(network, SegmentationNetwork) and "classifier.weight" in weights:
         if "shortcut.weight" in weights:
             network.start_from_segmentation(weights)
@@ -159,7 +161,7 @@ def load_network(location: str, kind: str | tuple[str, ...]) -> tuple[nn.Module,
         network.load_state_dict(state_dict)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
-        raise WeightsError(f"{location} does not fit the network that it describes: {reason}") from error
+        raise WeightsError(f"'{location}' does not fit the network that it describes: {reason}") from error
     return network.eval(), architecture
 
 
@@ -235,9 +237,9 @@ def _architecture(location: str, metadata: dict[str, str], kind: str | tuple[str
         values = json.loads(metadata["architecture"])
         architecture = Architecture(**{**values, "class_names": tuple(values["class_names"])})
     except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{location} was not written by this engine: its metadata has no architecture") from error
+        raise WeightsError(f"'{location}' was not written by this engine: its metadata has no architecture") from error
     kinds = (kind,) if isinstance(kind, str) else kind
     if architecture.kind not in kinds:
         allowed = " or ".join(f"'{name}'" for name in kinds)
-        raise WeightsError(f"{location} holds a network of kind '{architecture.kind}', not {allowed}")
+        raise WeightsError(f"'{location}' holds a network of kind '{architecture.kind}', not {allowed}")
     return architecture

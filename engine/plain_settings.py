@@ -63,7 +63,7 @@ def merged(config: Part, changes: dict[str, Any], *, where: str, prefix: str = "
     updates: dict[str, Any] = {}
     for name, value in changes.items():
         if name not in hints:
-            raise ConfigError(f"{where}: there is no setting '{prefix}{name}'; allowed: {', '.join(hints)}")
+            raise ConfigError(f"{where}: there is no setting '{prefix}{name}'; there are {', '.join(hints)}")
         current = getattr(config, name)
         if dataclasses.is_dataclass(current) and isinstance(value, dict):
             updates[name] = merged(current, value, where=where, prefix=f"{prefix}{name}.")

@@ -66,7 +66,7 @@ def make_scene(
         ("height", height, _SMALLEST_SIDE_PX),
     ):
         if value < least:
-            raise ConfigError(f"{name} is {value}; allowed: {least} or more")
+            raise ConfigError(f"must be {least} or more, got {value}", thing=name)
     rng = np.random.default_rng([rng_seed, index])
     ground_colors = _ground_colors(rng)
     canvas = _background(rng, height, width, ground_colors)
@@ -103,7 +103,7 @@ def write_scenes(
         StorageError: the folder cannot be written.
     """
     if num_images < 1:
-        raise ConfigError(f"num_images is {num_images}; allowed: 1 or more")
+        raise ConfigError(f"must be 1 or more, got {num_images}", thing="num_images")
     folder = Path(folder)
     settings = dict(version=_VERSION, num_images=num_images, rng_seed=rng_seed, width=width, height=height)
     summary = dict(manifest=str(folder / "manifest.csv"), truth=str(folder / "truth"), images=num_images)
@@ -129,7 +129,7 @@ def write_scenes(
         (folder / "manifest.csv").write_text(rows.getvalue())
         (folder / SETTINGS_FILE).write_text(json.dumps({**settings, "complete": True}))
     except OSError as error:
-        raise StorageError(f"the scenes cannot be written to {folder}: {error.strerror or error}") from error
+        raise StorageError(f"'{folder}' cannot be written ({error.strerror or error})", thing="out") from error
     return {**summary, "written": True}
 
 
@@ -139,7 +139,9 @@ def _settings_of(folder: Path) -> object:
         return None
     mark = folder / SETTINGS_FILE
     if not mark.is_file():
-        raise OutputError(f"{folder} holds files that are no synthetic scenes; allowed: an empty or new folder")
+        raise OutputError(
+            f"'{folder}' holds files other than synthetic scenes; give a new or empty folder", thing="out"
+        )
     try:
         return json.loads(mark.read_text())
     except ValueError:

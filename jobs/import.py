@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from engine.errors import ConfigError, OutputError, about
+from engine.errors import ConfigError, OtherRunError, about
 from engine.imports import READERS, ImportedDataset, write_manifest
 from engine.storage.filesystem import exists, join, read_bytes
 from engine.storage.probes import check_writable
@@ -69,7 +69,7 @@ def _check_free(location: str, *, same: str | None = None) -> None:
             same is not None and read_bytes(location) == same.encode(errors="surrogatepass")
         )
     if not free:
-        raise OutputError(f"has '{location}' already; use another --out, or --overwrite to replace it", thing="out")
+        raise OtherRunError(f"holds '{location}' already", thing="out")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def scaled_size(height: int, width: int, *, long_side_px: int, scale: float = 1.
     size = max(MIN_SIDE_PX, round(height * factor)), max(MIN_SIDE_PX, round(width * factor))
     if size[0] * size[1] > MAX_PIXELS:
         raise MemoryError(
-            f"a network would be given {size[0]} x {size[1]} pixels, more than {MAX_PIXELS}; choose a long-side-px"
+            f"{size[0]} x {size[1]} pixels are more than {MAX_PIXELS} for a network; set inference.long_side_px"
         )
     return size
 

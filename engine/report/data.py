@@ -52,7 +52,7 @@ class ReportImage:
     def __post_init__(self) -> None:
         for maps in (self.cam, self.walked):
             if maps is not None and len(maps) != len(self.cam_classes):
-                raise ValueError(f"cam_classes has {len(self.cam_classes)} names; allowed: {len(maps)}, a map each")
+                raise ValueError(f"cam_classes has {len(self.cam_classes)} names for {len(maps)} maps")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,8 +101,8 @@ class ReportData:
     def __post_init__(self) -> None:
         num_labels = len(self.class_names) + 1
         if self.ious is not None and len(self.ious) != len(self.confidences):
-            raise ValueError(f"ious has {len(self.ious)} values; allowed: {len(self.confidences)}, as confidences")
+            raise ValueError(f"ious has {len(self.ious)} values for {len(self.confidences)} confidences")
         if self.confusion is not None and self.confusion.shape != (num_labels, num_labels):
-            raise ValueError(f"confusion has the shape {self.confusion.shape}; allowed: {(num_labels, num_labels)}")
+            raise ValueError(f"confusion must have shape {(num_labels, num_labels)}, got {self.confusion.shape}")
         if self.areas is not None and len(self.areas) != num_labels:
-            raise ValueError(f"areas has {len(self.areas)} values; allowed: {num_labels}, background first")
+            raise ValueError(f"areas must have {num_labels} values, background first, got {len(self.areas)}")

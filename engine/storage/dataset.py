@@ -157,7 +157,7 @@ class MaskDataset(_Masks[Result], Dataset[Result]):
             ImageError: it cannot be decoded.
         """
         if not -len(self) <= index < len(self):
-            raise IndexError(f"index is {index}; allowed: below {len(self)}")
+            raise IndexError(f"index {index} is out of range for {len(self)} samples")
         index %= len(self)
         shard = int(np.searchsorted(self._ends, index, side="right"))
         row = self._good[shard][index - int(self._ends[shard])]  # negative: from the end of the shard's rows

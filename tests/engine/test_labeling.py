@@ -152,7 +152,7 @@ def test_walk_needs_affinities_and_its_absence_does_not(weights: dict[str, str])
 
 
 def test_mistakes_are_said_before_anything_runs(weights: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match="images has 1 entries and tags 2"):
+    with pytest.raises(ConfigError, match=r"^tags must have an entry for each of the 1 images, got 2$"):
         engine.label_images([picture(48, 64)], [["cat"], ["dog"]], **weights)
     with pytest.raises(WeightsError, match="kind 'affinity'"):
         engine.label_images([picture(48, 64)], [["cat"]], cam=weights["affinity"], affinity=weights["cam"])

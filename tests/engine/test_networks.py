@@ -65,7 +65,7 @@ def test_weights_that_do_not_fit_their_architecture_are_refused_in_one_line(tmp_
 @pytest.mark.parametrize("backbone", ["resnet51", "swin_tiny_patch4_window7_224"])
 def test_backbone_that_cannot_serve_is_the_users_mistake(backbone: str) -> None:
     architecture = Architecture.of(replace(network_config("cam"), backbone=backbone), CLASS_NAMES)
-    with pytest.raises(ConfigError, match=f"^cam: backbone .*{backbone}"):
+    with pytest.raises(ConfigError, match=rf"^cam\.backbone cannot be used: backbone .*{backbone}"):
         build_pretrained(architecture, "random")
 
 

@@ -102,7 +102,7 @@ def test_half_a_set_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "mine.jpg").write_bytes(b"precious")
-    with pytest.raises(OutputError, match="no synthetic scenes"):
+    with pytest.raises(OutputError, match="other than synthetic scenes"):
         write_scenes(tmp_path, 2)
     assert (tmp_path / "images" / "mine.jpg").read_bytes() == b"precious"
 
@@ -115,7 +115,7 @@ def test_a_file_in_the_place_of_the_folder_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("settings", [{"num_images": 0}, {"width": 5}, {"height": 5}, {"rng_seed": -1}])
 def test_settings_out_of_range_are_named_and_nothing_is_written(tmp_path: Path, settings: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match=f"{next(iter(settings))} is .*allowed"):
+    with pytest.raises(ConfigError, match=f"^{next(iter(settings))} must be"):
         write_scenes(tmp_path / "scenes", **{"num_images": 2, **settings})
     assert not (tmp_path / "scenes").exists()
 

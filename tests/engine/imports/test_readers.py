@@ -6,6 +6,7 @@ import importlib
 import io
 import json
 import os
+import re
 import shutil
 import uuid
 from pathlib import Path
@@ -298,12 +299,18 @@ def test_classes_or_manifest_that_cannot_be_read_or_written_are_one_line(
 
 
 def test_name_that_is_not_utf_8_is_the_users_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for source, name in ("images", b"dog/caf\xe9.jpg"), ("classes", b"caf\xe9/1.jpg"):
+    not_utf_8 = r"--source has a name that is not UTF-8, in .*caf\\udce9"
+    for source, name, reason in (
+        ("images", b"dog/caf\xe9.jpg", not_utf_8),
+        ("new-classes", b"caf\xe9/1.jpg", not_utf_8),
+        ("classes", b"caf\xe9/1.jpg", "--out holds .* already"),
+    ):
         path = Path(os.fsdecode(bytes(tmp_path / source) + b"/" + name))
         path.parent.mkdir(parents=True)
         path.write_bytes(jpeg(4, 4))
         (tmp_path / f"{source}-out").mkdir()
-        (tmp_path / f"{source}-out" / "classes.txt").write_text("dog\n")
+        if source != "new-classes":
+            (tmp_path / f"{source}-out" / "classes.txt").write_text("dog\n")
         arguments = [
             "--source",
             str(tmp_path / source),
@@ -313,7 +320,50 @@ def test_name_that_is_not_utf_8_is_the_users_mistake(tmp_path: Path, capsys: pyt
             str(tmp_path / f"{source}-out"),
         ]
         assert main(job.Import, job.run, arguments) == 2
-        assert capsys.readouterr().err.startswith("error: --")
+        assert re.match(f"error: {reason}", capsys.readouterr().err)
+
+
+def _embedded(folder: Path, name: str) -> Path:
+    """A Parquet file with a picture in its only row."""
+    folder.mkdir(exist_ok=True)
+    table = pa.table({"image": [{"bytes": jpeg(4, 4), "path": None}], "label": ["dog"]})
+    pq.write_table(table, folder / name)
+    return folder / name
+
+
+def test_damaged_file_of_the_source_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _embedded(tmp_path / "source", "a.parquet")
+    damaged = _embedded(tmp_path / "source", "b.parquet")
+    content = damaged.read_bytes()
+    damaged.write_bytes(b"PAR1" + bytes(len(content) // 2 - 4) + content[len(content) // 2 :])
+    arguments = ["--source", str(tmp_path / "source"), "--format", "parquet", "--out", str(tmp_path / "out")]
+    assert main(job.Import, job.run, arguments) == 2
+    assert capsys.readouterr().err.startswith(f"error: --source '{damaged}' ")
+    assert not (tmp_path / "out" / "manifest.csv").exists()
+
+
+def test_picture_that_cannot_be_written_is_the_outputs_fault(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = _embedded(tmp_path / "source", "a.parquet")
+    (tmp_path / "images").write_bytes(b"")
+    assert main(job.Import, job.run, ["--source", str(source), "--format", "parquet", "--out", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: --out '{tmp_path}/images/00000000-")
+
+
+def test_mask_that_cannot_be_read_is_named_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("JPEGImages", "SegmentationClass"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "JPEGImages" / "a.jpg").write_bytes(jpeg(4, 4))
+    mask = tmp_path / "SegmentationClass" / "a.png"
+    arguments = ["--source", str(tmp_path), "--format", "voc", "--out", str(tmp_path / "out")]
+    mask.write_bytes(b"no picture")
+    assert main(job.Import, job.run, arguments) == 2
+    assert capsys.readouterr().err.startswith(f"error: --source '{mask}' is not a readable mask: ")
+    mask.unlink()
+    mask.symlink_to(tmp_path / "nowhere")
+    assert main(job.Import, job.run, arguments) == 2
+    assert capsys.readouterr().err == f"error: --source '{mask}' does not exist\n"
 
 
 @pytest.mark.parametrize(
@@ -358,5 +408,5 @@ def test_broken_json_and_manifests_that_are_there_are_the_users_mistake(
     assert "--manifest must be jsonl" in capsys.readouterr().err
     assert main(job.Import, job.run, [*arguments, "--manifest", "jsonl"]) == 0
     assert main(job.Import, job.run, [*arguments, "--manifest", "jsonl"]) == 2
-    assert "manifest.jsonl' already" in capsys.readouterr().err
+    assert "manifest.jsonl' already; use another --out, or --overwrite" in capsys.readouterr().err
     assert main(job.Import, job.run, [*arguments, "--manifest", "jsonl", "--overwrite"]) == 0

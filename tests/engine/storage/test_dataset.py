@@ -45,7 +45,7 @@ def test_samples_come_by_index_with_image_and_mask(masks: str) -> None:
     np.testing.assert_array_equal(sample.mask.numpy(), ring(class_id=2))
     with pytest.raises(FileNotFoundError, match=r"4\.jpg' does not exist"):
         found[-1]
-    with pytest.raises(IndexError, match="index is 4"):
+    with pytest.raises(IndexError, match="index 4 is out of range"):
         found[4]
 
 
