@@ -59,11 +59,14 @@ def count_pixels(masks: str) -> dict[str, int]:
 
 def main(run: str, manifest: str) -> dict[str, Any]:
     """All of it, one after the other."""
-    masks = join(run, "masks")
-    label_some(run, manifest, preset("tiny"))
+    masks, settings = join(run, "masks"), preset("tiny")
+    label_some(run, manifest, settings)
     print(count_pixels(masks))
     print(open_dataset(masks).to_table(columns=["image_id", "confidence"]).to_pandas().describe())
-    return export.run(export.Export(data=manifest, masks=masks, format="coco", out=join(run, "coco"), overwrite=True))
+    coco = join(run, "coco")
+    return export.run(
+        export.Export(data=manifest, masks=masks, format="coco", out=coco, overwrite=True, settings=settings)
+    )
 
 
 if __name__ == "__main__":

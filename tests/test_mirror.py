@@ -15,7 +15,7 @@ TOGETHER = {
     # behind the face that callers use, and held against slow loops through it
     "engine/ops/test_affinity.py": "engine/ops: bands walk_kernels",
     "engine/ops/test_permutohedral.py": "engine/ops: compiled lattice_kernels lattice_keys mean_field_kernels",
-    "engine/report/test_report.py": "engine/report: data pictures; engine/runs: reporting",
+    "engine/report/test_report.py": "engine/report: data pictures",
     "engine/storage/test_manifest.py": "engine/storage: class_names plain_columns",
     "engine/storage/test_dataset.py": "engine/storage: labeled",
     "engine/storage/test_store_faults.py": "engine/storage: probes",
@@ -28,7 +28,6 @@ TOGETHER = {
     "jobs/cli/test_command.py": "engine: errors; jobs/cli: messages",
     # a job is a few lines around what engine.runs does: one run of the whole chain tries them all
     "jobs/test_chain.py": "jobs: check_tags label make_seeds segment train_cam train_segmentation",
-    "jobs/test_evaluate.py": "engine/runs: evaluation",
     "jobs/test_export_network.py": "engine/export: network",
 }
 """Test files of several source files."""

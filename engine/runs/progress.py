@@ -57,7 +57,7 @@ class Meter:
         """Start to count again from what turns out to be done already."""
         self._first = self._done = done
         self._start = self._last_line = time.monotonic()
-        self.say(f"goes on at {self._unit.removesuffix('s')} {done} of {self._total}")
+        self.say(f"resuming at {self._unit.removesuffix('s')} {done} of {self._total}")
 
     def update(self, done: int, note: str = "") -> None:
         """Say how far it is.

@@ -8,7 +8,6 @@ from PIL import Image
 from engine.errors import ConfigError, OutputError, StorageError
 from engine.imaging.codecs import decode_mask
 from engine.scenes import CLASS_NAMES, make_scene, write_scenes
-from jobs.make_scenes import MakeScenes, run
 
 
 def test_a_scene_depends_on_its_seed_and_index_alone() -> None:
@@ -118,13 +117,3 @@ def test_settings_out_of_range_are_named_and_nothing_is_written(tmp_path: Path, 
     with pytest.raises(ConfigError, match=f"^{next(iter(settings))} must be"):
         write_scenes(tmp_path / "scenes", **{"num_images": 2, **settings})
     assert not (tmp_path / "scenes").exists()
-
-
-def test_the_job_says_in_one_line_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = MakeScenes(out=str(tmp_path / "scenes"), num_images=2, width=96, height=96)
-    assert run(config)["written"]
-    assert not run(config)["written"]
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2
-    assert lines[0].startswith("wrote 2 scenes: ")
-    assert lines[1].startswith("found 2 scenes: ")

@@ -73,12 +73,12 @@ def test_killed_training_ends_with_the_weights_of_an_undisturbed_one(folder: Pat
     saved = _saved_step(out)
     assert at_loss < saved < NUM_STEPS
     assert not (out / "weights.safetensors").exists()
-    assert re.search(rf"goes on at step \d+ of {NUM_STEPS}", said)  # after the loss of the worker
+    assert re.search(rf"resuming at step \d+ of {NUM_STEPS}", said)  # after the loss of the worker
 
     with started("train_cam", *_options(folder, "hurt")) as run:
         status, said = run.finish()
     assert status == 0, said
-    assert f"goes on at step {saved} of {NUM_STEPS}" in said
+    assert f"resuming at step {saved} of {NUM_STEPS}" in said
     assert not (out / ".tag2mask" / "training").exists()
 
     hurt, calm = (load_network(str(folder / name), "cam")[0].state_dict() for name in ("hurt", "calm"))

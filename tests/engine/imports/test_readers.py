@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from engine.errors import StorageError
 from engine.imports.folders import read_folders
 from engine.storage.class_names import read_class_names
 from engine.storage.filesystem import write_bytes
@@ -50,24 +49,6 @@ def _items() -> list[Labeled]:
         Labeled(image_id="images/a.jpg", mask=ring(), encoded=jpeg(40, 60)),
         Labeled(image_id="images/b ü.jpg", mask=np.zeros((40, 60), np.uint8), encoded=jpeg(40, 60), tags=()),
     ]
-
-
-def test_source_without_an_image_leaves_no_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "none.json").write_text('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "dog"}]}')
-    arguments = ["--source", str(tmp_path / "none.json"), "--format", "coco", "--out", str(tmp_path / "out")]
-    assert main(job.Import, job.run, arguments) == 2
-    assert capsys.readouterr().err == "error: --source holds no image of this format; nothing was written\n"
-    assert not (tmp_path / "out" / "manifest.csv").exists()
-
-
-def test_what_was_written_and_what_to_do_next_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "photos" / "dog").mkdir(parents=True)
-    (tmp_path / "photos" / "dog" / "1.jpg").write_bytes(jpeg(4, 4))
-    for out, words in ("photos", ""), ("out", " --allow-outside"):
-        _import(tmp_path / "photos", "folders", tmp_path / out)
-        said = capsys.readouterr().out.splitlines()
-        assert said[0] == "1 images; classes: dog"
-        assert said[-1] == f"Next: python -m jobs.run --data {tmp_path / out / 'manifest.csv'}{words} --out runs/mine"
 
 
 def test_voc_folder_that_was_exported_comes_back(tmp_path: Path) -> None:
@@ -275,29 +256,6 @@ def test_parquet_whose_metadata_name_no_features_is_read_by_the_names_of_its_col
     assert [tags for _, tags in rows.values()] == [["dog"], ["cat"]]
 
 
-def test_classes_or_manifest_that_cannot_be_read_or_written_are_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "photos" / "dog").mkdir(parents=True)
-    (tmp_path / "photos" / "dog" / "1.jpg").write_bytes(jpeg(4, 4))
-    out = tmp_path / "out"
-    (out / "classes.txt").mkdir(parents=True)
-    arguments = ["--source", str(tmp_path / "photos"), "--format", "folders", "--out", str(out)]
-    assert main(job.Import, job.run, arguments) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line == f"error: --out '{out}/classes.txt' is a folder or a device, not a file"
-    assert main(job.Import, job.run, [*arguments, "--overwrite"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "classes.txt' cannot be written (Is a directory)" in line
-
-    def no_answer(location: str) -> bool:
-        raise StorageError(f"'{location}' failed: SLOW_DOWN")
-
-    monkeypatch.setattr(job, "exists", no_answer)
-    assert main(job.Import, job.run, arguments) == 2
-    assert capsys.readouterr().err == f"error: --out '{out}/manifest.csv' failed: SLOW_DOWN\n"
-
-
 def test_name_that_is_not_utf_8_is_the_users_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     not_utf_8 = r"--source has a name that is not UTF-8, in .*caf\\udce9"
     for source, name, reason in (
@@ -364,49 +322,3 @@ def test_mask_that_cannot_be_read_is_named_once(tmp_path: Path, capsys: pytest.C
     mask.symlink_to(tmp_path / "nowhere")
     assert main(job.Import, job.run, arguments) == 2
     assert capsys.readouterr().err == f"error: --source '{mask}' does not exist\n"
-
-
-@pytest.mark.parametrize(
-    ("kind", "words"),
-    [
-        ("voc", "holds no annotated image"),
-        ("coco", "is a folder"),
-        ("folders", "holds no folders"),
-        ("parquet", "holds no .parquet file"),
-        ("zip", "must be one of voc, coco, folders, parquet"),
-    ],
-)
-def test_source_of_another_kind_is_the_users_mistake(
-    kind: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "source").mkdir()
-    arguments = ["--source", str(tmp_path / "source"), "--format", kind, "--out", str(tmp_path / "out")]
-    assert main(job.Import, job.run, arguments) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert words in line
-
-
-def test_broken_json_and_manifests_that_are_there_are_the_users_mistake(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source = tmp_path / "instances.json"
-    arguments = ["--source", str(source), "--format", "coco", "--out", str(tmp_path)]
-    for text in (
-        *("{", "[]", '{"images": []}', '{"images": [{}], "annotations": [], "categories": []}'),
-        '{"images": [], "annotations": [], "categories": [{"id": 1, "name": null}]}',
-    ):
-        source.write_text(text)
-        assert main(job.Import, job.run, arguments) == 2
-        assert "is not a COCO instances file" in capsys.readouterr().err
-    values = {
-        "images": [{"id": 7, "file_name": "x.jpg"}],
-        "annotations": [{"image_id": 7, "category_id": 3}],
-        "categories": [{"id": 3, "name": "a;b"}],
-    }
-    source.write_text(json.dumps(values))
-    assert main(job.Import, job.run, arguments) == 2
-    assert "--manifest must be jsonl" in capsys.readouterr().err
-    assert main(job.Import, job.run, [*arguments, "--manifest", "jsonl"]) == 0
-    assert main(job.Import, job.run, [*arguments, "--manifest", "jsonl"]) == 2
-    assert "manifest.jsonl' already; use another --out, or --overwrite" in capsys.readouterr().err
-    assert main(job.Import, job.run, [*arguments, "--manifest", "jsonl", "--overwrite"]) == 0

@@ -37,3 +37,17 @@ def test_failure_does_not_claim_an_end(capsys: pytest.CaptureFixture[str]) -> No
     with pytest.raises(KeyError), Meter("label", 10, unit="images"):
         raise KeyError
     assert capsys.readouterr().err == ""
+
+
+def test_resumed_count_starts_again_where_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("engine.runs.progress.time.monotonic", lambda: now)
+    with Meter("train_cam", 200, unit="steps") as meter:
+        now = 500.0
+        meter.go_on(100)
+        now = 520.0  # 50 steps in 20 s: the other 50 take as long
+        meter.update(150)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == ["[train_cam] resuming at step 100 of 200", "[train_cam] 150 of 200 steps, 20 s left"]
