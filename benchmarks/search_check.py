@@ -29,6 +29,7 @@ from engine.runs.evaluation import score
 from jobs import label
 from jobs.cli.command import parse
 from tune import search
+from tune.outcome import RESULTS
 
 TOLERANCE = 1e-3
 NUM_BETAS = 8
@@ -46,7 +47,7 @@ def check(options: argparse.Namespace, folder: Path) -> list[Line]:
     lines: list[Line] = []
     with connected(ResourceConfig()):
         search.run(parse(search.Search, [*shared, *choice]))
-        rows = pq.read_table(folder / "search" / search.RESULTS).to_pylist()
+        rows = pq.read_table(folder / "search" / RESULTS).to_pylist()
         drawn = np.random.default_rng(options.rng_seed).permutation(len(rows))[: options.num_configurations]
         for index, row in enumerate(rows[chosen] for chosen in drawn.tolist()):
             miou = labeled_miou(row, [*shared, "--out", str(folder / f"masks-{index}")], options.truth)

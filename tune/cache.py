@@ -32,6 +32,7 @@ from engine.runs.options import ShardOptions
 from engine.stages.cam import ComputeCam
 from engine.stages.distances import ComputeDistances
 from engine.step import Step
+from engine.storage.cached_maps import CachedMaps, columns_of
 from engine.storage.filesystem import absolute, join, write_bytes
 from engine.storage.manifest import Manifest, freeze_manifest, has_manifest, iter_manifest, open_manifest
 from engine.storage.roots import lies_outside, outside_reason
@@ -40,7 +41,6 @@ from engine.storage.shards import committed_shards, write_shard
 from engine.storage.sources.find import find_source
 from engine.storage.truth import open_truth
 from tune.counts import do_pass
-from tune.maps import CachedMaps, columns_of
 
 MAX_ROWS_PER_SHARD = 16
 MIN_SHARDS = 16

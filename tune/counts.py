@@ -27,12 +27,12 @@ from engine.runs.shards import check_errors, do_shards
 from engine.stages.count import CountMasks, Scales, Slice
 from engine.stages.count_seeds import CountSeeds
 from engine.step import Step
+from engine.storage.cached_maps import CachedMaps
 from engine.storage.filesystem import join
 from engine.storage.manifest import Manifest
 from engine.storage.run_record import fingerprint
 from engine.storage.shards import committed_shards, read_shard
 from engine.storage.tally import Tally
-from tune.maps import CachedMaps
 
 MAX_GROUPS = 500
 NUM_PARTS = 8

@@ -17,6 +17,7 @@ from engine.errors import OutputError
 from engine.plain_settings import parts_to_dict, with_part
 from engine.storage.filesystem import join, write_bytes
 from engine.storage.run_record import write_json
+from tune.options import SearchOptions
 from tune.plots import class_bars, heat_maps
 from tune.results import Default, Scored, judged, on_edge, validated
 from tune.seeds import ScoredSeed, print_seeds, seed_table
@@ -64,24 +65,10 @@ class SearchResults:
     """Images with an error, by stage."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Judging:
-    """How the figures' uncertainty is estimated."""
-
-    num_folds: int
-    """Of the cross-validated figure; 0 leaves it out."""
-    num_draws: int
-    """For the confidence intervals; 0 leaves them out."""
-    rng_seed: int
-    seed_coverage: float
-    """Fraction of the truth that a seed must be confident about."""
-
-
-def write_outcome(folder: str, found: SearchResults, default: Default, judging: Judging) -> dict[str, Any]:
+def write_outcome(config: SearchOptions, found: SearchResults, default: Default) -> dict[str, Any]:
     """Write ``results.parquet``, ``best.json``, ``miou.svg``, ``classes.svg`` and with seeds ``seeds.parquet``.
 
     Args:
-        folder: path or URI.
         default: what the search is compared with.
 
     Returns:
@@ -90,12 +77,13 @@ def write_outcome(folder: str, found: SearchResults, default: Default, judging: 
     Raises:
         OutputError: the folder cannot be written.
     """
-    ranked = judged([*found.with_crf, *found.plain], num_draws=judging.num_draws, rng_seed=judging.rng_seed)
+    folder = config.out
+    ranked = judged([*found.with_crf, *found.plain], num_draws=config.bootstrap, rng_seed=config.rng_seed)
     with_crf, plain = [one for one in ranked if one.with_crf], [one for one in ranked if not one.with_crf]
     best = ranked[0]
-    cross = validated(plain, num_folds=judging.num_folds)
+    cross = validated(plain, num_folds=config.folds)
     allowed = [{one.walk for one in some} for some in found.short_lists]
-    cross_crf = validated(with_crf, num_folds=judging.num_folds, allowed=allowed)
+    cross_crf = validated(with_crf, num_folds=config.folds, allowed=allowed)
     start, start_crf = (next((one for one in some if default.is_(one)), None) for some in (plain, with_crf))
     seed = next((one for one in found.seeds if one.scales == best.scales and one.enough), None)
     edges = on_edge(best, plain)
@@ -113,7 +101,7 @@ def write_outcome(folder: str, found: SearchResults, default: Default, judging: 
         "on_edge": edges,
         "images": found.num_images,
         "errors": found.errors,
-        "rng_seed": judging.rng_seed,
+        "rng_seed": config.rng_seed,
     }
     own_seed, scales = default.settings.seed, default.maps.inference.scales
     try:
@@ -134,9 +122,9 @@ def write_outcome(folder: str, found: SearchResults, default: Default, judging: 
         print(f"{sum(found.errors.values())} images ended in an error ({by_stage}); they count as all background")
     for name, value in (("without dCRF", cross), ("with dCRF", cross_crf)):
         if value is not None:
-            print(f"cross-validated over {judging.num_folds} folds, {name}: mIoU {100 * value:.2f} %")
+            print(f"cross-validated over {config.folds} folds, {name}: mIoU {100 * value:.2f} %")
     if found.seeds:
-        print_seeds(found.seeds, own_seed, scales, coverage=judging.seed_coverage)
+        print_seeds(found.seeds, own_seed, scales, coverage=config.seed_coverage)
     print(f"use it with: python -m jobs.label --config {join(folder, BEST)} ...")
     return summary
 

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.config import CrfConfig, MapKind, MapsConfig, Settings
+from engine.ops.sweep_scores import best_without_folds, bootstrap, cross_validated, intervals, iou, miou, tied_with
 from engine.stages.count import NO_CRF, Scales, Slice
 from tune.counts import Counted
-from tune.figures import best_without_folds, bootstrap, cross_validated, intervals, iou, miou, tied_with
 
 Walk = tuple[Scales, float, float, int]
 """Scales, alpha, beta and number of steps; beta is 0 without a walk, where it has no effect."""

@@ -5,16 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Any
 
-from engine.checks import require, require_at_least, require_fractions
-from engine.config import CrfConfig, Settings, map_paths
+from engine.config import CrfConfig, map_paths
 from engine.distributed.cluster import connected
 from engine.errors import ConfigError, about
 from engine.networks import MAP_KINDS, TrainedNetwork, check_map_network, open_network
 from engine.resources import PassConfig
 from engine.runs.images import ImageSet
-from engine.runs.options import ShardOptions, Uses
 from engine.runs.output import run_record, trained_network
 from engine.stages.count import Slice
 from engine.step import Step
@@ -23,10 +21,11 @@ from engine.storage.run_record import WORK_FOLDER, claim_output
 from jobs.cli.command import main
 from tune.cache import Cache, TrueMasks, cached_maps, check_sizes, read_true_masks
 from tune.counts import Counting
-from tune.outcome import BEST, CLASSES, HEAT_MAPS, RESULTS, SEEDS, Judging, SearchResults, write_outcome
+from tune.options import SearchOptions
+from tune.outcome import BEST, CLASSES, HEAT_MAPS, RESULTS, SEEDS, SearchResults, write_outcome
 from tune.results import Default, Scored, collect, short_lists
 from tune.seeds import ScoredSeed, score_seeds
-from tune.space import SearchName, crfs_of, default_slice, grid_slices, pairs_of, random_slices, scales_of
+from tune.space import crfs_of, default_slice, grid_slices, pairs_of, random_slices, scales_of
 from tune.trials import check_optuna, run_optuna, run_trials
 
 Passes = tuple[list[list[Slice]], dict[str, int]]
@@ -34,80 +33,9 @@ Passes = tuple[list[list[Slice]], dict[str, int]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Search(ShardOptions):
-    """Find the alpha, beta and number of walk steps with the best mIoU on the images that have truth; and, if asked to,
-    the scales of the CAM, the constants of the dCRF and the two alphas of the seeds."""
-
-    truth: str
-    """True masks, of all images or of some: a folder of PNGs named by image stem, or a folder of mask shards."""
-    cam: str
-    """Output folder of jobs.train_cam; or of jobs.train_segmentation, for the maps of a later round (--later-maps,
-    --later-walk)."""
-    affinity: str = ""
-    """Output folder of jobs.train_affinity; not needed with --steps 0 --walk.num-steps 0 (--later-walk.num-steps 0 for
-    a segmentation network)."""
-    cache: str = ""
-    """Folder or URI for the networks' maps, reused by later searches; 'cache' in --out by default."""
-    search: SearchName = "grid"
-    """grid: every combination. random: --num-betas slices, each with a random beta, set of scales, and as many random
-    alphas and steps as are given, all within the given ranges. optuna: a model chooses beta and scales of each slice;
-    every alpha and number of steps is tried with each."""
-    alphas: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 8.0, 16.0)
-    """Background exponents."""
-    betas: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 16.0)
-    """Exponents of the affinities."""
-    steps: tuple[int, ...] = (0, 4, 8, 16, 32, 64, 128, 192, 256, 512, 1024)
-    """Numbers of steps; 0 leaves out the walk."""
-    cam_scales: tuple[str, ...] = ()
-    """Sets of scales to try beside --cam.inference.scales (or --later-maps.scales), each joined by commas: 1
-    0.5,1,1.5,2. The network runs over the images once for each set."""
-    num_betas: int = 10
-    """Betas that random and optuna try."""
-    early_stopping: bool = False
-    """Stop slices that score poorly on the first part of the images (ASHA); their figures cover only that part."""
-    top_k_crf: int = 0
-    """Also score this many of the best configurations with the dCRF, chosen on all images and outside of each fold, and
-    the default; rank by the mIoU with it. 0 leaves it out."""
-    crf_values: tuple[str, ...] = ()
-    """Other settings of that dCRF, every combination with each configuration: bilateral-weight=4,10
-    bilateral-sigma-px=30,80."""
-    num_crfs: int = 0
-    """Number of these combinations to draw at random; 0 takes all."""
-    seed_alphas_low: tuple[float, ...] = ()
-    """Score seeds with each of these foreground alphas and each of --seed-alphas-high; none leaves it out."""
-    seed_alphas_high: tuple[float, ...] = ()
-    """Background alphas of the seeds."""
-    seed_coverage: float = 0.4
-    """Minimum fraction of the truth's foreground, and of its background, in confident cells; other seeds come last."""
-    folds: int = 5
-    """Folds of the cross-validated mIoU; 0 leaves it out."""
-    bootstrap: int = 1000
-    """Bootstrap draws for the confidence intervals; 0 leaves them out."""
-    rng_seed: int = 0
-    """Seed of the order of the images, of random configurations and of the bootstrap."""
-    settings: Annotated[
-        Settings, Uses("cam.inference", "affinity.inference", "walk", "later_maps", "later_walk", "crf", "seed")
-    ]
-
-    def __post_init__(self) -> None:
-        ShardOptions.__post_init__(self)
-        for name in ("alphas", "betas", "seed_alphas_low", "seed_alphas_high"):
-            values = getattr(self, name)
-            fits = all(0 < value < 1e6 for value in values) and (len(values) > 0 or name.startswith("seed"))
-            require(fits, name, values, "numbers above 0")
-        fits = len(self.steps) > 0 and all(0 <= count <= 100_000 for count in self.steps)
-        require(fits, "steps", self.steps, "whole numbers from 0 to 100000")
-        if bool(self.seed_alphas_low) != bool(self.seed_alphas_high):
-            missing = "seed_alphas_high" if self.seed_alphas_low else "seed_alphas_low"
-            raise ConfigError("is empty; the alphas of the seeds are searched in pairs of low and high", thing=missing)
-        require_fractions(seed_coverage=self.seed_coverage)
-        require_at_least(1, num_betas=self.num_betas)
-        require_at_least(0, top_k_crf=self.top_k_crf, num_crfs=self.num_crfs, bootstrap=self.bootstrap)
-        require(self.folds == 0 or self.folds >= 2, "folds", self.folds, "0 (none), or 2 or more")
-        if self.search == "optuna" and min(self.betas) == max(self.betas):
-            raise ConfigError("holds one number; optuna needs a least and a greatest", thing="betas")
-        if self.crf_values and not self.top_k_crf:
-            raise ConfigError("has no effect while top_k_crf is 0", thing="crf_values")
+class Search(SearchOptions):
+    """Find the alpha, beta and number of walk steps with the best mIoU on the images that have truth; optionally also
+    the scales of the CAM, the settings of the dCRF and the two alphas of the seeds."""
 
 
 def run(config: Search, *, after_affinity: Sequence[Step] = ()) -> dict[str, Any]:
@@ -177,13 +105,7 @@ def run(config: Search, *, after_affinity: Sequence[Step] = ()) -> dict[str, Any
             cluster=cluster,
         )
         found = _count(config, default, counting, crfs)
-    judging = Judging(
-        num_folds=config.folds,
-        num_draws=config.bootstrap,
-        rng_seed=config.rng_seed,
-        seed_coverage=config.seed_coverage,
-    )
-    return write_outcome(config.out, found, default, judging)
+    return write_outcome(config, found, default)
 
 
 def _claim(
@@ -218,14 +140,7 @@ def _count(config: Search, default: Default, counting: Counting, crfs: Sequence[
         pairs = pairs_of(config.seed_alphas_low, config.seed_alphas_high, default.settings.seed)
         one = counting.seeds(pairs, default.settings.seed)
         counting.finish("seeds", one)
-        seeds = score_seeds(
-            counting.read(one),
-            counting.scale_sets,
-            pairs,
-            coverage=config.seed_coverage,
-            num_draws=config.bootstrap,
-            rng_seed=config.rng_seed,
-        )
+        seeds = score_seeds(counting.read(one), counting.scale_sets, pairs, config)
     slices, errors = _sweep(config, default, counting)
     plain = collected(slices)
     few = short_lists(plain, most=config.top_k_crf, num_folds=config.folds)
@@ -250,13 +165,7 @@ def _sweep(config: Search, default: Default, counting: Counting) -> Passes:
     space = (config.alphas, config.betas, config.steps)
     if config.search == "optuna":
         counted, errors = _count_slices("default", counting, [first], early_stopping=False)
-        tried = run_optuna(
-            counting,
-            *space,
-            num_betas=config.num_betas,
-            early_stopping=config.early_stopping,
-            rng_seed=config.rng_seed,
-        )
+        tried = run_optuna(counting, config)
         return [*counted, *([part] for part in tried)], errors
     if config.search == "grid":
         slices = grid_slices(counting.scale_sets, *space)

@@ -20,9 +20,10 @@ from rich.table import Table
 from engine.config import SeedConfig
 from engine.ops.seed_counts import SURE_TRUTH
 from engine.ops.sweep import INTERSECTION, PREDICTED
+from engine.ops.sweep_scores import bootstrap, intervals, miou, tied_with
 from engine.stages.count import Scales
 from tune.counts import Counted
-from tune.figures import bootstrap, intervals, miou, tied_with
+from tune.options import SearchOptions
 
 NUM_SHOWN = 10
 
@@ -67,17 +68,13 @@ def score_seeds(
     counted: Counted,
     scale_sets: Sequence[Scales],
     pairs: Sequence[tuple[float, float]],
-    *,
-    coverage: float,
-    num_draws: int,
-    rng_seed: int,
+    config: SearchOptions,
 ) -> list[ScoredSeed]:
     """Every pair of alphas, the best first: those with enough coverage, then the others, each by mIoU.
 
     Args:
         counted: all pairs of the first set of scales first.
-        coverage: minimum fraction of the truth's foreground, and of its background, in confident cells.
-        num_draws: of the bootstrap; 0 leaves it out.
+        config: ``seed_coverage``, ``bootstrap`` and ``rng_seed``.
     """
     names = [(scales, pair) for scales in scale_sets for pair in pairs]
     counts, truth = counted.counts, counted.truth.sum(axis=0)
@@ -86,7 +83,7 @@ def score_seeds(
     foreground = sums[:, SURE_TRUTH, 1:].sum(axis=-1) / max(1, truth[1:].sum())
     background = sums[:, SURE_TRUTH, 0] / max(1, truth[0])
     values = np.nan_to_num(miou(counts[:, :, :SURE_TRUTH], counts[:, :, SURE_TRUTH]))
-    enough = (foreground >= coverage) & (background >= coverage)
+    enough = (foreground >= config.seed_coverage) & (background >= config.seed_coverage)
     order = sorted(range(len(names)), key=lambda index: (not enough[index], -values[index], index))
     scored = [
         ScoredSeed(
@@ -100,10 +97,11 @@ def score_seeds(
         )
         for index in order
     ]
-    if num_draws == 0:
+    if config.bootstrap == 0:
         return scored
     counts = counts[order]
-    drawn = bootstrap(counts[:, :, :SURE_TRUTH], counts[:, :, SURE_TRUTH], num_draws=num_draws, rng_seed=rng_seed)
+    masks, truths = counts[:, :, :SURE_TRUTH], counts[:, :, SURE_TRUTH]
+    drawn = bootstrap(masks, truths, num_draws=config.bootstrap, rng_seed=config.rng_seed)
     return [
         replace(one, low=float(low), high=float(high), tied=bool(tied) and one.enough)
         for one, (low, high), tied in zip(scored, intervals(drawn), tied_with(0, drawn), strict=True)

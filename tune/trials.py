@@ -22,12 +22,13 @@ from ray.tune.schedulers import ASHAScheduler
 from engine.distributed.actor import UNGUARDED
 from engine.errors import ConfigError, StorageError, TooManyErrors
 from engine.guard import guarded
+from engine.ops.sweep_scores import miou
 from engine.runs.progress import Meter
 from engine.stages.count import Scales, Slice
 from engine.storage.filesystem import list_entries
 from engine.storage.shards import committed_shards
 from tune.counts import Counting
-from tune.figures import miou
+from tune.options import SearchOptions
 from tune.space import slice_of
 
 _QUIET = {
@@ -50,16 +51,7 @@ def run_trials(name: str, counting: Counting, slices: Sequence[Slice]) -> None:
         _fit(name, counting, space, num_trials=len(slices), early_stopping=True)
 
 
-def run_optuna(
-    counting: Counting,
-    alphas: Sequence[float],
-    betas: Sequence[float],
-    steps: Sequence[int],
-    *,
-    num_betas: int,
-    early_stopping: bool,
-    rng_seed: int,
-) -> list[Slice]:
+def run_optuna(counting: Counting, config: SearchOptions) -> list[Slice]:
     """Let a model choose scales and betas; it first hears of those that earlier runs have tried, at no cost.
 
     Returns:
@@ -73,34 +65,33 @@ def run_optuna(
 
     optuna = importlib.import_module("optuna")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    scale_sets = counting.scale_sets
+    fixed = (counting.scale_sets, config.alphas, config.steps)
 
     def tried() -> list[dict[str, Any]]:
         names = list_entries(counting.folder)
         found = {float(match[1]) for match in (re.match(r"walk-(.+)-[0-9a-f]+$", name) for name in names) if match}
-        choices = [{"beta": beta, "scales": index} for beta in sorted(found) for index in range(len(scale_sets))]
-        folders = [counting.masks([_chosen(choice, scale_sets, alphas, steps)]).folder for choice in choices]
+        choices = [{"beta": beta, "scales": index} for beta in sorted(found) for index in range(len(fixed[0]))]
+        folders = [counting.masks([_chosen(choice, *fixed)]).folder for choice in choices]
         return [choice for choice, folder in zip(choices, folders, strict=True) if folder.rpartition("/")[2] in names]
 
-    low, high = min(betas), max(betas)
-    assert low < high, betas
+    low, high = min(config.betas), max(config.betas)
     start = tried() or [{"beta": min(max(counting.walk.beta, low), high), "scales": 0}]
     space = {
         "beta": ray.tune.loguniform(low, high),
-        "scales": ray.tune.choice(range(len(scale_sets))),
-        "fixed": (scale_sets, tuple(alphas), tuple(steps)),
+        "scales": ray.tune.choice(range(len(fixed[0]))),
+        "fixed": fixed,
     }
-    algorithm = OptunaSearch(points_to_evaluate=start, seed=rng_seed)
+    algorithm = OptunaSearch(points_to_evaluate=start, seed=config.rng_seed)
     _fit(
         "search",
         counting,
         space,
-        num_trials=num_betas,
-        early_stopping=early_stopping,
+        num_trials=config.num_betas,
+        early_stopping=config.early_stopping,
         search_alg=algorithm,
-        num_samples=num_betas,
+        num_samples=config.num_betas,
     )
-    return [_chosen(choice, scale_sets, alphas, steps) for choice in tried()]
+    return [_chosen(choice, *fixed) for choice in tried()]
 
 
 def _chosen(

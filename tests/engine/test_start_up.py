@@ -14,7 +14,7 @@ import pytest
         ("engine.distributed.pipeline", "torch"),  # of the actors that only fetch
         ("jobs.evaluate", "torch"),
         ("jobs.label", "timm"),  # of the driver, which builds no network
-        ("tune.maps", "torch"),  # of the actors that read the cache
+        ("engine.storage.cached_maps", "torch"),  # of the actors that read the cache
         ("tune.trials", "timm"),  # of the trials
     ],
 )

@@ -7,11 +7,19 @@ import numpy as np
 from engine.config import SeedConfig
 from engine.ops.seed_counts import SURE_TRUTH
 from engine.ops.sweep import INTERSECTION, PREDICTED
+from engine.presets import preset
 from tune.counts import Counted
+from tune.search import Search
 from tune.seeds import score_seeds, seed_table
 
 SCALES = (1.0,)
 PAIRS = ((0.5, 2.0), (1.0, 4.0))
+
+
+def _config(coverage: float, num_draws: int) -> Search:
+    return Search(
+        data="", out="", truth="", cam="", settings=preset("tiny"), seed_coverage=coverage, bootstrap=num_draws
+    )
 
 
 def _counted() -> Counted:
@@ -25,17 +33,17 @@ def _counted() -> Counted:
 
 
 def test_seed_that_covers_too_little_comes_after_a_worse_one() -> None:
-    best, other = score_seeds(_counted(), [SCALES], PAIRS, coverage=0.4, num_draws=50, rng_seed=0)
+    best, other = score_seeds(_counted(), [SCALES], PAIRS, _config(0.4, 50))
     assert (best.pair, best.enough, other.pair, other.enough) == (PAIRS[1], True, PAIRS[0], False)
     assert (best.precision, best.foreground, best.background) == (0.75, 0.8, 0.8)
     assert best.miou == 60 / 100
     assert other.miou == 1.0
     assert not other.tied
-    first, _ = score_seeds(_counted(), [SCALES], PAIRS, coverage=0.1, num_draws=0, rng_seed=0)
+    first, _ = score_seeds(_counted(), [SCALES], PAIRS, _config(0.1, 0))
     assert first.pair == PAIRS[0]
 
 
 def test_table_has_a_row_for_each_pair_and_marks_the_default() -> None:
-    ranked = score_seeds(_counted(), [SCALES], PAIRS, coverage=0.4, num_draws=0, rng_seed=0)
+    ranked = score_seeds(_counted(), [SCALES], PAIRS, _config(0.4, 0))
     rows = seed_table(ranked, SeedConfig(alpha_low=0.5, alpha_high=2.0), SCALES).to_pylist()
     assert [(row["rank"], row["alpha_low"], row["default"]) for row in rows] == [(1, 1.0, False), (2, 0.5, True)]

@@ -7,7 +7,7 @@ import pytest
 
 from engine.ops.metrics import confusion_matrix, mean_iou
 from engine.ops.sweep import mask_counts
-from tune.figures import best_without_folds, bootstrap, cross_validated, intervals, miou, tied_with
+from engine.ops.sweep_scores import best_without_folds, bootstrap, cross_validated, intervals, miou, tied_with
 
 NUM_CLASSES, NUM_IMAGES = 3, 24
 

@@ -1,0 +1,88 @@
+"""The options of the search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from engine.checks import require, require_at_least, require_fractions
+from engine.config import Settings
+from engine.errors import ConfigError
+from engine.runs.options import ShardOptions, Uses
+from tune.space import SearchName
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchOptions(ShardOptions):
+    """Options of the search."""
+
+    truth: str
+    """True masks, of all images or of some: a folder of PNGs named by image stem, or a folder of mask shards."""
+    cam: str
+    """Output folder of jobs.train_cam; or of jobs.train_segmentation, for the maps of a later round (--later-maps,
+    --later-walk)."""
+    affinity: str = ""
+    """Output folder of jobs.train_affinity; not needed with --steps 0 --walk.num-steps 0 (--later-walk.num-steps 0 for
+    a segmentation network)."""
+    cache: str = ""
+    """Folder or URI for the networks' maps, reused by later searches; 'cache' in --out by default."""
+    search: SearchName = "grid"
+    """grid: every combination. random: --num-betas slices, each with a random beta, set of scales, and as many random
+    alphas and steps as are given, all within the given ranges. optuna: a model chooses beta and scales of each slice;
+    every alpha and number of steps is tried with each."""
+    alphas: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 8.0, 16.0)
+    """Background exponents."""
+    betas: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 16.0)
+    """Exponents of the affinities."""
+    steps: tuple[int, ...] = (0, 4, 8, 16, 32, 64, 128, 192, 256, 512, 1024)
+    """Numbers of steps; 0 leaves out the walk."""
+    cam_scales: tuple[str, ...] = ()
+    """Sets of scales to try beside --cam.inference.scales (or --later-maps.scales), each joined by commas: 1
+    0.5,1,1.5,2. The network runs over the images once for each set."""
+    num_betas: int = 10
+    """Betas that random and optuna try."""
+    early_stopping: bool = False
+    """Stop slices that score poorly on the first part of the images (ASHA); their figures cover only that part."""
+    top_k_crf: int = 0
+    """Also score this many of the best configurations with the dCRF, chosen on all images and outside of each fold, and
+    the default; rank by the mIoU with it. 0 leaves it out."""
+    crf_values: tuple[str, ...] = ()
+    """Other settings of that dCRF, every combination with each configuration: bilateral-weight=4,10
+    bilateral-sigma-px=30,80."""
+    num_crfs: int = 0
+    """Number of these combinations to draw at random; 0 takes all."""
+    seed_alphas_low: tuple[float, ...] = ()
+    """Score seeds with each of these foreground alphas and each of --seed-alphas-high; none leaves it out."""
+    seed_alphas_high: tuple[float, ...] = ()
+    """Background alphas of the seeds."""
+    seed_coverage: float = 0.4
+    """Minimum fraction of the truth's foreground, and of its background, in confident cells; other seeds come last."""
+    folds: int = 5
+    """Folds of the cross-validated mIoU; 0 leaves it out."""
+    bootstrap: int = 1000
+    """Bootstrap draws for the confidence intervals; 0 leaves them out."""
+    rng_seed: int = 0
+    """Seed of the order of the images, of random configurations and of the bootstrap."""
+    settings: Annotated[
+        Settings, Uses("cam.inference", "affinity.inference", "walk", "later_maps", "later_walk", "crf", "seed")
+    ]
+
+    def __post_init__(self) -> None:
+        ShardOptions.__post_init__(self)
+        for name in ("alphas", "betas", "seed_alphas_low", "seed_alphas_high"):
+            values = getattr(self, name)
+            fits = all(0 < value < 1e6 for value in values) and (len(values) > 0 or name.startswith("seed"))
+            require(fits, name, values, "numbers above 0")
+        fits = len(self.steps) > 0 and all(0 <= count <= 100_000 for count in self.steps)
+        require(fits, "steps", self.steps, "whole numbers from 0 to 100000")
+        if bool(self.seed_alphas_low) != bool(self.seed_alphas_high):
+            missing = "seed_alphas_high" if self.seed_alphas_low else "seed_alphas_low"
+            raise ConfigError("is empty; the alphas of the seeds are searched in pairs of low and high", thing=missing)
+        require_fractions(seed_coverage=self.seed_coverage)
+        require_at_least(1, num_betas=self.num_betas)
+        require_at_least(0, top_k_crf=self.top_k_crf, num_crfs=self.num_crfs, bootstrap=self.bootstrap)
+        require(self.folds == 0 or self.folds >= 2, "folds", self.folds, "0 (none), or 2 or more")
+        if self.search == "optuna" and min(self.betas) == max(self.betas):
+            raise ConfigError("holds one number; optuna needs a least and a greatest", thing="betas")
+        if self.crf_values and not self.top_k_crf:
+            raise ConfigError("has no effect while top_k_crf is 0", thing="crf_values")
