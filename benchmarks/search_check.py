@@ -1,7 +1,7 @@
 """Check that the search's mIoU equals that of the jobs: random configurations, each labeled and evaluated.
 
-    python -m benchmarks search_check --cam FOLDER --affinity FOLDER [--num-images 24] [--num-configurations 20]
-        [--preset small] [--out FOLDER] [--json FILE]
+    python -m benchmarks search_check --data MANIFEST --truth FOLDER --cam FOLDER --affinity FOLDER [--num-images 24]
+        [--num-configurations 20] [--preset small] [--out FOLDER] [--json FILE]
 
 tune.search counts random configurations on the first images of the manifest; of those that it ranked some are drawn,
 and jobs.label without dCRF and jobs.evaluate are run with the same settings on the same images. The exit status is 1
