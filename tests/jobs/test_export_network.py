@@ -64,7 +64,7 @@ def test_network_that_came_out_otherwise_is_not_written(
 def test_mistakes_are_one_line(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"^side_px must be a multiple of 32, 64 or more, got 65$"):
         ExportNetwork(segmentation=folder, side_px=65)
-    monkeypatch.setattr(portable.importlib, "import_module", _missing)
+    monkeypatch.setattr("engine.export.network.importlib.import_module", _missing)
     with pytest.raises(ConfigError, match=r"^format onnx needs packages that are not installed"):
         export_network.run(ExportNetwork(segmentation=folder, out=str(tmp_path)))
     assert main(ExportNetwork, export_network.run, ["--segmentation", str(tmp_path / "none"), "--out", "o"]) == 2

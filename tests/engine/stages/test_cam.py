@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.config import CamInferenceConfig
@@ -58,7 +59,8 @@ def test_maps_of_a_batch_are_those_of_a_slow_loop(stage: ComputeCam, cam_weights
     for number, (size, tags) in enumerate(zip(SIZES, TAGS, strict=True)):
         image = picture(*size, number)
         maps = []
-        grid = tuple(-(-side // 8) for side in scaled_size(*size, long_side_px=96))
+        height, width = scaled_size(*size, long_side_px=96)
+        grid = (-(-height // 8), -(-width // 8))
         cam = decode_map(out["cam"][number])
         if not tags:
             assert cam.shape == (0, *grid)
@@ -70,7 +72,8 @@ def test_maps_of_a_batch_are_those_of_a_slow_loop(stage: ComputeCam, cam_weights
                 with torch.inference_mode():
                     one = network.maps(seen, torch.tensor(tags, dtype=torch.int64) - 1)[0]
                 maps.append(one.flip(-1) if mirrored else one)
-        np.testing.assert_allclose(cam, normalize_cam(merge_cams(maps, grid)).numpy(), atol=ROUNDING)
+        expected: NDArray[np.float32] = normalize_cam(merge_cams(maps, grid)).numpy()
+        np.testing.assert_allclose(cam, expected, atol=ROUNDING)
     assert out["height"] == [size[0] for size in SIZES]
     assert out["width"] == [size[1] for size in SIZES]
     assert out["error"] == [None] * len(SIZES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from engine.records import Batch
 from engine.stages.fetch import FetchImages
 
 
@@ -11,7 +12,7 @@ def test_missing_file_becomes_an_error_row_and_costs_no_other(tmp_path: Path) ->
     for number in (0, 2):
         (tmp_path / f"{number}.png").write_bytes(bytes([number]))
     uris = [str(tmp_path / f"{number}.png") for number in range(3)] + [str(tmp_path)]
-    batch = {"image_id": ["a", "b", "c", "d"], "uri": uris, "error": [None] * 4}
+    batch: Batch = {"image_id": ["a", "b", "c", "d"], "uri": uris, "error": [None] * 4}
     out = FetchImages(threads=2)(batch)
     assert out["encoded"] == [b"\0", None, b"\2", None]
     assert out["error"][0] is out["error"][2] is None

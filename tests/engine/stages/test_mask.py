@@ -44,7 +44,7 @@ def _batch(images: list[NDArray[np.uint8]], tags: list[list[int]], refined: list
 
 def test_mask_has_the_images_own_size_and_the_class_where_its_map_is_highest() -> None:
     images = [picture(48, 64), picture(31, 77)]
-    refined = [_refined(_left(0.5)), _refined(_left(0.25), 1 - _left(0.5))]
+    refined: list[bytes | None] = [_refined(_left(0.5)), _refined(_left(0.25), 1 - _left(0.5))]
     batch = _batch(images, [[3], [2, 1]], refined)
     before = copy.deepcopy(batch)
     out = _stage()(batch)

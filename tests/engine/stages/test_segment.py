@@ -121,13 +121,20 @@ def test_mirrored_image_has_the_mirrored_probabilities(segmentation_weights: str
 
 
 @pytest.mark.parametrize("use_tags", [False, True])
-def test_images_of_one_size_share_a_pass_and_keep_their_own_classes(use_tags: bool, segmentation_weights: str) -> None:
+def test_images_of_one_size_share_a_pass_and_keep_their_own_classes(
+    use_tags: bool, segmentation_weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     encoded = [png(picture(*size, number)) for number, size in enumerate([(60, 90), (40, 40), (60, 90), (60, 90)])]
     batch = rows(encoded, [[1], [2], [], [2, 3]])
     alone, together = (_stage(segmentation_weights, use_tags=use_tags, images_per_pass=most) for most in (1, 4))
     passes: list[int] = []
     maps = together._network.maps
-    together._network.maps = lambda images, channels: (passes.append(len(images)), maps(images, channels))[1]  # type: ignore[method-assign]
+
+    def counted(images: torch.Tensor, channels: torch.Tensor | None) -> torch.Tensor:
+        passes.append(len(images))
+        return maps(images, channels)
+
+    monkeypatch.setattr(together._network, "maps", counted)
     one, other = alone(batch), together(batch)
     assert passes == [6, 6, 2, 2]  # with their mirror images, at two scales
     assert one["found_ids"] == other["found_ids"]
