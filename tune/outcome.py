@@ -116,7 +116,7 @@ def write_outcome(config: SearchOptions, found: SearchResults, default: Default)
     write_json(join(folder, BEST), summary)
     _print_table(ranked, default, num_images=found.num_images)
     for name, edge in edges.items():
-        print(f"the best {name.removeprefix('num_')} is the {edge} tried: extend the search beyond it")
+        print(f"the best {name} is the {edge} value tried: extend the search in this direction")
     if found.errors:
         by_stage = ", ".join(f"{stage}: {count}" for stage, count in found.errors.items())
         print(f"{sum(found.errors.values())} images ended in an error ({by_stage}); they count as all background")

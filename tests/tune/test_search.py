@@ -12,10 +12,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from engine.errors import ConfigError, OutputError, StorageError, TooManyErrors
+from engine.errors import OutputError, TooManyErrors
 from engine.runs.evaluation import score
 from jobs import label, make_seeds
-from jobs.cli.command import main, parse
+from jobs.cli.command import parse
 from tests.engine.storage.sources.examples import tar_bytes
 from tests.tune.conftest import NUM_TRUE, SIGHT, SPACE, arguments
 from tune import search
@@ -207,25 +207,6 @@ def test_walk_of_a_second_round_is_searched_on_the_segmentation_networks_maps(
 
 
 @pytest.mark.slow
-def test_optuna_chooses_betas_and_goes_on_from_those_it_has_tried(folder: Path, found: dict[str, Any]) -> None:
-    pytest.importorskip("optuna")
-    out = "optuna"
-    arguments = (*SPACE, "--search", "optuna", "--num-betas", "3", "--cam-scales", "0.6,1", "--early-stopping")
-    _search(folder, out, *arguments)
-    betas = {row["beta"] for row in _rows(folder, out)}
-    assert 3 <= len(betas) <= 4  # and that of the default
-    assert all(1.5 <= beta <= 9 for beta in betas)
-    trials = sorted((folder / out / ".tag2mask" / "counts").iterdir())
-    shards = [shard for trial in trials[1:] for shard in trial.glob("*.parquet")]
-    kept = {shard: shard.stat().st_mtime_ns for shard in shards}
-    shutil.rmtree(trials[0])
-    _search(folder, out, *arguments)
-    assert kept
-    assert all(shard.stat().st_mtime_ns == written for shard, written in kept.items())
-    assert len(_rows(folder, out)) >= len(betas)
-
-
-@pytest.mark.slow
 def test_images_that_cannot_be_read_end_the_search_before_it_begins_and_are_read_when_they_are_back(
     folder: Path, ray_session: None
 ) -> None:
@@ -246,22 +227,3 @@ def test_images_that_cannot_be_read_end_the_search_before_it_begins_and_are_read
     lost.write_bytes(kept)
     whole = _search(folder, "with-lost", *options, *cache)
     assert whole["errors"] == {}
-
-
-def test_mistakes_are_said_before_anything_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ConfigError, match=r"alphas must be above 0, got 0"):
-        parse(search.Search, arguments(folder, "wrong", "--alphas", "0", "1"))
-    with pytest.raises(StorageError, match="truth"):
-        _search(folder, "wrong", "--truth", str(folder / "cam"))
-    assert main(search.Search, search.run, arguments(folder, "wrong", "--folds", "1")) == 2
-    assert "folds" in capsys.readouterr().err
-    for wrong, said in (
-        (("--affinity", ""), "affinity is missing"),
-        (("--crf-values", "bilateral-weight=4"), "crf_values"),
-        (("--seed-alphas-low", "1"), "seed_alphas_high"),
-        (("--cam-scales", "big"), "cam_scales"),
-        (("--search", "optuna", "--betas", "4"), "betas holds one number"),
-    ):
-        assert main(search.Search, search.run, arguments(folder, "wrong", *wrong)) == 2
-        assert said in capsys.readouterr().err
-    assert not (folder / "wrong").exists()
