@@ -22,7 +22,6 @@ TOGETHER = {
     "engine/test_config.py": "engine: checks resources",
     "engine/test_chain.py": "engine: step",
     "jobs/test_export_network.py": "engine/export: network",
-    "tune/test_search.py": "engine/storage: cached_maps; tune: cache counts options outcome trials",
     # a job is a few lines around engine.runs: one run of the whole chain tries them all
     "jobs/test_chain.py": "jobs: check_tags label make_seeds segment train_cam train_segmentation",
 }

@@ -204,7 +204,7 @@ def test_list_of_one_option_may_stand_before_another() -> None:
         (["--affinity.training.crop-px", "100"], "--affinity.training.crop-px must be a multiple of grid_stride 8"),
         (["--rounds.num-rounds", "10"], "--rounds.num-rounds must be 1 to 9, got 10"),
         (["--val-fraction", "1"], "--val-fraction must be from 0 (none) to below 1, got 1.0"),
-        (["--segmentation.min-confidence", "2"], "--segmentation.min-confidence must be from 0 (all) to 1, got 2.0"),
+        (["--segmentation.min-confidence", "2"], "--segmentation.min-confidence must be from 0 to 1, got 2.0"),
         (["--later-walk.alpha", "0"], "--later-walk.alpha must be above 0, got 0.0"),
     ],
 )
