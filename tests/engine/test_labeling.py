@@ -7,9 +7,11 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 import engine
@@ -21,7 +23,7 @@ from tests.engine.stages.examples import CLASS_NAMES, picture, write_network
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {kind: write_network(tmp_path_factory.mktemp(kind), kind) for kind in ("cam", "affinity")}
 
 
@@ -30,7 +32,12 @@ def _settings(num_steps: int = 8) -> Settings:
     return replace(tiny, walk=replace(tiny.walk, num_steps=num_steps), crf=replace(tiny.crf, num_iterations=2))
 
 
-def test_arrays_paths_and_pillow_images_give_the_same_mask(weights: dict[str, str], tmp_path: Path) -> None:
+def _mask(result: engine.LabeledImage) -> NDArray[Any]:
+    assert result.mask is not None
+    return result.mask
+
+
+def test_arrays_paths_and_pillow_images_give_the_same_mask(weights: dict[str, Any], tmp_path: Path) -> None:
     image = picture(60, 80)
     Image.fromarray(image).save(tmp_path / "image.png")
     results = engine.label_images(
@@ -44,13 +51,13 @@ def test_arrays_paths_and_pillow_images_give_the_same_mask(weights: dict[str, st
         assert result.mask is not None
         assert result.mask.shape == (60, 80)
         assert set(np.unique(result.mask)) <= {0, 1, 3}
-        assert np.array_equal(result.mask, results[0].mask)
+        np.testing.assert_array_equal(result.mask, _mask(results[0]))
         assert list(result.areas) == ["background", "cat", "bird"]
         assert sum(result.areas.values()) == pytest.approx(1, abs=1e-5)
     assert results[0].class_names == CLASS_NAMES
 
 
-def test_opened_picture_is_seen_as_its_file_is(weights: dict[str, str], tmp_path: Path) -> None:
+def test_opened_picture_is_seen_as_its_file_is(weights: dict[str, Any], tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     Image.fromarray(picture(60, 80)).save(tmp_path / "turned.png", exif=exif)
@@ -69,7 +76,7 @@ def test_opened_picture_is_seen_as_its_file_is(weights: dict[str, str], tmp_path
         assert opened.confidence == read.confidence
 
 
-def test_local_refinement_in_the_place_of_the_dcrf_gives_other_probabilities(weights: dict[str, str]) -> None:
+def test_local_refinement_in_the_place_of_the_dcrf_gives_other_probabilities(weights: dict[str, Any]) -> None:
     without = replace(_settings(), crf=replace(_settings().crf, num_iterations=0))
     refined = replace(without, pamr=replace(without.pamr, num_iterations=5, long_side_px=64))
     before, after = (
@@ -83,7 +90,7 @@ def test_local_refinement_in_the_place_of_the_dcrf_gives_other_probabilities(wei
 
 
 def test_segmentation_network_in_the_place_of_the_classifier_takes_the_settings_of_a_second_round(
-    weights: dict[str, str], tmp_path: Path
+    weights: dict[str, Any], tmp_path: Path
 ) -> None:
     segmentation = write_network(tmp_path, "segmentation")
     settings = replace(_settings(), later_walk=replace(_settings().later_walk, alpha=1.0, num_steps=0))
@@ -103,10 +110,11 @@ def test_segmentation_network_in_the_place_of_the_classifier_takes_the_settings_
     assert looked[0] == result.confidence != looked[1]
 
 
-def test_image_that_cannot_be_labeled_costs_no_other(weights: dict[str, str], tmp_path: Path) -> None:
+def test_image_that_cannot_be_labeled_costs_no_other(weights: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"<html>not here</html>")
     good = picture(48, 64)
-    images = [str(tmp_path / "missing.jpg"), str(tmp_path / "broken.jpg"), good, good.astype(np.float32), good]
+    floats: Any = good.astype(np.float32)
+    images = [str(tmp_path / "missing.jpg"), str(tmp_path / "broken.jpg"), good, floats, good]
     tags = [["cat"], ["cat"], ["cat"], ["cat"], ["unicorn"]]
     results = engine.label_images(images, tags, **weights, settings=_settings())
     assert [(result.error or "fine").split(":")[0] for result in results] == [
@@ -117,10 +125,10 @@ def test_image_that_cannot_be_labeled_costs_no_other(weights: dict[str, str], tm
         "tags",
     ]
     (alone,) = engine.label_images([good], [["cat"]], **weights, settings=_settings())
-    assert np.array_equal(alone.mask, results[2].mask)
+    np.testing.assert_array_equal(_mask(alone), _mask(results[2]))
 
 
-def test_opened_image_that_is_damaged_costs_no_other(weights: dict[str, str]) -> None:
+def test_opened_image_that_is_damaged_costs_no_other(weights: dict[str, Any]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3)).astype(np.uint8)
     png = encode_picture(noise)
     second = png.index(b"IDAT", png.index(b"IDAT") + 4)  # Pillow finds neither fault before it decodes
@@ -137,21 +145,21 @@ def test_opened_image_that_is_damaged_costs_no_other(weights: dict[str, str]) ->
     assert results[2].mask is not None
 
 
-def test_image_without_tags_is_all_background(weights: dict[str, str]) -> None:
+def test_image_without_tags_is_all_background(weights: dict[str, Any]) -> None:
     (result,) = engine.label_images([picture(48, 64)], [[]], **weights, settings=_settings())
     assert result.mask is not None
     assert not result.mask.any()
     assert result.areas == {"background": 1.0}
 
 
-def test_walk_needs_affinities_and_its_absence_does_not(weights: dict[str, str]) -> None:
+def test_walk_needs_affinities_and_its_absence_does_not(weights: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="affinity is missing"):
         engine.label_images([picture(48, 64)], [["cat"]], cam=weights["cam"], settings=_settings())
     (result,) = engine.label_images([picture(48, 64)], [["cat"]], cam=weights["cam"], settings=_settings(num_steps=0))
     assert result.mask is not None
 
 
-def test_mistakes_are_said_before_anything_runs(weights: dict[str, str]) -> None:
+def test_mistakes_are_said_before_anything_runs(weights: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"^tags must have an entry for each of the 1 images, got 2$"):
         engine.label_images([picture(48, 64)], [["cat"], ["dog"]], **weights)
     with pytest.raises(WeightsError, match="kind 'affinity'"):
