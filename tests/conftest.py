@@ -84,3 +84,11 @@ def ray_session(request: pytest.FixtureRequest) -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def quick_reports() -> Iterator[None]:
+    """Ray Train polls its workers more often, which is most of the time of a training this short."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+        yield

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from ray.cluster_utils import Cluster
 
 from jobs import make_scenes, run
+from tests.jobs.chaos import cluster_of_nodes
 from tests.jobs.small_runs import CHAIN_SETTINGS, NUM_SCENES
 
 
@@ -21,11 +23,18 @@ class Chain:
 
 
 @pytest.fixture(scope="session")
-def quick_reports() -> Iterator[None]:
-    """Ray Train looks more often whether a worker has reported: seconds a training, which is all that these last."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-        yield
+def head() -> Iterator[Cluster]:
+    """A cluster whose head runs drivers only."""
+    with cluster_of_nodes(0) as started:
+        yield started
+
+
+@pytest.fixture
+def cluster(head: Cluster) -> Iterator[Cluster]:
+    """The head; the nodes that a test adds are gone after it."""
+    yield head
+    for node in list(head.worker_nodes):
+        head.remove_node(node, allow_graceful=False)
 
 
 @pytest.fixture(scope="session")

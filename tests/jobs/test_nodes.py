@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import ray
+from ray.cluster_utils import Cluster
 
 from engine.distributed.cluster import connected
 from engine.distributed.pipeline import ShardRun, run_shards
@@ -21,7 +22,7 @@ from engine.storage.manifest import open_manifest
 from engine.storage.shards import committed_shards, read_shards
 from tests.conftest import ROOT
 from tests.engine.distributed.examples import Measure, Paint, numbered_images
-from tests.jobs.chaos import add_node, cluster_of_nodes
+from tests.jobs.chaos import add_node
 
 pytestmark = pytest.mark.slow
 NUM_IMAGES, ROWS_PER_SHARD = 60, 2
@@ -59,30 +60,30 @@ def drive(root: Path) -> None:
         run_shards(run, steps, range(manifest.num_shards), on_commit=lambda _: None)
 
 
-def test_node_with_a_gpu_dies_and_another_takes_over_its_work(tmp_path: Path) -> None:
+def test_node_with_a_gpu_dies_and_another_takes_over_its_work(cluster: Cluster, tmp_path: Path) -> None:
     networks, out = tmp_path / "networks", str(tmp_path / "out")
     networks.mkdir()
     (tmp_path / "masks").mkdir()
     manifest = numbered_images(tmp_path / "images", NUM_IMAGES, rows_per_shard=ROWS_PER_SHARD)
     code = f"import pathlib; from tests.jobs.test_nodes import drive; drive(pathlib.Path({str(tmp_path)!r}))"
-    with cluster_of_nodes(1) as cluster:
-        nodes = {node.node_id: node for node in (add_node(cluster, num_gpus=1), add_node(cluster, num_gpus=1))}
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        environment |= {"RAY_ADDRESS": cluster.address, "PYTHONPATH": str(ROOT)}
-        driver = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment)
-        try:
-            end = time.monotonic() + LIMIT_S
-            while len(committed_shards(out)) < 3:
-                assert driver.poll() is None, "the driver ended early"
-                assert time.monotonic() < end, "no shard is committed"
-                time.sleep(0.05)
-            (at_work,) = [path.name for path in networks.iterdir()]
-            cluster.remove_node(nodes[at_work], allow_graceful=False)
-            assert len(committed_shards(out)) < manifest.num_shards
-            assert driver.wait(LIMIT_S) == 0
-        finally:
-            driver.kill()
-            driver.wait(30)
+    add_node(cluster)
+    nodes = {node.node_id: node for node in (add_node(cluster, num_gpus=1), add_node(cluster, num_gpus=1))}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {"RAY_ADDRESS": cluster.address, "PYTHONPATH": str(ROOT)}
+    driver = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment)
+    try:
+        end = time.monotonic() + LIMIT_S
+        while len(committed_shards(out)) < 3:
+            assert driver.poll() is None, "the driver ended early"
+            assert time.monotonic() < end, "no shard is committed"
+            time.sleep(0.05)
+        (at_work,) = [path.name for path in networks.iterdir()]
+        cluster.remove_node(nodes[at_work], allow_graceful=False)
+        assert len(committed_shards(out)) < manifest.num_shards
+        assert driver.wait(LIMIT_S) == 0
+    finally:
+        driver.kill()
+        driver.wait(30)
     ids = [image_id for table in read_shards(out) for image_id in table["image_id"].to_pylist()]
     assert ids == [f"{number}.png" for number in range(1, NUM_IMAGES + 1)]
     # on the one, then on the other, and never on a node without a GPU

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -26,14 +26,6 @@ from tests.engine.stages.examples import CLASS_NAMES, picture, png, write_sample
 def few_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each death of a worker takes seconds."""
     monkeypatch.setattr(stream, "TRIES", 2)
-
-
-@pytest.fixture(scope="session")
-def quick_reports() -> Iterator[None]:
-    """Ray Train polls its workers more often, which is most of the time of a training this short."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-        yield
 
 
 @pytest.fixture(scope="session")
