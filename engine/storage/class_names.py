@@ -34,16 +34,15 @@ def named_classes(location: str, class_names_file: str = "") -> tuple[str, ...] 
     """
     beside = filesystem.join(find_source(location).folder, "classes.txt")
     source = class_names_file or beside
-    try:
-        text = filesystem.read_bytes(source).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"'{source}' is not UTF-8 text", thing="classes") from error
-    except MissingError as error:
-        if class_names_file:
-            error.thing = "classes"
-            raise
-        return None
-    with about("classes"):
+    with about("classes" if class_names_file else "data"):
+        try:
+            text = filesystem.read_bytes(source).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ManifestError(f"'{source}' is not UTF-8 text") from error
+        except MissingError:
+            if class_names_file:
+                raise
+            return None
         return _check_names([line.strip() for line in text.rstrip().split("\n") if text.strip()], f"'{source}'")
 
 

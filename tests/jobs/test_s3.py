@@ -151,20 +151,19 @@ def test_wrong_or_missing_credentials_are_the_users_mistake(
         monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     data = f"{bucket}/scenes/manifest.csv"
     line = refused(train_cam, train_cam.TrainCam, "--data", data, "--out", str(tmp_path / "cam"))
-    assert line == f"error: --data: '{bucket}/scenes/classes.txt' may not be accessed with these credentials"
+    assert line == f"error: --data '{bucket}/scenes/classes.txt' may not be accessed with these credentials"
     inputs = ["--data", data, "--cam", f"{bucket}/random", "--walk.num-steps=0"]
     line = refused(label, label.Label, *inputs, "--out", f"{bucket}/no")
     assert "may not be accessed with these credentials" in line
     local = write_some_scenes(tmp_path / "scenes", 2)
     options = ["--cam.weights=random", "--cam.backbone=mobilenetv3_small_050"]
     line = refused(train_cam, train_cam.TrainCam, "--data", local, "--out", f"{bucket}/no", *options)
-    assert line.startswith(f"error: --out '{bucket}/no' cannot be used")
-    assert "may not be accessed with these credentials" in line
+    assert line == f"error: --out '{bucket}/no' may not be accessed with these credentials"
 
 
 def test_missing_bucket_is_the_users_mistake(bucket: str, refused: Any, tmp_path: Path) -> None:
     line = refused(train_cam, train_cam.TrainCam, "--data", "s3://nobody-here/m.csv", "--out", str(tmp_path / "cam"))
-    assert line == "error: --data: 's3://nobody-here/m.csv' does not exist"
+    assert line == "error: --data 's3://nobody-here/m.csv' does not exist"
     options = ["--data", f"{bucket}/scenes/manifest.csv", "--walk.num-steps=0"]
     line = refused(label, label.Label, *options, "--cam", "s3://nobody-here/cam", "--out", str(tmp_path / "out"))
     assert "s3://nobody-here/cam" in line
@@ -178,7 +177,7 @@ def test_server_that_does_not_answer_is_told_in_one_line(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     data = f"{bucket}/scenes/manifest.csv"
     line = refused(train_cam, train_cam.TrainCam, "--data", data, "--out", str(tmp_path / "cam"))
-    assert line == f"error: --data: '{bucket}/scenes/classes.txt' failed: NETWORK_CONNECTION"
+    assert line == f"error: --data '{bucket}/scenes/classes.txt' failed: NETWORK_CONNECTION"
 
 
 def test_expired_credentials_are_told_in_one_line(
@@ -188,5 +187,4 @@ def test_expired_credentials_are_told_in_one_line(
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy)
         inputs = ["--data", f"{bucket}/scenes/manifest.csv", "--cam", f"{bucket}/random", "--walk.num-steps=0"]
         line = refused(label, label.Label, *inputs, "--out", f"{bucket}/late")
-    assert line.startswith(f"error: --out '{bucket}/late' cannot be used")
-    assert line.endswith("may not be accessed with these credentials: they have expired")
+    assert line == f"error: --out '{bucket}/late' may not be accessed with these credentials: they have expired"
