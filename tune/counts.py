@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from engine.config import SeedConfig, WalkConfig
 from engine.distributed.cluster import Cluster
 from engine.distributed.pipeline import ShardRun
+from engine.errors import TooManyErrors
 from engine.ops.sweep import INTERSECTION, PREDICTED
 from engine.resources import PassConfig
 from engine.runs.options import ShardOptions
@@ -28,10 +29,10 @@ from engine.stages.count import CountMasks, Scales, Slice
 from engine.stages.count_seeds import CountSeeds
 from engine.step import Step
 from engine.storage.cached_maps import CachedMaps
-from engine.storage.filesystem import join
+from engine.storage.filesystem import delete_file, join
 from engine.storage.manifest import Manifest
 from engine.storage.run_record import fingerprint
-from engine.storage.shards import committed_shards, read_shard
+from engine.storage.shards import committed_shards, read_shard, shard_path
 from engine.storage.tally import Tally
 
 MAX_GROUPS = 500
@@ -122,6 +123,23 @@ class Counting:
     def finish(self, name: str, one: Pass) -> dict[str, int]:
         """Count the images that are not counted yet; returns and errors as for :func:`tune.cache.do_pass`."""
         return do_pass(name, self.config, self.maps, [one.step], folder=one.folder, schema=SCHEMA, fetch=one.fetch)
+
+    def check_trial(self, one: Pass) -> None:
+        """Refuse the counts of a trial with too many errors; the next search counts those images again.
+
+        Raises:
+            TooManyErrors: more images than ``max_error_fraction`` ended in an error.
+        """
+        tally, limit = Tally(one.folder), self.config.max_error_fraction
+        errors = tally.errors
+        if errors.total() > limit * self.maps.num_rows:
+            for shard in tally.shards:
+                if tally.errors_of(shard):
+                    delete_file(shard_path(one.folder, shard))
+            raise TooManyErrors(
+                f"{errors.total()} of {self.maps.num_rows} images ended in an error ({', '.join(errors)}), more than "
+                f"max_error_fraction {limit:g}; rerun the command to count them again"
+            )
 
     def parts(self) -> list[list[int]]:
         """The shards of each part of the images; fewer parts where there are fewer shards."""

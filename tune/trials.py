@@ -44,11 +44,13 @@ def run_trials(name: str, counting: Counting, slices: Sequence[Slice]) -> None:
 
     Raises:
         StorageError: a trial met a file that cannot be used.
-        TooManyErrors: a trial failed.
+        TooManyErrors: a trial failed, or too many images ended in an error.
     """
     if slices:
         space = {"slice": ray.tune.grid_search(list(slices))}
         _fit(name, counting, space, num_trials=len(slices), early_stopping=True)
+        for part in slices:
+            counting.check_trial(counting.masks([part]))
 
 
 def run_optuna(counting: Counting, config: SearchOptions) -> list[Slice]:

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from engine.config import SeedConfig, WalkConfig
 from engine.distributed.cluster import Cluster
+from engine.errors import TooManyErrors
 from engine.ops.sweep import INTERSECTION, PREDICTED
 from engine.presets import preset
 from engine.resources import PassConfig
 from engine.stages.count import Slice
 from engine.storage.cached_maps import CachedMaps
-from engine.storage.shards import write_shard
+from engine.storage.shards import committed_shards, write_shard
 from tune.counts import MAX_GROUPS, SCHEMA, Counting
 from tune.search import Search
 
@@ -89,3 +91,16 @@ def test_passes_that_differ_have_their_own_folders(tmp_path: Path) -> None:
     assert len({*folders, *seeds}) == 7
     same = counting.seeds(((1.0, 2.0),), SeedConfig(alpha_low=0.5)).folder
     assert same == seeds[0]
+
+
+def test_trial_with_too_many_errors_is_refused_and_only_their_shards_are_counted_again(tmp_path: Path) -> None:
+    counting = _counting(tmp_path, 4)
+    one = counting.masks([SLICE])
+    _write(one.folder, 0, None, None)
+    counting.check_trial(one)
+    table = {"image_id": ["2", "3"], "counts": [None, None], "error": ["crf: cannot be read", None]}
+    write_shard(one.folder, 1, pa.table(table, SCHEMA))
+    replace(counting, config=replace(counting.config, max_error_fraction=0.25)).check_trial(one)
+    with pytest.raises(TooManyErrors, match=r"^1 of 4 images ended in an error \(crf\), more than max_error_fraction"):
+        counting.check_trial(one)
+    assert committed_shards(one.folder) == {0}
