@@ -216,12 +216,11 @@ def test_record_of_a_run_gives_the_same_run_again_whatever_the_preset(name: str,
         parse(run.Run, [*needed, "--config", str(path)])
 
 
-def test_run_json_holds_all_settings_but_the_resources(config: run.Run) -> None:
-    record = json.loads((Path(config.out) / "run.json").read_text())
-    assert record["job"] == "run"
-    assert record["options"]["truth"] == config.truth.replace(config.out, str(Path(config.data).parents[1]))
+def test_run_json_holds_all_settings_but_the_resources(chain: Chain) -> None:
+    record = json.loads((Path(chain.config.out) / "run.json").read_text())
+    assert (record["job"], record["options"]["truth"]) == ("run", chain.config.truth)
     settings = merged(preset("paper"), record["settings"], where="run.json")
-    assert settings == replace(config.settings, resources=preset("paper").resources)
+    assert settings == replace(chain.config.settings, resources=preset("paper").resources)
 
 
 def test_truth_that_does_not_exist_is_said_before_the_training(config: run.Run, tmp_path: Path) -> None:
