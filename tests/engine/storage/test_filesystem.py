@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -257,20 +258,25 @@ def test_zero_byte_in_a_path_is_named() -> None:
             use("a\0b")
 
 
-@pytest.fixture
+@contextmanager
 def full_disk() -> Iterator[None]:
-    """A file may have 1000 bytes: the next is refused without a name, as by a disk that is full."""
+    """A file may have 1000 bytes: the next is refused without a name, as by a disk that is full.
+
+    Not a fixture: pytest writes to a file of its own between the phases of a test.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_full_disk_is_said_with_the_file(tmp_path: Path, full_disk: None) -> None:
+def test_full_disk_is_said_with_the_file(tmp_path: Path) -> None:
     location = str(tmp_path / "file")
-    with pytest.raises(StorageError, match=rf"^'{location}' cannot be written \(File too large\)$"):
+    with pytest.raises(StorageError, match=rf"^'{location}' cannot be written \(File too large\)$"), full_disk():
         filesystem.write_bytes(location, bytes(1001))
     assert os.listdir(tmp_path) == []
 
