@@ -7,6 +7,8 @@ import importlib
 import sys
 from pathlib import Path
 
+from jobs.cli.command import exit_status
+
 
 def names(package: str) -> dict[str, str]:
     """Every module of the package that has a ``main``, with the first line of its docstring."""
@@ -28,4 +30,4 @@ def run(package: str) -> int:
         return 0 if name in ("-h", "--help") else 2
     del sys.argv[1]
     sys.argv[0] = f"python -m {package} {name}"
-    return int(importlib.import_module(f"{package}.{name}").main() or 0)
+    return exit_status(importlib.import_module(f"{package}.{name}").main)

@@ -39,8 +39,21 @@ def main(
     Returns:
         The exit status: 0 done, 1 failed, 2 the user's mistake.
     """
-    try:
+
+    def work() -> None:
         run(parse(options_class, sys.argv[1:] if arguments is None else arguments))
+
+    try:
+        return exit_status(work)
+    except KeyboardInterrupt:
+        print("interrupted: completed work is kept; rerun the command to resume", file=sys.stderr)
+        return FAILED
+
+
+def exit_status(work: Callable[[], int | None]) -> int:
+    """Do the work; what it returns (None: 0), or the status of the error that ends it, said in one line."""
+    try:
+        return work() or DONE
     except UserError as error:
         print(f"error: {message_of(error)}", file=sys.stderr)
         return USER_MISTAKE
@@ -52,10 +65,6 @@ def main(
             raise  # the reader has left; or a fault of Ray's, whose traceback says more than its name
         print(f"error: {message_of(error)}", file=sys.stderr)
         return USER_MISTAKE
-    except KeyboardInterrupt:
-        print("interrupted: completed work is kept; rerun the command to resume", file=sys.stderr)
-        return FAILED
-    return DONE
 
 
 def parse(options_class: type[Options], arguments: Sequence[str]) -> Options:

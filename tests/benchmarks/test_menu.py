@@ -42,3 +42,16 @@ def test_the_named_module_gets_the_rest_of_the_command_line(
     monkeypatch.setattr(sys, "argv", ["benchmarks", "walk", "--sides", "9", "--num-steps", "16", "--repeats", "1"])
     assert menu.run("benchmarks") == 0
     assert "9x9" in capsys.readouterr().out
+
+
+def test_a_mistake_is_one_line_and_status_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    missing = str(tmp_path / "nowhere")
+    monkeypatch.setattr(
+        sys, "argv", ["experiments", "confidence", "--data", ".", "--truth", ".", "--cam", missing, "--affinity", "."]
+    )
+    assert menu.run("experiments") == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert missing in said
