@@ -23,14 +23,14 @@ from engine.records import Batch, ignore_value
 from engine.report import ReportData, ReportImage
 from engine.report.sample import Row, Sample
 from engine.resources import ResourceConfig
-from engine.runs.evaluation import Scores, as_result, class_names_of, score, score_images
-from engine.runs.stage_scores import EARLIER_ROUND, MOST_ROUNDS, STAGE_COLUMNS, stages_of
+from engine.runs.evaluation import Scores, as_result, class_names_of, score_images
+from engine.runs.stage_scores import EARLIER_ROUND, MOST_ROUNDS, by_measure, score_stages, stages_of
 from engine.storage.filesystem import exists, join, name_of, parent, resolve
 from engine.storage.manifest import Manifest, open_manifest
 from engine.storage.pictures import read_picture
 from engine.storage.roots import lies_outside
 from engine.storage.run_record import RECORD_NAME, WORK_FOLDER, read_json
-from engine.storage.shards import committed_shards, read_schema, read_shard, read_shards
+from engine.storage.shards import committed_shards, read_shard, read_shards
 from engine.storage.sources.find import embeds_pictures, find_source
 from engine.storage.truth import Truth, open_truth
 from engine.storage.weights import weights_hash
@@ -312,11 +312,9 @@ def _by_stage(source: ReportSource, scores: Scores | None, record: Mapping[str, 
     """
     if scores is None:
         return {}
-    kept = read_schema(source.masks).names
-    early = {stage: column for stage, column in STAGE_COLUMNS.items() if stage != "crf" and column in kept}
-    found = {stage: score(source.masks, source.truth, column) for stage, column in early.items()}
+    found = score_stages(source.masks, source.truth, ("cam", "walk"))
     found["segmentation" if record.get("job") == "segment" else "crf"] = as_result(scores, "mask")
-    return {name: {stage: result[name] for stage, result in found.items()} for name in ("miou", "iou")}
+    return by_measure(found)
 
 
 def _curves(run_folder: str) -> dict[str, list[dict[str, float]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -43,6 +43,18 @@ def stages_of(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
+def score_stages(masks: str, truth: str, stages: Collection[str] = tuple(STAGE_COLUMNS)) -> dict[str, dict[str, Any]]:
+    """The evaluation of each of these stages whose masks the shards hold, by stage."""
+    kept = read_schema(masks).names
+    columns = {stage: column for stage, column in STAGE_COLUMNS.items() if stage in stages and column in kept}
+    return {stage: score(masks, truth, column) for stage, column in columns.items()}
+
+
+def by_measure(evaluations: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """``miou`` and ``iou`` of evaluations by stage, each by stage."""
+    return {name: {stage: result[name] for stage, result in evaluations.items()} for name in ("miou", "iou")}
+
+
 def score_rounds(folders: list[str], segmented: str, truth: str) -> dict[str, Any]:
     """``miou`` and ``iou`` of the CAM and of the last round's stages; ``rounds``: those of each round.
 
@@ -53,11 +65,7 @@ def score_rounds(folders: list[str], segmented: str, truth: str) -> dict[str, An
         segmented: masks of the segmentation network.
         truth: the true masks.
     """
-    rounds: list[dict[str, dict[str, Any]]] = []
-    for folder in folders:
-        names = read_schema(folder).names
-        kept = {stage: column for stage, column in STAGE_COLUMNS.items() if column in names}
-        rounds.append({stage: score(folder, truth, column) for stage, column in kept.items()})
+    rounds = [score_stages(folder, truth) for folder in folders]
     first = {stage: result for stage, result in rounds[0].items() if stage == "cam"}
     last = {stage: result for stage, result in rounds[-1].items() if stage != "cam"}
     stages = {**first, **last, "segmentation": score(segmented, truth)}
@@ -65,11 +73,8 @@ def score_rounds(folders: list[str], segmented: str, truth: str) -> dict[str, An
         print("CAM and walk are not scored: the masks were made without truth", file=sys.stderr)
     return {
         "scored_images": stages["crf"]["images"],
-        "miou": {stage: result["miou"] for stage, result in stages.items()},
-        "iou": {stage: result["iou"] for stage, result in stages.items()},
-        "rounds": [
-            {name: {stage: result[name] for stage, result in one.items()} for name in ("miou", "iou")} for one in rounds
-        ],
+        **by_measure(stages),
+        "rounds": [by_measure(one) for one in rounds],
         "evaluations": {folders[-1]: stages["crf"], segmented: stages["segmentation"]},
     }
 
