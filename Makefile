@@ -72,6 +72,10 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The site, into build/docs/index.html; a warning, as of a link that leads nowhere, is an error.
+docs: install
+	$(BIN)/python -m sphinx -q -W --keep-going docs build/docs
+
 # Known weaknesses of the pinned versions; left out, with a line, where the list of them cannot be reached.
 audit:
 	$(PYTHON) .ci/audit.py

@@ -48,6 +48,7 @@ ACROSS = {
     "jobs/test_s3.py": "the chain on S3",
     "jobs/test_submit.py": "ray job submit",
     "test_audit.py": ".ci/audit.py",
+    "test_docs.py": "README and docs",
     "test_cluster_yaml.py": "cluster.yaml",
     "test_faults_doc.py": "docs/faults.md",
     "test_golden.py": "the masks, end to end",
