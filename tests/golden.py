@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -46,6 +46,13 @@ class Scenes:
     tags: list[list[str]]
 
 
+class Networks(TypedDict):
+    """Folders of weights, as arguments of :func:`engine.label_images` and of the job."""
+
+    cam: str
+    affinity: str
+
+
 def golden_scenes() -> Scenes:
     """The eight scenes; together they show every class."""
     return _scenes(SCENES_SEED, NUM_SCENES)
@@ -61,8 +68,8 @@ def _scenes(rng_seed: int, number: int) -> Scenes:
     return Scenes(images=list(images), truth=list(truth), tags=list(tags))
 
 
-def write_networks(folder: Path) -> dict[str, str]:
-    """Write both networks; gives the arguments of :func:`engine.label_images` that name them."""
+def write_networks(folder: Path) -> Networks:
+    """Write both networks."""
     settings = golden_settings()
     for name, config in (("cam", settings.cam), ("affinity", settings.affinity)):
         torch.manual_seed(0)
@@ -71,7 +78,7 @@ def write_networks(folder: Path) -> dict[str, str]:
         if isinstance(network, CamNetwork):
             network.classifier.weight = nn.Parameter(_fitted_head(network))
         save_network(str(folder / name / "weights.safetensors"), architecture, network.state_dict())
-    return {name: str(folder / name) for name in ("cam", "affinity")}
+    return {"cam": str(folder / "cam"), "affinity": str(folder / "affinity")}
 
 
 @torch.no_grad()
@@ -82,15 +89,16 @@ def _fitted_head(network: CamNetwork) -> Tensor:
     features = torch.cat([network.backbone(part)[-1] for part in images.split(8)]).double()
     truth = torch.from_numpy(np.stack(scenes.truth)).long()
     of_class = functional.one_hot(truth, len(CLASS_NAMES) + 1).permute(0, 3, 1, 2)[:, 1:].double()
-    wanted = functional.adaptive_avg_pool2d(of_class, features.shape[-2:])
+    wanted = functional.adaptive_avg_pool2d(of_class, (features.shape[-2], features.shape[-1]))
     x, y = (values.transpose(0, 1).flatten(1) for values in (features, wanted))
     x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
     spread = x @ x.T
     ridge = _RIDGE * spread.diagonal().mean() * torch.eye(len(x), dtype=torch.float64)
-    return torch.linalg.solve(spread + ridge, x @ y.T).T.float()[:, :, None, None]
+    head: Tensor = torch.linalg.solve(spread + ridge, x @ y.T)
+    return head.T.float()[:, :, None, None]
 
 
-def golden_masks(networks: dict[str, str]) -> list[Mask]:
+def golden_masks(networks: Networks) -> list[Mask]:
     """Label the scenes in memory."""
     scenes = golden_scenes()
     results = label_images(scenes.images, scenes.tags, settings=golden_settings(), **networks)
@@ -98,7 +106,7 @@ def golden_masks(networks: dict[str, str]) -> list[Mask]:
     return [result.mask for result in results if result.mask is not None]
 
 
-def hash_of(masks: Sequence[Mask]) -> str:
+def hash_of(masks: Sequence[NDArray[np.integer[Any]]]) -> str:
     return hashlib.sha256(np.stack(masks).tobytes()).hexdigest()
 
 

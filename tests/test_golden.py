@@ -25,6 +25,7 @@ from jobs.label import Label, run
 from tests.golden import (
     RECORD,
     Mask,
+    Networks,
     arithmetic,
     golden_masks,
     golden_scenes,
@@ -47,12 +48,12 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def networks(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> dict[str, str]:
+def networks(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Networks:
     return write_networks(tmp_path_factory.mktemp("golden"))
 
 
 @pytest.fixture(scope="module")
-def masks(networks: dict[str, str]) -> list[Mask]:
+def masks(networks: Networks) -> list[Mask]:
     return golden_masks(networks)
 
 
@@ -75,7 +76,7 @@ def test_masks_are_as_good_as_they_were(masks: list[Mask]) -> None:
 
 @pytest.mark.slow
 def test_job_makes_the_same_masks_in_rays_actors(
-    networks: dict[str, str], masks: list[Mask], tmp_path: Path, ray_session: None
+    networks: Networks, masks: list[Mask], tmp_path: Path, ray_session: None
 ) -> None:
     scenes, settings = golden_scenes(), golden_settings()
     lines = ["image,tags"]

@@ -72,7 +72,7 @@ def _mirror(source: str) -> str:
 
 def _tested_together() -> dict[str, str]:
     """Source file to the test file that :data:`TOGETHER` names."""
-    found = {}
+    found: dict[str, str] = {}
     for test, text in TOGETHER.items():
         for part in text.split("; "):
             folder, _, names = part.partition(": ")

@@ -108,7 +108,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def _describe() -> Cluster:
-    offered: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    offered: dict[str, float] = ray.cluster_resources()
     return Cluster(
         num_cpus=offered.get("CPU", 0.0),
         num_gpus=offered.get("GPU", 0.0),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -75,7 +75,7 @@ def _unweighted(output: Tensor, target: Tensor, _weight: Tensor, *, terms: Calla
     return terms(output, target)
 
 
-def parameter_groups(network: nn.Module, *, learning_rate: float, head_learning_rate: float) -> list[dict[str, object]]:
+def parameter_groups(network: nn.Module, *, learning_rate: float, head_learning_rate: float) -> list[dict[str, Any]]:
     """Split the trainable parameters: the pretrained backbone, and the new layers with their own learning rate."""
     backbone = {id(parameter) for parameter in cast(nn.Module, network.backbone).parameters()}
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]

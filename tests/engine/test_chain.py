@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Literal
 
 import pytest
 
@@ -19,6 +20,8 @@ from engine.stages.seed import MakeSeed
 from engine.stages.walk import AddBackground, RefineCam
 from engine.step import Step
 from tests.engine.stages.examples import MAX_PIXELS, picture, png, rows, write_network
+
+CrfBackend = Literal["auto", "numba", "torch"]
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +41,8 @@ def _settings() -> Settings:
     )
 
 
-def _with_crf(settings: Settings, backend: str) -> Settings:
-    crf = replace(settings.crf, backend=backend)  # type: ignore[arg-type]
+def _with_crf(settings: Settings, backend: CrfBackend) -> Settings:
+    crf = replace(settings.crf, backend=backend)
     return replace(settings, crf=crf, seed=replace(settings.seed, crf=crf))
 
 
@@ -76,7 +79,9 @@ def test_local_refinement_stands_between_walk_and_dcrf_where_it_is_on(networks: 
 
 
 @pytest.mark.parametrize(("backend", "actor"), [("auto", "crf"), ("numba", "crf"), ("torch", "network")])
-def test_torch_dcrf_runs_where_the_networks_do(backend: str, actor: str, networks: dict[str, TrainedNetwork]) -> None:
+def test_torch_dcrf_runs_where_the_networks_do(
+    backend: CrfBackend, actor: str, networks: dict[str, TrainedNetwork]
+) -> None:
     settings = _with_crf(_settings(), backend)
     assert _shape(_label(settings, networks)) == [("cam", "network"), ("walk", "network"), ("crf", actor)]
     seeds = seed_chain(settings, networks["cam"], max_pixels=MAX_PIXELS)

@@ -24,10 +24,11 @@ def falling(num_points: int = 5000) -> np.ndarray:
 
 def drawn(points: np.ndarray, label: str = "loss") -> str:
     with chart_style():
-        axes = new_figure().add_subplot()
+        figure = new_figure()
+        axes = figure.add_subplot()
         draw_curve(axes, points)
         axes.set_xlabel("step $x$ & <y>")
-        return to_svg(axes.figure, label)  # type: ignore[arg-type]
+        return to_svg(figure, label)
 
 
 def test_a_chart_is_small_valid_svg_that_says_what_it_shows() -> None:
@@ -87,9 +88,9 @@ def test_a_positive_curve_starts_at_zero_unless_that_would_flatten_it() -> None:
 
 def test_a_group_id_with_a_blank_becomes_a_tooltip() -> None:
     with chart_style():
-        axes = new_figure().add_subplot()
-        axes.bar([0], [1])[0].set_gid("0 to 5 %: 1 images")
-        root = ElementTree.fromstring(to_svg(axes.figure, "bars"))  # type: ignore[arg-type]
+        figure = new_figure()
+        figure.add_subplot().bar([0], [1])[0].set_gid("0 to 5 %: 1 images")
+        root = ElementTree.fromstring(to_svg(figure, "bars"))
     assert [title.text for title in root.iter(f"{SVG}title")] == ["0 to 5 %: 1 images"]
 
 

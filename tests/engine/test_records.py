@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from engine.imaging.codecs import encode_map, encode_mask
 from engine.records import (
+    Batch,
     error_counts,
     ignore_value,
     mask_dtype,
@@ -72,7 +73,7 @@ def test_every_column_stands_in_the_metadata_that_hugging_face_reads() -> None:
 
 
 def test_batch_survives_the_way_through_arrow() -> None:
-    batch = {
+    batch: Batch = {
         "shard": [3, 3],
         "class_ids": [[1, 2], []],
         "cam": [encode_map(np.ones((2, 3, 3))), None],

@@ -1,5 +1,6 @@
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,11 +85,11 @@ def test_the_same_settings_write_once_and_others_replace_the_scenes(tmp_path: Pa
 def test_half_a_set_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def crash(*args: object, **settings: object) -> object:
+    def crash(*args: Any, **settings: Any) -> Any:
         calls.append(args)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return make_scene(*args, **settings)  # type: ignore[arg-type]
+        return make_scene(*args, **settings)
 
     with monkeypatch.context() as patch:
         patch.setattr("engine.scenes.make_scene", crash)

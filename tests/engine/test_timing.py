@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from engine import timing
 from engine.timing import collected, measured
 
 
 def test_nested_blocks_count_their_own_time_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
 
     @measured("decode")
     def decode() -> None:

@@ -182,9 +182,7 @@ def test_other_programs_read_the_shards_by_their_pattern(reader: str, folder: Pa
     elif reader == "duckdb":
         import duckdb
 
-        counted = duckdb.sql(f"select count(*) from '{pattern}'")
-        assert counted is not None
-        num_rows = counted.fetchall()[0][0]
+        [(num_rows,)] = duckdb.execute(f"select count(*) from '{pattern}'").fetchall()
     else:
         import datasets
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,7 +14,7 @@ from engine.presets import preset
 from jobs import make_scenes
 
 NUM_SCENES, NUM_TRUE = 14, 11
-SIGHT = ("--cam.inference.long-side-px", "96", "--cam.inference.scales", "1.0")
+SIGHT: tuple[str, ...] = ("--cam.inference.long-side-px", "96", "--cam.inference.scales", "1.0")
 SIGHT += ("--later-maps.long-side-px", "64", "--later-maps.scales", "1.0", "--affinity.inference.long-side-px", "96")
 SPACE = ("--alphas", "0.7", "1.3", "4", "--betas", "1.5", "9", "--steps", "0", "5", "90")
 
@@ -32,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     tiny = preset("tiny")
     for kind, config in (("cam", tiny.cam), ("affinity", tiny.affinity), ("segmentation", tiny.segmentation)):
-        small: Any = replace(config, backbone="mobilenetv3_small_050", weights="random")  # type: ignore[type-var]
+        small = replace(config, backbone="mobilenetv3_small_050", weights="random")
         architecture = Architecture.of(small, names)
         save_network(str(root / kind), architecture, build_pretrained(architecture, "random").state_dict())
     return root

@@ -36,7 +36,8 @@ def _labeled_miou(root: Path, out: str, *more: str) -> float:
 
 
 def _rows(root: Path, out: str) -> list[dict[str, Any]]:
-    return pq.read_table(root / out / "results.parquet").to_pylist()
+    rows: list[dict[str, Any]] = pq.read_table(root / out / "results.parquet").to_pylist()
+    return rows
 
 
 @pytest.fixture(scope="module")
@@ -132,16 +133,17 @@ def test_scales_and_dcrf_are_searched_and_best_json_gives_its_figure(folder: Pat
     assert {row["crf_bilateral_weight"] for row in rows if row["crf"]} == {4.0, 30.0}
     own = next(row for row in plain if row["cam_scales"] == [0.6, 1.0])  # test_figure_is_... is of the others
     walk = ("--walk.alpha", str(own["alpha"]), "--walk.beta", str(own["beta"]))
-    sight = ("--cam.inference.scales", "0.6", "1", "--cam.inference.long-side-px", "96")
-    sight = (*sight, "--affinity.inference.long-side-px", "96", "--walk.num-steps", str(own["num_steps"]))
-    labeled = _labeled_miou(folder, "masks-scales", *walk, *sight)
+    steps = ("--walk.num-steps", str(own["num_steps"]))
+    sight: tuple[str, ...] = ("--cam.inference.scales", "0.6", "1", "--cam.inference.long-side-px", "96")
+    sight += ("--affinity.inference.long-side-px", "96")
+    labeled = _labeled_miou(folder, "masks-scales", *walk, *steps, *sight)
     assert own["miou"] == pytest.approx(labeled, abs=1e-3)
     again = ("--crf.num-iterations", "2")
     labeled = _labeled_miou(folder, "masks-wide", "--config", str(folder / "wide" / "best.json"), *again)
     assert summary["miou"] == pytest.approx(labeled, abs=1e-3)
 
 
-SEEDS = ("--affinity", "", "--steps", "0", "--walk.num-steps", "0", "--alphas", "1", "2")
+SEEDS: tuple[str, ...] = ("--affinity", "", "--steps", "0", "--walk.num-steps", "0", "--alphas", "1", "2")
 SEEDS += ("--seed-alphas-low", "0.4", "0.8", "--seed-alphas-high", "3", "9", "--seed-coverage", "0")
 SEEDS += ("--seed.long-side-px", "96", "--seed.crf.num-iterations", "2")
 SEEDS += ("--top-k-crf", "1", "--crf.num-iterations", "2")

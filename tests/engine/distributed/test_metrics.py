@@ -51,7 +51,7 @@ def test_prometheus_sees_images_and_errors_by_stage(ray_session: None) -> None:
         return StageWatch(["cam", "walk"]).watched(_work, {"shard": [1] * 3, "error": [None] * 3})
 
     ray.get(work.remote())
-    port = ray.nodes()[0]["MetricsExportPort"]  # type: ignore[no-untyped-call]
+    port = ray.nodes()[0]["MetricsExportPort"]
     end = time.monotonic() + 60
     found: dict[tuple[str, str], float] = {}
     while found.keys() < EXPECTED.keys():  # other tests of this session may have told of other stages before

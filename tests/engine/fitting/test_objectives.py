@@ -60,7 +60,7 @@ def test_backbone_and_new_layers_learn_at_their_own_rates() -> None:
     backbone.freeze_batch_norm()
     slow, fast = parameter_groups(network, learning_rate=1e-3, head_learning_rate=1e-2)
     assert (slow["lr"], fast["lr"]) == (1e-3, 1e-2)
-    in_slow, in_fast = ({id(parameter) for parameter in group["params"]} for group in (slow, fast))  # type: ignore[attr-defined]
+    in_slow, in_fast = ({id(parameter) for parameter in group["params"]} for group in (slow, fast))
     assert in_slow == {id(parameter) for parameter in backbone.parameters() if parameter.requires_grad}
     new = (parameter for name, parameter in network.named_parameters() if name.startswith(("taps.", "mix.")))
     assert in_fast == {id(parameter) for parameter in new}

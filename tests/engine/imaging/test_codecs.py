@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,8 +26,8 @@ def test_map_that_lies_otherwise_in_memory_comes_back_the_same() -> None:
     np.testing.assert_array_equal(decode_map(encode_map(values)), values)
 
 
-@pytest.mark.parametrize(("dtype", "highest"), [(np.uint8, 255), (np.uint16, 65535)])
-def test_mask_comes_back_exactly(dtype: type, highest: int) -> None:
+@pytest.mark.parametrize(("dtype", "highest"), [(np.dtype(np.uint8), 255), (np.dtype(np.uint16), 65535)])
+def test_mask_comes_back_exactly(dtype: np.dtype[np.integer[Any]], highest: int) -> None:
     mask = np.random.default_rng(0).integers(0, highest, (17, 31), endpoint=True).astype(dtype)
     mask[0, 0], mask[0, 1] = 0, highest
     back = decode_mask(encode_mask(mask))
@@ -39,9 +40,9 @@ def test_mask_of_few_ids_keeps_their_numbers() -> None:
     np.testing.assert_array_equal(decode_mask(encode_mask(mask)), mask)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("dtype", [np.dtype(np.uint8), np.dtype(np.uint16)])
 def test_mask_beyond_pillows_limit_comes_back_and_leaves_the_limit_alone(
-    dtype: type, monkeypatch: pytest.MonkeyPatch
+    dtype: np.dtype[np.integer[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     mask = np.arange(20 * 20, dtype=np.uint16).reshape(20, 20).astype(dtype)

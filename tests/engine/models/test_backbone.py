@@ -54,7 +54,8 @@ def test_dilated_vgg_keeps_the_reach_of_its_convolutions() -> None:
         pixels, reached = 1, []
         for module in backbone.timm_model.modules():
             if isinstance(module, nn.MaxPool2d):
-                pixels *= int(module.stride)
+                assert isinstance(module.stride, int)
+                pixels *= module.stride
             elif isinstance(module, nn.Conv2d):
                 reached.append(pixels * module.dilation[0] * (module.kernel_size[0] // 2))
         return reached

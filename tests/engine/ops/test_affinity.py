@@ -125,9 +125,9 @@ def test_gradient_agrees_with_autograd_through_the_pairs() -> None:
     pairs = grid_pairs(6, 7, 5)
     weights = torch.randn(pairs.shape[1], dtype=torch.float64)
     planes = affinity_planes(features, 5)
-    sum((in_pair_order(p, 5) * weights).sum() for p in planes).backward()  # type: ignore[union-attr]
+    torch.stack([(in_pair_order(p, 5) * weights).sum() for p in planes]).sum().backward()
     grad, features.grad = features.grad, None
-    sum((pair_affinity(f, pairs) * weights).sum() for f in features).backward()  # type: ignore[union-attr]
+    torch.stack([(pair_affinity(f, pairs) * weights).sum() for f in features]).sum().backward()
     torch.testing.assert_close(grad, features.grad)
 
 

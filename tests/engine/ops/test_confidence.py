@@ -24,7 +24,8 @@ def _disc(contrast: float, *, num_classes: int = 1, center: tuple[float, float] 
     scores = np.full((num_classes + 1, 120, 160), 1e-9)
     scores[1] = 1 / (1 + np.exp((contrast * (distance - 0.3)).clip(-50, 50)))
     scores[0] = 1 - scores[1]
-    return scores / scores.sum(axis=0)
+    probabilities: NDArray[np.float64] = scores / scores.sum(axis=0)
+    return probabilities
 
 
 def _features(maps: NDArray[np.float64]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import builtins
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def probabilities(num_labels: int, rng_seed: int = 1) -> Probabilities:
     scores = np.random.default_rng(rng_seed).random((num_labels, 24, 32), np.float32)
     scores[-1, 5:17, 9:23] += 1
     scores[0, 0, 0] = 0
-    return (scores / scores.sum(axis=0)).astype(np.float32)
+    scores /= scores.sum(axis=0)
+    return scores
 
 
 def plain_pydensecrf(image: NDArray[np.uint8], values: Probabilities, num_iterations: int) -> Probabilities:
@@ -42,7 +44,8 @@ def plain_pydensecrf(image: NDArray[np.uint8], values: Probabilities, num_iterat
     crf.setUnaryEnergy(np.ascontiguousarray(utils.unary_from_softmax(values)))
     crf.addPairwiseGaussian(sxy=3, compat=3)
     crf.addPairwiseBilateral(sxy=80, srgb=13, rgbim=np.ascontiguousarray(image), compat=10)
-    return np.array(crf.inference(num_iterations)).reshape(values.shape).astype(np.float32)
+    refined: Probabilities = np.reshape(crf.inference(num_iterations), values.shape)
+    return refined
 
 
 def scores_for(shape: tuple[int, int], num_labels: int, rng_seed: int = 1) -> Probabilities:
@@ -50,7 +53,8 @@ def scores_for(shape: tuple[int, int], num_labels: int, rng_seed: int = 1) -> Pr
     rng = np.random.default_rng(rng_seed)
     coarse = rng.standard_normal((num_labels, 6, 8)).repeat(-(-shape[0] // 6), axis=1).repeat(-(-shape[1] // 8), axis=2)
     scores = np.exp(coarse[:, : shape[0], : shape[1]] + 0.3 * rng.standard_normal((num_labels, *shape)))
-    return (scores / scores.sum(axis=0)).astype(np.float32)
+    probabilities: Probabilities = (scores / scores.sum(axis=0)).astype(np.float32)
+    return probabilities
 
 
 @pytest.mark.parametrize("backend", ["numba", "torch", "pydensecrf"])
@@ -70,17 +74,18 @@ def test_any_number_of_iterations_gives_plain_pydensecrf(image: NDArray[np.uint8
 
 
 def test_other_settings_give_pydensecrf_too(image: NDArray[np.uint8]) -> None:
-    settings = {
-        "spatial_sigma_px": 1.7,
-        "spatial_weight": 40.0,
-        "bilateral_sigma_px": 11.0,
-        "bilateral_sigma_rgb": 4.3,
-        "bilateral_weight": 200.0,
-    }
+    refined = partial(
+        dense_crf,
+        spatial_sigma_px=1.7,
+        spatial_weight=40.0,
+        bilateral_sigma_px=11.0,
+        bilateral_sigma_rgb=4.3,
+        bilateral_weight=200.0,
+    )
     values = probabilities(4)
-    reference = dense_crf(image, values, backend="pydensecrf", **settings)
+    reference = refined(image, values, backend="pydensecrf")
     for backend in ("numba", "torch"):
-        np.testing.assert_allclose(dense_crf(image, values, backend=backend, **settings), reference, atol=1e-4)
+        np.testing.assert_allclose(refined(image, values, backend=backend), reference, atol=1e-4)
 
 
 @pytest.mark.parametrize("backend", ["numba", "torch"])

@@ -3,6 +3,7 @@
 import itertools
 import math
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -242,10 +243,10 @@ def test_half_precision_maps_walk_in_float32() -> None:
         ({"tolerance": -1e-3}, "tolerance is -0.001"),
     ],
 )
-def test_a_setting_that_is_not_allowed_is_named(setting: dict[str, float], message: str) -> None:
+def test_a_setting_that_is_not_allowed_is_named(setting: dict[str, Any], message: str) -> None:
     cam, features = scene(4, 4)
     with pytest.raises(ValueError, match=message):
-        refine(cam, features, **setting)  # type: ignore[arg-type]
+        refine(cam, features, **setting)
 
 
 def test_maps_and_features_of_different_grids_are_refused() -> None:

@@ -15,6 +15,7 @@ from engine.ops.cam import normalize_cam, with_background
 from engine.ops.metrics import confusion_matrix
 from engine.ops.random_walk import refine
 from engine.ops.sweep import INTERSECTION, PREDICTED, WalkGrid, grid_counts, mask_counts, pair_distances
+from engine.records import Batch
 from engine.resources import PassConfig
 from engine.stages.mask import MakeMask
 
@@ -55,7 +56,7 @@ def _labeled(cam: Tensor, features: Tensor, class_ids: list[int], walk: WalkConf
     stage = MakeMask(
         CrfConfig(num_iterations=0), walk, PassConfig(max_pixels=10**6), num_classes=NUM_CLASSES, keep_stages=False
     )
-    batch = {
+    batch: Batch = {
         "refined_cam": [encode_map(maps.numpy())],
         "encoded": [b""],
         "class_ids": [class_ids],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, ViewportSize, expect, sync_playwright
 
 from engine.report import ReportData, ReportImage, render_report
 from engine.scenes import CLASS_NAMES, make_scene
@@ -40,19 +40,21 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for index in range(6):
         photograph, truth, tags = make_scene(0, index, width=120, height=96)
         cam = np.random.default_rng(index).uniform(0, 1, (len(tags), 6, 8))
-        masks = dict(mask=np.roll(truth, 4, 1), mask_cam=truth, mask_walk=truth, truth=truth)
         images.append(
             ReportImage(
                 image_id=f"images/{index}.jpg",
                 tags=tags,
                 group="most confident" if index < 3 else "least confident",
                 photograph=photograph,
+                mask=np.roll(truth, 4, 1),
+                mask_cam=truth,
+                mask_walk=truth,
+                truth=truth,
                 cam=cam,
                 walked=cam,
                 cam_classes=tags,
                 confidence=0.9 - index / 10,
                 iou=0.5 + index / 10,
-                **masks,
             )
         )
     images.append(ReportImage(image_id=HOSTILE, tags=[HOSTILE], group="error", error="decode: not an image"))
@@ -86,9 +88,14 @@ def page(browser: Browser, report: Path, request: pytest.FixtureRequest) -> Iter
     page = context.new_page()
     page.set_default_timeout(SLOWEST_MS)
     wrong: list[str] = []
+
+    def refuse(box: Dialog) -> None:
+        wrong.append(box.message)
+        box.dismiss()
+
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-    page.on("dialog", lambda box: (wrong.append(box.message), box.dismiss()))
+    page.on("dialog", refuse)
     page.on("request", lambda asked: None if asked.url.startswith(("file:", "data:")) else wrong.append(asked.url))
     page.goto(report.as_uri())
     yield page

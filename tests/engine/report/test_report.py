@@ -82,8 +82,12 @@ def gallery(num_images: int, **changes: Any) -> list[ReportImage]:
 
 def full(**changes: Any) -> ReportData:
     images = gallery(6)
-    confusion = sum(confusion_matrix(image.truth, image.mask, 5) for image in images)  # type: ignore[arg-type]
-    iou = dict(zip(["background", *CLASS_NAMES], map(float, mean_iou(confusion)[0]), strict=True))  # type: ignore[arg-type]
+    confusion = np.zeros((6, 6), np.int64)
+    for image in images:
+        assert image.truth is not None
+        assert image.mask is not None
+        confusion += confusion_matrix(image.truth, image.mask, 5)
+    iou = dict(zip(["background", *CLASS_NAMES], map(float, mean_iou(confusion)[0]), strict=True))
     fields: dict[str, Any] = dict(
         title="Demo",
         class_names=CLASS_NAMES,
@@ -205,6 +209,9 @@ def test_nothing_outside_the_file_is_referred_to() -> None:
 
 def test_overlays_lie_on_their_photograph_and_are_clear_outside_objects() -> None:
     (image,) = gallery(1)
+    assert image.photograph is not None
+    assert image.truth is not None
+    assert image.mask is not None
     photograph = np.repeat(np.repeat(image.photograph, 5, 0), 5, 1)  # 600 x 480, above a thumbnail's size
     page = Page(render_report(full(images=gallery(1, photograph=photograph))))
     (shown,) = page.all("img", class_="photograph")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import numpy as np
+import pytest
 import torch
 
 from engine.config import PamrConfig
@@ -58,12 +59,14 @@ def test_rows_without_maps_or_with_background_alone_stay_as_they_are() -> None:
     assert out["refined_cam"][3] == batch["refined_cam"][3]
 
 
-def test_an_image_of_many_pixels_is_refined_alone_and_not_larger_than_its_memory_allows(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_an_image_of_many_pixels_is_refined_alone_and_not_larger_than_its_memory_allows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(stage_module, "_MOST_PIXELS_IN_A_PASS", 1000)
     seen: list[int] = []
 
     class Counting(AdaptMaps):
-        def _adapted(self, pictures, scores):  # type: ignore[no-untyped-def]
+        def _adapted(self, pictures: list[np.ndarray], scores: torch.Tensor) -> np.ndarray:
             seen.append(len(pictures))
             return super()._adapted(pictures, scores)
 

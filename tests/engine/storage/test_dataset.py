@@ -36,7 +36,7 @@ def _image_id(sample: Sample) -> str:
 
 
 def test_samples_come_by_index_with_image_and_mask(masks: str) -> None:
-    found = MaskDataset(masks)
+    found: MaskDataset[Sample] = MaskDataset(masks)
     assert len(found) == 4
     assert found.class_names == FOLDER_CLASSES
     sample = found[1]
@@ -50,7 +50,7 @@ def test_samples_come_by_index_with_image_and_mask(masks: str) -> None:
 
 
 def test_masks_come_without_images_and_without_unsure_ones(masks: str) -> None:
-    found = MaskDataset(masks, images=False, min_confidence=0.5)
+    found: MaskDataset[Sample] = MaskDataset(masks, images=False, min_confidence=0.5)
     assert [found[index].image_id for index in range(len(found))] == [GOOD[0], GOOD[1], GOOD[3]]
     assert found[2].image.shape == (3, 0, 0)
 

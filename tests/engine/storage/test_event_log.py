@@ -15,7 +15,7 @@ from tests.s3_server import S3Server
 
 
 def _scalars(folder: str) -> dict[tuple[str, int], float]:
-    found = {}
+    found: dict[tuple[str, int], float] = {}
     for name in list_names(folder, prefix="events.out.tfevents"):
         data, place = read_bytes(f"{folder}/{name}"), 0
         while place < len(data):

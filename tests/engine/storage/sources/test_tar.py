@@ -16,6 +16,7 @@ from engine.storage import filesystem
 from engine.storage.manifest import iter_manifest, iter_tables
 from engine.storage.pictures import read_picture
 from engine.storage.sources import tar
+from engine.storage.sources.find import open_source_file
 from tests.engine.storage.sources.examples import samples, tar_bytes, webdataset
 from tests.s3_faults import faulty
 from tests.s3_server import S3Server
@@ -183,10 +184,10 @@ def test_headers_of_every_format_are_read_ahead(
     opened: list[_Counted] = []
 
     def open_counted(location: str) -> _Counted:
-        opened.append(_Counted(open_file(location)))
+        opened.append(_Counted(open_source_file(location)))
         return opened[-1]
 
-    open_file, window = tar.open_source_file, tar._Window
+    window = tar._Window
     monkeypatch.setattr(tar, "open_source_file", open_counted)
     monkeypatch.setattr(tar, "_Window", lambda file, *_: window(file, *lengths))
     rows, num_reads = {}, {}
