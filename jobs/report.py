@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.config import PresetName
@@ -30,9 +31,32 @@ class Report(ReportSource):
 def run(config: Report) -> dict[str, Any]:
     """Write ``report.html``; returns its location."""
     location = join(config.out or config.masks, REPORT)
-    write_bytes(location, render_report(report_data(config)).encode())
+    data = replace(report_data(config), next_steps=_next_steps(config))
+    write_bytes(location, render_report(data).encode())
     print(f"report: {location}")
     return {"report": location}
+
+
+def _next_steps(config: Report) -> list[tuple[str, str]]:
+    """(what it does, command) for these masks."""
+    masks = ["--data", config.data, "--masks", config.masks]
+    exported = ["export", *masks, "--format", "voc", "--min-confidence", ".6", "--out", join(config.out, "exported")]
+    steps = [("Export the masks of high confidence", exported)]
+    if not config.truth:
+        run_folder = ["--run-folder", config.run_folder] if config.run_folder else []
+        steps.append(("Score the masks against ground truth", ["report", *masks, *run_folder, "--truth", "FOLDER"]))
+    if config.run_folder:
+        cam, affinity, segmentation = (join(config.run_folder, name) for name in ("cam", "affinity", "segmentation"))
+        networks = ["--cam", cam, "--affinity", affinity]
+        if config.truth:
+            found = join(config.run_folder, "search")
+            search = ["search", "--data", config.data, "--truth", config.truth, *networks, "--out", found]
+            steps.append(("Search alpha, beta and the length of the walk", search))
+        tags = ["check-tags", "--data", config.data, "--cam", cam, "--out", join(config.run_folder, "tags")]
+        steps.append(("List tags that the classifier contradicts", tags))
+        later = ["--cam", segmentation, "--affinity", affinity, "--out", "others"]
+        steps.append(("Label other images with tags", ["label", "--data", "others.csv", *later]))
+    return [(what, shlex.join(["tag2mask", *command])) for what, command in steps]
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from engine.fitting.objectives import Objective
 from engine.runs.images import ImageSet
 from engine.runs.options import JobOptions, ShardOptions, Uses
 from engine.runs.output import SUMMARY, run_record
-from engine.runs.stage_scores import EARLIER_ROUND, print_scores, score_rounds
+from engine.runs.stage_scores import EARLIER_ROUND, SEGMENTED, print_scores, score_rounds
 from engine.runs.training import MakeObjective
 from engine.storage.filesystem import exists, join
 from engine.storage.probes import check_writable
@@ -28,9 +28,6 @@ from engine.storage.weights import WEIGHTS_NAME
 from jobs import label, make_seeds, report, segment, train_affinity, train_cam, train_segmentation
 from jobs.cli.command import main
 from jobs.evaluate import RESULT
-
-SEGMENTED = "segmented"
-"""Folder of the segmentation network's own masks, made if there is truth to score them."""
 
 Options = TypeVar("Options", bound=JobOptions)
 

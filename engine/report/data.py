@@ -34,6 +34,8 @@ class ReportImage:
     """(H, W): the mask from the CAM alone."""
     mask_walk: Mask | None = None
     """(H, W): the mask after the walk, before the dCRF."""
+    mask_network: Mask | None = None
+    """(H, W): the mask of the segmentation network that was trained on these masks."""
     truth: Mask | None = None
     """(H, W): the true mask."""
     cam: Floats | None = None
@@ -48,6 +50,10 @@ class ReportImage:
     """Mean IoU of this image against its truth, in [0, 1]."""
     error: str | None = None
     """``stage: reason``."""
+    missing_tags: Sequence[str] = ()
+    """Tags of which the mask holds no pixel."""
+    object_fraction: float | None = None
+    """Fraction of the pixels that are an object."""
 
     def __post_init__(self) -> None:
         for maps in (self.cam, self.walked):
@@ -75,8 +81,10 @@ class ReportData:
     """(C+1, C+1) pixels, rows truth, of the final masks."""
     areas: Sequence[float] | None = None
     """(C+1,) fraction of all pixels in the final masks, background first."""
+    missing: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """By class, the images tagged with it whose mask holds no pixel of it, and all images tagged with it."""
     confidences: Sequence[float] = ()
-    """Of every image, or of an even sample."""
+    """Of every image with tags: without tags a mask is background by definition, and sure of it."""
     ious: Sequence[float] | None = None
     """The true mean IoU of the same images, in the same order; NaN where there is no truth."""
     best_miou: Sequence[tuple[float, float, float]] | None = None
@@ -97,6 +105,8 @@ class ReportData:
     """Of the packages, the weights' hashes, the commit."""
     created: str = ""
     """Date and time, as shown."""
+    next_steps: Sequence[tuple[str, str]] = ()
+    """(what it does, command): what to do with these masks."""
 
     def __post_init__(self) -> None:
         num_labels = len(self.class_names) + 1

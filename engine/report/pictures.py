@@ -1,19 +1,22 @@
 """Images of a report as data URIs: small JPEG photographs, and overlays as palette PNGs, transparent outside objects.
 
+Classes have colors of their own here: many of VOC's are too dark to be seen over a photograph.
+
 Letters: K classes present, (H, W) pixels, (h, w) grid cells.
 """
 
 from __future__ import annotations
 
 import base64
+import colorsys
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.imaging.codecs import class_color
 from engine.records import IGNORE, IGNORE_16
 from engine.report.data import Floats, Mask
 
@@ -22,12 +25,25 @@ LONG_SIDE_PX = 360
 
 _JPEG_QUALITY = 80
 _CLEAR = (0, 0, 0, 0)
+_DARK = (0, 0, 0, 200)
 _WRONG_COLOR = (255, 40, 40)
+_IGNORE_COLOR = (235, 235, 235)
+_BODY_OPACITY = 105  # of 255: the photograph stays visible inside the outline
+_GOLDEN_RATIO = 0.61803398875
+
+Color = tuple[int, int, int]
+
+
+def color_of(class_id: int) -> Color:
+    """The color of a class in a report: bright, with hues far apart for neighboring ids."""
+    lightness = (0.58, 0.72, 0.48)[class_id // 8 % 3]
+    red, green, blue = colorsys.hls_to_rgb((class_id - 1) * _GOLDEN_RATIO % 1, lightness, 0.95)
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def css_color(class_id: int) -> str:
-    """VOC's colour of a class as ``#rrggbb``."""
-    return "#{:02x}{:02x}{:02x}".format(*class_color(class_id))
+    """The color of a class, or of background (0), as ``#rrggbb``."""
+    return "#{:02x}{:02x}{:02x}".format(*color_of(class_id) if class_id else (0, 0, 0))
 
 
 def thumbnail_size(height: int, width: int) -> tuple[int, int]:
@@ -44,26 +60,36 @@ def photograph_uri(photograph: NDArray[np.uint8]) -> str:
 
 
 def mask_uri(mask: Mask, size: tuple[int, int]) -> str:
-    """A mask (H, W) of class ids as an overlay of ``size``: background clear, classes in VOC's colours.
+    """A mask (H, W) of class ids as an overlay of ``size``: objects are tinted and outlined, background is clear.
 
-    The rim of every object is lighter: many of VOC's colours are too dark to tell from a dark photograph.
+    The outline is opaque, with a dark line beside it, so that it is visible over any photograph.
     """
     small = _resized(mask, size)
     ids, places = np.unique(small, return_inverse=True)
-    ids, places = ids[:128], np.minimum(places.reshape(size), 127)  # no thumbnail of real masks holds 128 classes
-    # in 16-bit masks VOC's colour of ignored pixels is that of class 255
-    ignore, ignore_color = (IGNORE, class_color(IGNORE)) if mask.dtype == np.uint8 else (IGNORE_16, (255, 255, 255))
-    bodies = [ignore_color if class_id == ignore else class_color(int(class_id)) for class_id in ids]
-    rims = [(r + 2 * (255 - r) // 3, g + 2 * (255 - g) // 3, b + 2 * (255 - b) // 3) for r, g, b in bodies]
-    colors = [_CLEAR if class_id == 0 else (*color, 255) for class_id, color in zip(ids, bodies, strict=True)]
-    colors += [(*color, 255) for color in rims]
-    rim = np.zeros(size, bool)
-    down, right = small[1:] != small[:-1], small[:, 1:] != small[:, :-1]
-    rim[1:] |= down
-    rim[:-1] |= down
-    rim[:, 1:] |= right
-    rim[:, :-1] |= right
-    return _palette_uri(np.where(rim & (small != 0), places + len(ids), places).astype(np.uint8), colors)
+    ids, places = ids[:84], np.minimum(places.reshape(size), 83)  # no thumbnail of real masks holds 84 classes
+    ignore = IGNORE if mask.dtype == np.uint8 else IGNORE_16
+    colors = [_IGNORE_COLOR if class_id == ignore else color_of(int(class_id)) for class_id in ids]
+    palette = [
+        _CLEAR if class_id == 0 else (*color, _BODY_OPACITY) for class_id, color in zip(ids, colors, strict=True)
+    ]
+    palette += [(*color, 255) for color in colors] + [_DARK]
+    is_object = small != 0
+    outline = _beside(small) & is_object
+    outline |= _beside(outline) & is_object  # two pixels wide
+    dark = _beside(is_object) & ~is_object
+    places = np.where(dark, len(palette) - 1, np.where(outline, places + len(ids), places))
+    return _palette_uri(places.astype(np.uint8), palette)
+
+
+def _beside(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Pixels with another value above, below, left or right of them."""
+    found = np.zeros(values.shape, np.bool_)
+    down, right = values[1:] != values[:-1], values[:, 1:] != values[:, :-1]
+    found[1:] |= down
+    found[:-1] |= down
+    found[:, 1:] |= right
+    found[:, :-1] |= right
+    return found
 
 
 def wrong_uri(mask: Mask, truth: Mask, size: tuple[int, int]) -> str:
@@ -75,7 +101,7 @@ def wrong_uri(mask: Mask, truth: Mask, size: tuple[int, int]) -> str:
 
 
 def heat_uri(cam: Floats, class_ids: Sequence[int], size: tuple[int, int]) -> str:
-    """Class maps (K, h, w) in [0, 1] in the colours of their classes, clear where no class fires."""
+    """Class maps (K, h, w) in [0, 1] in the colors of their classes, clear where no class fires."""
     height, width = (max(1, side // 2) for side in size)  # it is smooth: half the size shows the same
     maps = [
         Image.fromarray(np.nan_to_num(one).astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
@@ -91,9 +117,7 @@ def heat_uri(cam: Floats, class_ids: Sequence[int], size: tuple[int, int]) -> st
     places = np.where(level == 0, 0, 1 + winner * num_levels + level - 1).astype(np.uint8)
     colors: list[tuple[int, int, int, int]] = [_CLEAR]
     for class_id in list(class_ids)[: len(strengths)]:
-        # brighter than in a mask: a map says where it is strong, and VOC's dark colours would hide that
-        bright = tuple(min(255, channel * 9 // 5) for channel in class_color(class_id))
-        colors += [(bright[0], bright[1], bright[2], 255 * (step + 1) // num_levels) for step in range(num_levels)]
+        colors += [(*color_of(class_id), 230 * (step + 1) // num_levels) for step in range(num_levels)]
     return _palette_uri(places, colors)
 
 

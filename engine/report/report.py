@@ -26,9 +26,12 @@ _LAYERS = {
     "mask_cam": "Mask before the walk",
     "mask_walk": "Mask before the dCRF",
     "mask": "Final mask",
+    "mask_network": "Network's mask",
     "truth": "Truth",
     "wrong": "Wrong pixels",
 }
+_DOUBTFUL = 0.5  # a confidence below it
+_MOST_FAILING = 3  # classes named in the summary
 _MOST_ERRORS = 200
 _MOST_CONFUSED = 30
 _MOST_AREAS = 40
@@ -99,6 +102,7 @@ def _text(
         legend=[(name, pictures.css_color(class_ids[name])) for name in _named(data.class_names, tags, images)],
         layers=[(name, title) for name, title in _LAYERS.items() if any(_has(image, name) for image in images)],
         has_errors=any(image.error for image in images),
+        has_missing=any(image.missing_tags for image in images),
         has_iou=any(image.iou is not None for image in images),
     )
     return html.encode("utf-8", "replace").decode()  # a file name may hold half a surrogate pair
@@ -108,7 +112,7 @@ def _named(class_names: Sequence[str], tags: Collection[str], images: Sequence[R
     """The classes that the images are tagged with or that a mask shows: a network without tags finds others."""
     found = np.zeros(len(class_names) + 1, dtype=bool)
     for image in images:
-        for mask in (image.mask, image.truth):
+        for mask in (image.mask, image.mask_network, image.truth):
             if mask is not None:
                 found |= np.bincount(mask.ravel(), minlength=len(found))[: len(found)] > 0
     return [name for name, shown in zip(class_names, found[1:], strict=True) if shown or name in tags]
@@ -121,8 +125,9 @@ def _page(data: ReportData) -> dict[str, Any]:
     num_errors = sum(data.error_counts.values())
     settings = list(_flat(data.settings))
     sections = {
-        "quality": "Quality",
+        "summary": "Summary",
         "gallery": "Images",
+        "quality": "Quality",
         "areas": "Class areas" if data.areas else "",
         "training": "Training" if data.curves else "",
         "time": "Time" if data.seconds else "",
@@ -136,6 +141,9 @@ def _page(data: ReportData) -> dict[str, Any]:
         style=Markup((here / "style.css").read_text(encoding="utf-8")),
         script=Markup((here / "script.js").read_text(encoding="utf-8")),
         headline=_headline(data, num_errors),
+        findings=_findings(data, num_errors),
+        next_steps=data.next_steps,
+        scores_network="segmentation" in (data.miou or {}),
         stages=_stage_rows(data.miou) if data.miou else [],
         stage_names=[_STAGES.get(stage, stage) for stage in data.iou or {}],
         iou_rows=_iou_rows(data, label_names),
@@ -168,12 +176,13 @@ def _headline(data: ReportData, num_errors: int) -> list[tuple[str, str, str]]:
         (_number(len(data.class_names)), "classes", "plus background"),
     ]
     if data.miou:
-        stages = list(data.miou)
-        last = stages[-1]
-        facts.append((_percent(data.miou[last]), f"mIoU, {_STAGES.get(last, last)}", "against the true masks"))
-        if "cam" in data.miou and "walk" in data.miou:
-            gain = 100 * (data.miou["walk"] - data.miou["cam"])
-            facts.append((f"{gain:+.1f}".replace("-", "−"), "points gained by the walk", "mIoU over the CAM alone"))
+        final = _final_stage(data.miou)
+        facts.append(
+            (_percent(data.miou[final]), "mIoU of the masks", f"{_STAGES.get(final, final)}, against the truth")
+        )
+        if final != "segmentation" and "segmentation" in data.miou:
+            network = _percent(data.miou["segmentation"])
+            facts.append((network, "mIoU of the network", "on images it was trained on"))
     known = [value for value in data.confidences if math.isfinite(value)]
     if known:
         facts.append((_percent(float(np.median(known))), "median confidence", f"of {_number(len(known))} masks"))
@@ -182,6 +191,45 @@ def _headline(data: ReportData, num_errors: int) -> list[tuple[str, str, str]]:
     if data.seconds:
         facts.append((_duration(sum(data.seconds.values())), "total time", f"{len(data.seconds)} steps"))
     return facts
+
+
+def _final_stage(miou: Mapping[str, float]) -> str:
+    """The stage that made the masks: the last one but for the network that was trained on them."""
+    return next((stage for stage in reversed(list(miou)) if stage != "segmentation"), "segmentation")
+
+
+def _findings(data: ReportData, num_errors: int) -> list[str]:
+    """How good the masks are, how much of them is in doubt, and where they fail; a sentence each."""
+    known = np.array([value for value in data.confidences if math.isfinite(value)])
+    findings = []
+    if data.miou:
+        findings.append(
+            f"The masks score {_percent(data.miou[_final_stage(data.miou)])} mIoU against the ground truth."
+        )
+    elif len(known):
+        findings.append(f"Expected mean IoU of a mask: {_percent(float(known.mean()))} (no ground truth was given).")
+    if len(known):
+        num_doubtful = int((known < _DOUBTFUL).sum())
+        findings.append(
+            f"Confidence is below {_DOUBTFUL:.0%} for {_number(num_doubtful)} of {_number(len(known))} masks "
+            f"({_percent(num_doubtful / len(known))})."
+        )
+    num_missing = sum(missing for missing, _ in data.missing.values())
+    if num_missing:
+        worst = sorted(data.missing.items(), key=lambda item: -item[1][0] / item[1][1])[:_MOST_FAILING]
+        most = ", ".join(f"{_short(name)} ({missing} of {total})" for name, (missing, total) in worst if missing)
+        findings.append(f"Tags without a pixel in their mask: {_number(num_missing)}, most often {most}.")
+    if data.iou:
+        final = data.iou[_final_stage(data.iou)]  # type: ignore[arg-type]
+        worst_iou = sorted((value, name) for name, value in final.items() if math.isfinite(value))[:_MOST_FAILING]
+        findings.append(
+            "Lowest IoU: " + ", ".join(f"{_short(name)} {_percent(value)}" for value, name in worst_iou) + "."
+        )
+    if num_errors:
+        findings.append(
+            f"Images that could not be labeled: {_number(num_errors)}; the reasons are listed under Errors."
+        )
+    return findings
 
 
 def _stage_rows(miou: Mapping[str, float]) -> list[tuple[str, float, float | None]]:
@@ -275,9 +323,17 @@ def _card(image: ReportImage, class_ids: Mapping[str, int], numbers: Mapping[str
         layers=layers,
         height=height,
         width=width,
+        size=_size_of(image.object_fraction),
         tag_numbers=" ".join(str(numbers[tag]) for tag in dict.fromkeys(image.tags)),
         tags=[(tag, pictures.css_color(class_ids[tag]) if tag in class_ids else None) for tag in image.tags],
     )
+
+
+def _size_of(fraction: float | None) -> str:
+    """Part of the image that its objects cover, as the filter names it."""
+    if not fraction:
+        return "none"
+    return "small" if fraction < 0.05 else "medium" if fraction < 0.2 else "large"
 
 
 def _fair_order(groups: Sequence[str]) -> list[int]:

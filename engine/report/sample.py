@@ -14,10 +14,11 @@ _MOST_ERRORS_SHOWN = 12
 
 
 class Sample:
-    """Takes rows with ``image_id``, ``tags``, ``confidence`` and ``error``; keeps some for each reason to look at one.
+    """Takes rows of mask shards (id, tags, areas, confidence, error) and keeps some for each reason to look at one.
 
     A quarter are the most confident, a quarter the least confident, a quarter show each class, the rest are random.
     "Random" means smallest hash of the id: the same images are chosen however the rows are divided into shards.
+    Images without tags are all background, and sure of it: they are shown only among the random ones.
     """
 
     def __init__(self, class_names: Sequence[str], num_images: int) -> None:
@@ -41,8 +42,9 @@ class Sample:
             self._failed[row["error"].split(":", 1)[0]].add((order, image_id), row)
             return
         confidence = 0.0 if row["confidence"] is None else row["confidence"]
-        self._most_confident.add((-confidence, image_id), row)
-        self._least_confident.add((confidence, image_id), row)
+        if not is_background(row):
+            self._most_confident.add((-confidence, image_id), row)
+            self._least_confident.add((confidence, image_id), row)
         for name in row["tags"]:
             if name in self._of_class:
                 self._of_class[name].add((order, image_id), row)
@@ -66,6 +68,11 @@ class Sample:
         for kept in self._failed.values():
             take(kept, "error", len(rows) + per_stage)
         return list(rows.values())
+
+
+def is_background(row: Row) -> bool:
+    """Whether this is an image without tags whose mask is background alone."""
+    return not row["tags"] and row["areas"] == [1.0]
 
 
 class _Least:

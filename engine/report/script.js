@@ -4,6 +4,7 @@
   const cards = byId("cards");
   if (!cards) return;
   const all = [...cards.children];
+  const EQUAL = ["group", "error", "size", "missing"];  // filters whose choice must equal the card's value
   const value = (id) => (byId(id) ? byId(id).value : "");
 
   function showLayer() {
@@ -24,15 +25,15 @@
 
   function filter() {
     const least = Number(value("least")) / 100, most = Number(value("most")) / 100;
-    const tag = value("tag"), group = value("group"), error = value("error");
+    const tag = value("tag");
     let shown = 0;
     for (const card of all) {
       const data = card.dataset;
       // an image without a confidence ended in an error: only a narrower range hides it
       const inRange = data.confidence === undefined ? least === 0 && most === 1
         : Number(data.confidence) >= least - 1e-9 && Number(data.confidence) <= most + 1e-9;
-      const keep = inRange && (!tag || data.tags.split(" ").includes(tag)) && (!group || data.group === group)
-        && (!error || data.error === error);
+      const keep = inRange && (!tag || data.tags.split(" ").includes(tag))
+        && EQUAL.every((name) => !value(name) || data[name] === value(name));
       card.hidden = !keep;
       shown += keep;
     }
@@ -49,23 +50,43 @@
     cards.append(...sorted);
   }
 
+  let enlarged = null;
+
   function enlarge(card) {
-    const panes = byId("large").querySelector(".panes");
-    byId("large").querySelector("h3").textContent = card.querySelector(".name").textContent;
+    enlarged = card;
+    const large = byId("large");
+    byId("large-name").textContent = card.querySelector(".name").textContent;
+    large.querySelector(".about").replaceChildren(
+      ...[...card.querySelectorAll("figcaption > :not(.name)")].map((one) => one.cloneNode(true)));
     const stack = card.querySelector(".stack");
     const pane = (name, layer) => {
       const figure = document.createElement("figure"), caption = document.createElement("figcaption");
-      const copy = stack.cloneNode(true);
+      const button = document.createElement("button"), copy = stack.cloneNode(true);
       for (const picture of copy.querySelectorAll(".layer")) {
         if (picture.dataset.layer !== layer) picture.remove();
       }
       caption.textContent = name;
-      figure.append(copy, caption);
+      button.type = "button";
+      button.className = "zoom";
+      button.setAttribute("aria-label", `Enlarge: ${name}`);
+      button.setAttribute("aria-pressed", "false");
+      button.append(copy);
+      button.addEventListener("click", () => {
+        button.setAttribute("aria-pressed", String(figure.classList.toggle("wide")));
+        figure.scrollIntoView({ block: "nearest" });
+      });
+      figure.append(button, caption);
       return figure;
     };
     const layers = [...stack.querySelectorAll(".layer")];
-    panes.replaceChildren(pane("Photograph", ""), ...layers.map((one) => pane(one.title, one.dataset.layer)));
-    byId("large").showModal();
+    large.querySelector(".panes").replaceChildren(
+      pane("Photograph", ""), ...layers.map((one) => pane(one.title, one.dataset.layer)));
+    if (!large.open) large.showModal();
+  }
+
+  function step(by) {
+    const shown = [...cards.children].filter((card) => !card.hidden && card.querySelector(".open"));
+    enlarge(shown[(shown.indexOf(enlarged) + by + shown.length) % shown.length]);
   }
 
   for (const range of document.querySelectorAll("input[type=range]")) {
@@ -75,12 +96,20 @@
     });
   }
   for (const choice of document.querySelectorAll("input[name=layer]")) choice.addEventListener("change", showLayer);
-  for (const id of ["tag", "group", "error"]) if (byId(id)) byId(id).addEventListener("change", filter);
+  for (const id of ["tag", ...EQUAL]) if (byId(id)) byId(id).addEventListener("change", filter);
   byId("order").addEventListener("change", order);
   cards.addEventListener("click", (event) => {
     const button = event.target.closest(".open");
     if (button) enlarge(button.closest(".card"));
   });
+  byId("previous").addEventListener("click", () => step(-1));
+  byId("next").addEventListener("click", () => step(1));
+  byId("close").addEventListener("click", () => byId("large").close());
+  byId("large").addEventListener("keydown", (event) => {
+    if (event.key === "ArrowLeft") step(-1);
+    if (event.key === "ArrowRight") step(1);
+  });
+  byId("large").addEventListener("close", () => enlarged.querySelector(".open").focus());
   byId("large").addEventListener("click", (event) => { if (event.target === byId("large")) byId("large").close(); });
   if (window.matchMedia("(max-width: 600px)").matches) document.querySelector(".filters").open = false;
   const chosen = document.querySelector("input[name=layer]:checked");

@@ -21,10 +21,10 @@ from engine.plain_settings import merged
 from engine.presets import preset
 from engine.records import Batch, ignore_value
 from engine.report import ReportData, ReportImage
-from engine.report.sample import Row, Sample
+from engine.report.sample import Row, Sample, is_background
 from engine.resources import ResourceConfig
 from engine.runs.evaluation import Scores, as_result, class_names_of, score_images
-from engine.runs.stage_scores import EARLIER_ROUND, MOST_ROUNDS, by_measure, score_stages, stages_of
+from engine.runs.stage_scores import EARLIER_ROUND, MOST_ROUNDS, SEGMENTED, by_measure, score_stages, stages_of
 from engine.storage.filesystem import exists, join, name_of, parent, resolve
 from engine.storage.manifest import Manifest, open_manifest
 from engine.storage.pictures import read_picture
@@ -75,9 +75,11 @@ class _Overview:
 
     num_images: int
     confidences: list[float]
-    """Of the images with a mask."""
+    """Of the images with tags and a mask."""
     areas: list[float] | None
     """(C+1,) mean fraction of the pixels, background first."""
+    missing: dict[str, tuple[int, int]]
+    """By class, the images tagged with it whose mask holds no pixel of it, and all images tagged with it."""
     error_counts: dict[str, int]
     errors: list[tuple[str, str]]
     """(image_id, reason) of the first."""
@@ -97,19 +99,21 @@ def report_data(source: ReportSource) -> ReportData:
     whole_run = (read_json(join(source.run_folder, "summary.json")) or {}) if source.run_folder else {}
     overview = _overview(source, class_names)
     scores = score_images(source.masks, source.truth) if source.truth else None
+    judged = scores.confidences < 1 if scores else None  # exactly 1 is that of an image without tags
     stages = stages_of(whole_run) if whole_run.get("rounds") else _by_stage(source, scores, record)
     return ReportData(
         title=name_of(parent(source.data)) if "/" in source.data.rstrip("/") else source.data,
         class_names=class_names,
         num_images=overview.num_images,
         images=_pictures(source, overview.chosen, class_names, record),
+        missing={} if record.get("job") == "segment" else overview.missing,
         miou=stages.get("miou"),
         iou=stages.get("iou"),
         confusion=scores.confusion if scores else None,
         # of a network's own classes the rows say only those that are tags
         areas=None if record.get("job") == "segment" else overview.areas,
-        confidences=scores.confidences.tolist() if scores else overview.confidences,
-        ious=scores.ious.tolist() if scores else None,
+        confidences=scores.confidences[judged].tolist() if scores else overview.confidences,
+        ious=scores.ious[judged].tolist() if scores else None,
         best_miou=scores.best if scores else None,
         curves=_curves(source.run_folder),
         error_counts=overview.error_counts,
@@ -127,6 +131,9 @@ def _overview(source: ReportSource, class_names: tuple[str, ...]) -> _Overview:
     ids = {name: index for index, name in enumerate(class_names, start=1)}
     sample = Sample(class_names, source.num_images)
     areas = np.zeros(len(class_names) + 1)
+    tagged: Counter[str] = Counter()
+    missing: Counter[str] = Counter()
+    num_masks = 0
     confidences: list[float] = []
     error_counts: Counter[str] = Counter()
     errors: list[tuple[str, str]] = []
@@ -142,17 +149,28 @@ def _overview(source: ReportSource, class_names: tuple[str, ...]) -> _Overview:
                 if len(errors) < NUM_LISTED_ERRORS:
                     errors.append((row["image_id"], row["error"]))
                 continue
-            confidences.append(float("nan") if row["confidence"] is None else row["confidence"])
+            num_masks += 1
+            if not is_background(row):
+                confidences.append(float("nan") if row["confidence"] is None else row["confidence"])
             for name, area in zip(["", *row["tags"]], row["areas"], strict=True):
                 areas[ids.get(name, 0)] += area
+            tagged.update(row["tags"])
+            missing.update(_missing_tags(row))
     return _Overview(
         num_images=num_images,
         confidences=confidences,
-        areas=(areas / len(confidences)).tolist() if confidences else None,
+        areas=(areas / num_masks).tolist() if num_masks else None,
+        missing={name: (missing[name], count) for name, count in tagged.items()},
         error_counts=dict(error_counts),
         errors=errors,
         chosen=sample.chosen(),
     )
+
+
+def _missing_tags(row: Row) -> list[str]:
+    """Tags of which the mask of this row holds no pixel."""
+    areas = row["areas"] or ()
+    return [tag for tag, area in zip(row["tags"], areas[1:], strict=False) if area == 0]
 
 
 def _pictures(
@@ -162,18 +180,36 @@ def _pictures(
     truth = open_truth(source.truth, class_names) if source.truth else None
     encoded = _all_encoded(source, [row for row, _ in chosen])
     maps = _maps(source, [row for row, _ in chosen], encoded, class_names, record)
-    stored: dict[int, Row] = {}
-    wanted = sorted({row["shard"] for row, _ in chosen})
-    for shard in wanted:
-        table = read_shard(source.masks, shard)
-        columns = [name for name in ("mask", "mask_cam", "mask_walk") if name in table.column_names]
-        for number, (row, _) in enumerate(chosen):
-            if row["shard"] == shard:
-                stored[number] = table.select(columns).slice(row["row"], 1).to_pylist()[0]
+    columns = {name: name for name in ("mask", "mask_cam", "mask_walk")}
+    stored = _stored(source.masks, chosen, columns)
+    network = join(source.run_folder, SEGMENTED) if source.run_folder else ""
+    if network and class_names == _class_names(network):
+        for number, row in _stored(network, chosen, {"mask": "mask_network"}).items():
+            stored[number] |= row
     return [
         _picture(source, row, group, stored[number], encoded[number], truth, len(class_names), maps.get(number))
         for number, (row, group) in enumerate(chosen)
     ]
+
+
+def _class_names(masks: str) -> tuple[str, ...] | None:
+    record = read_json(join(masks, RECORD_NAME))
+    return None if record is None else tuple(record["class_names"])
+
+
+def _stored(masks: str, chosen: Sequence[tuple[Row, str]], columns: Mapping[str, str]) -> dict[int, dict[str, Any]]:
+    """By number of the row, the pictures of these columns under new names; only of the images that the shards hold."""
+    found: dict[int, dict[str, Any]] = {}
+    shards = {row["shard"] for row, _ in chosen} & set(committed_shards(masks))
+    for shard in sorted(shards):
+        table = read_shard(masks, shard)
+        kept = [name for name in columns if name in table.column_names]
+        for number, (row, _) in enumerate(chosen):
+            if row["shard"] == shard and row["row"] < table.num_rows:
+                (values,) = table.select([*kept, "image_id"]).slice(row["row"], 1).to_pylist()
+                if values["image_id"] == row["image_id"]:
+                    found[number] = {columns[name]: values[name] for name in kept}
+    return found
 
 
 def _picture(
@@ -205,6 +241,7 @@ def _picture(
         mask=masks.get("mask"),
         mask_cam=masks.get("mask_cam"),
         mask_walk=masks.get("mask_walk"),
+        mask_network=masks.get("mask_network"),
         truth=true_mask,
         cam=maps[0] if maps else None,
         walked=maps[1] if maps else None,
@@ -212,6 +249,8 @@ def _picture(
         confidence=row["confidence"],
         iou=iou,
         error=row["error"],
+        missing_tags=_missing_tags(row),
+        object_fraction=1 - row["areas"][0] if row["areas"] else None,
     )
 
 

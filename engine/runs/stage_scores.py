@@ -16,6 +16,8 @@ STAGE_COLUMNS = {"cam": "mask_cam", "walk": "mask_walk", "crf": "mask"}
 """Stage of the method to the column of mask shards that holds its masks, where they keep it."""
 EARLIER_ROUND = "round-{}"
 """Folder, in that of jobs.run, of the masks and the segmentation network of a round before the last."""
+SEGMENTED = "segmented"
+"""Folder, in that of jobs.run, of the segmentation network's own masks; made if there is truth to score them."""
 MOST_ROUNDS = 9
 
 

@@ -6,9 +6,11 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Dialog, Page, ViewportSize, expect, sync_playwright
 
 from engine.report import ReportData, ReportImage, render_report
@@ -17,7 +19,7 @@ from engine.scenes import CLASS_NAMES, make_scene
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SLOWEST_MS = 60_000
 HOSTILE = "<img src=x onerror=alert(1)>\"'.jpg"
-DESK, PHONE = ViewportSize(width=1280, height=900), ViewportSize(width=390, height=844)
+DESK, PHONE = ViewportSize(width=1280, height=900), ViewportSize(width=400, height=844)
 
 pytestmark = pytest.mark.slow
 
@@ -49,12 +51,15 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 mask=np.roll(truth, 4, 1),
                 mask_cam=truth,
                 mask_walk=truth,
+                mask_network=truth,
                 truth=truth,
                 cam=cam,
                 walked=cam,
                 cam_classes=tags,
                 confidence=0.9 - index / 10,
                 iou=0.5 + index / 10,
+                missing_tags=tags[:1] if index == 4 else [],
+                object_fraction=(0.01, 0.1, 0.5)[index % 3],
             )
         )
     images.append(ReportImage(image_id=HOSTILE, tags=[HOSTILE], group="error", error="decode: not an image"))
@@ -75,6 +80,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         errors=[(HOSTILE, "decode: not an image")],
         seconds={"label": 40_000.0, "train_cam": 3.0},
         settings={"cam": {"a": "x" * 300}},
+        missing={CLASS_NAMES[0]: (1, 3)},
+        next_steps=[("Export the masks", f"tag2mask export --data {'long/' * 30} --masks '{HOSTILE}'")],
     )
     path = tmp_path_factory.mktemp("report") / "report.html"
     path.write_text(render_report(data))
@@ -132,6 +139,12 @@ def test_filters_leave_what_was_asked_for(page: Page) -> None:
     page.locator("#error").select_option("")
     page.locator("#tag").select_option(label=HOSTILE)
     assert _shown(page) == [HOSTILE]
+    page.locator("#tag").select_option("")
+    page.locator("#size").select_option("large")
+    assert _shown(page) == ["images/2.jpg", "images/5.jpg"]
+    page.locator("#size").select_option("")
+    page.locator("#missing").select_option("1")
+    assert _shown(page) == ["images/4.jpg"]
 
 
 def test_images_are_ordered_by_confidence_and_by_iou(page: Page) -> None:
@@ -156,7 +169,46 @@ def test_overlays_are_chosen_faded_and_shown_side_by_side(page: Page) -> None:
     assert abs(box["y"] + box["height"] / 2 - DESK["height"] / 2) < 2  # in the middle of the screen
     assert page.locator("#large figcaption").all_inner_texts() == [
         "Photograph", "Class maps", "Maps after the walk", "Mask before the walk", "Mask before the dCRF",
-        "Final mask", "Truth", "Wrong pixels",
+        "Final mask", "Network's mask", "Truth", "Wrong pixels",
     ]  # fmt: skip
     page.keyboard.press("Escape")
     expect(page.locator("#large")).to_be_hidden()
+
+
+def test_keyboard_alone_opens_an_image_walks_through_the_others_and_enlarges_a_layer(page: Page) -> None:
+    page.locator("#group").select_option("most confident")
+    page.locator(".card .open").first.focus()
+    page.keyboard.press("Enter")
+    name = page.locator("#large-name")
+    expect(name).to_have_text("images/0.jpg")
+    expect(page.locator("#large .about")).to_contain_text("confidence 90.0")
+    expect(page.locator("#large .about .chip").first).to_be_visible()
+    page.keyboard.press("ArrowRight")
+    expect(name).to_have_text("images/1.jpg")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
+    expect(name).to_have_text("images/2.jpg")  # the last of those that the filter leaves
+    layer = page.get_by_role("button", name="Enlarge: Final mask")
+    before = layer.bounding_box()
+    layer.focus()
+    page.keyboard.press("Enter")
+    expect(layer).to_have_attribute("aria-pressed", "true")
+    after = layer.bounding_box()
+    assert before is not None
+    assert after is not None
+    assert after["width"] > 1.5 * before["width"]
+    page.keyboard.press("Escape")
+    expect(page.locator("#large")).to_be_hidden()
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Show all layers of images/2.jpg"
+
+
+@pytest.mark.parametrize("page", [DESK, PHONE], indirect=True, ids=["desk", "phone"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_that_keeps_anybody_out(page: Page, scheme: Literal["light", "dark"]) -> None:
+    page.emulate_media(color_scheme=scheme)
+    page.locator("details").evaluate_all("all => all.forEach(one => one.open = true)")
+    found = Axe().run(page)
+    assert not found.response["violations"], found.generate_report()
+    page.locator(".card .open").first.click()
+    found = Axe().run(page)
+    assert not found.response["violations"], found.generate_report()

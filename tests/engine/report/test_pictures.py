@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.report.pictures import css_color, heat_uri, mask_uri, photograph_uri, thumbnail_size, wrong_uri
+from engine.report.pictures import color_of, css_color, heat_uri, mask_uri, photograph_uri, thumbnail_size, wrong_uri
 
 
 def decoded(uri: str) -> NDArray[np.uint8]:
@@ -23,14 +23,22 @@ def test_thumbnails_keep_the_shape_of_large_pictures_and_the_size_of_small_ones(
     assert decoded(photograph_uri(np.zeros((720, 1440, 3), np.uint8))).shape == (180, 360, 4)
 
 
-def test_a_mask_is_clear_outside_objects_and_has_vocs_colours_with_a_lighter_rim() -> None:
-    mask = np.zeros((9, 9), np.uint8)
-    mask[2:7, 2:7] = 2
-    shown = decoded(mask_uri(mask, (9, 9)))
-    assert css_color(2) == "#008000"
-    assert shown[4, 4].tolist() == [0, 128, 0, 255]
-    assert shown[2, 4].tolist() == [170, 212, 170, 255]
-    np.testing.assert_array_equal(shown[..., 3] > 0, mask > 0)
+def test_a_mask_is_clear_outside_objects_and_has_an_opaque_outline_with_a_dark_line_around_it() -> None:
+    mask = np.zeros((13, 13), np.uint8)
+    mask[3:10, 3:10] = 2
+    shown = decoded(mask_uri(mask, (13, 13)))
+    assert css_color(2) == "#{:02x}{:02x}{:02x}".format(*color_of(2))
+    assert tuple(shown[6, 6, :3]) == tuple(shown[3, 6, :3]) == tuple(shown[4, 6, :3]) == color_of(2)
+    assert shown[3, 6, 3] == shown[4, 6, 3] == 255 > shown[6, 6, 3] > 60
+    assert shown[2, 6].tolist() == [0, 0, 0, 200]
+    assert not shown[1, :, 3].any()
+
+
+def test_colors_of_twenty_classes_are_bright_and_differ() -> None:
+    colors = np.array([color_of(class_id) for class_id in range(1, 21)])
+    apart = np.abs(colors[:, None] - colors[None]).max(2) + 255 * np.eye(20, dtype=np.int64)
+    assert apart.min() > 25
+    assert colors.max(1).min() > 200
 
 
 def test_wrong_pixels_are_those_that_differ_where_truth_counts() -> None:
