@@ -31,11 +31,10 @@ from engine.networks import open_network
 from engine.ops.cam import with_background
 from engine.ops.mask import pseudo_mask, to_probabilities, upsample
 from engine.ops.metrics import confusion_matrix, mean_iou
-from engine.runs.stage_scores import EARLIER_ROUND
+from engine.runs.stage_scores import EARLIER_ROUND, SEGMENTED
 from engine.storage.shards import read_shards
 from engine.storage.truth import open_truth
 from experiments.finished_run import MAX_PIXELS, FinishedRun, images_with_truth, in_part, read_run
-from jobs.run import SEGMENTED
 
 SIZES = {"below 5 %": (0.0, 0.05), "5 to 20 %": (0.05, 0.2), "above 20 %": (0.2, 1.01)}
 SEVERAL = "several classes"
