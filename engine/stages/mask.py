@@ -73,7 +73,8 @@ class MakeMask:
             mask = enlarged(pseudo_mask(probabilities, class_ids, dtype=self._dtype), full)
             out["mask"][row] = encode_mask(mask)
             out["areas"][row] = class_areas(mask, tagged).tolist()
-            out["confidence"][row] = self._expected_quality(walked, probabilities)
+            num_found = np.count_nonzero(class_areas(mask, class_ids)[1:])
+            out["confidence"][row] = self._expected_quality(walked, probabilities, num_found)
             if self._keep_stages:
                 cam = with_background(torch.from_numpy(decode_map(batch["cam"][row])), self._walk.alpha)
                 start = self.probabilities(cam.numpy(), size)
@@ -83,11 +84,12 @@ class MakeMask:
         dropped = {"refined_cam", "encoded", "class_ids", "found_ids", "cam"}
         return {**{name: values for name, values in batch.items() if name not in dropped}, **out}
 
-    def _expected_quality(self, walked: NDArray[np.float32], sharpened: NDArray[np.float32]) -> float:
+    def _expected_quality(self, walked: NDArray[np.float32], sharpened: NDArray[np.float32], num_found: int) -> float:
         if len(walked) == 1:
             return 1.0  # without tags all is background, as the user said
         features = quality_features(walked, sharpened)
-        return expected_iou(features, scale=self._confidence.scale, offset=self._confidence.offset)
+        expected = expected_iou(features, scale=self._confidence.scale, offset=self._confidence.offset)
+        return min(expected, (1 + num_found) / len(walked))  # a class without a pixel has an IoU of 0
 
     def probabilities(self, scores: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
         """Maps (K+1, h, w) >= 0 at the pixels: (K+1, H, W) that sum to 1 over the channels."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.config import CrfConfig, WalkConfig
+from engine.config import ConfidenceConfig, CrfConfig, WalkConfig
 from engine.imaging.codecs import decode_mask, encode_map
 from engine.records import Batch
 from engine.stages.mask import MakeMask
@@ -68,6 +68,16 @@ def test_clearer_maps_give_more_confidence() -> None:
         "confidence"
     ]
     assert 0 < vague < sure
+
+
+def test_mask_without_a_pixel_of_a_tag_is_never_expected_to_be_better_than_the_others_allow() -> None:
+    sure, nothing = _left(0.5), np.zeros((6, 8), np.float32)
+    batch = _batch([picture(48, 64)] * 2, [[1], [1, 2]], [_refined(sure), _refined(sure, nothing)])
+    config = ConfidenceConfig(offset=5.0)
+    stage = MakeMask(NO_CRF, WalkConfig(), PASSES, num_classes=3, keep_stages=False, confidence=config)
+    alone, missing = stage(batch)["confidence"]
+    assert alone > 0.9
+    assert missing == pytest.approx(2 / 3)
 
 
 def test_map_without_activation_is_all_background() -> None:
