@@ -73,7 +73,7 @@ class MakeMask:
             mask = enlarged(pseudo_mask(probabilities, class_ids, dtype=self._dtype), full)
             out["mask"][row] = encode_mask(mask)
             out["areas"][row] = class_areas(mask, tagged).tolist()
-            num_found = np.count_nonzero(class_areas(mask, class_ids)[1:])
+            num_found = int(np.count_nonzero(class_areas(mask, class_ids)[1:]))
             out["confidence"][row] = self._expected_quality(walked, probabilities, num_found)
             if self._keep_stages:
                 cam = with_background(torch.from_numpy(decode_map(batch["cam"][row])), self._walk.alpha)
