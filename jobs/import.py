@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from engine.errors import ConfigError, OtherRunError, about
-from engine.imports import READERS, ImportedDataset, write_manifest
+from engine.imports import READERS, ReaderOptions, with_clean_tags, write_manifest
 from engine.storage.filesystem import exists, join, read_bytes
 from engine.storage.probes import check_writable
 from jobs.cli.command import main
@@ -24,7 +24,13 @@ class Import:
     out: str
     """Folder or URI for the manifest, classes.txt, and the images of parquet."""
     images: str = ""
-    """coco: folder of the images; without it the folder of the .json."""
+    """coco, parquet with paths: folder of the images; without it the folder of the source."""
+    image_column: str = ""
+    """parquet: column of the pictures; without it `image`, or the only one that holds pictures."""
+    label_column: str = ""
+    """parquet: column of the labels; without it `label`, `labels`, `tags`, or the only one of type ClassLabel."""
+    background: str = ""
+    """A class that stands for none, such as background: no class of its own, and its images have no tag of it."""
     manifest: Literal["csv", "jsonl", "parquet"] = "csv"
     """Kind of the manifest."""
     overwrite: bool = False
@@ -33,6 +39,13 @@ class Import:
     def __post_init__(self) -> None:
         if self.format not in READERS:
             raise ConfigError(f"must be one of {', '.join(READERS)}, got '{self.format}'", thing="format")
+        for name, formats in _ONLY_FOR.items():
+            if getattr(self, name) and self.format not in formats:
+                raise ConfigError(f"is for {' and '.join(formats)}, not for {self.format}", thing=name)
+
+
+_ONLY_FOR = {"images": ("coco", "parquet"), "image_column": ("parquet",), "label_column": ("parquet",)}
+"""Options that other formats would ignore."""
 
 
 def run(config: Import) -> dict[str, Any]:
@@ -42,12 +55,18 @@ def run(config: Import) -> dict[str, Any]:
     classes = join(config.out, "classes.txt")
     if not config.overwrite:
         _check_free(location)
+    options = ReaderOptions(
+        out=config.out, images=config.images, image_column=config.image_column, label_column=config.label_column
+    )
     with about("source"):
-        found: ImportedDataset = READERS[config.format](config.source, images=config.images, out=config.out)
+        read = READERS[config.format](config.source, options)
+        found = with_clean_tags(read, config.source, background=config.background)
     if not config.overwrite:
         _check_free(classes, same=found.classes_text)
     summary = write_manifest(found, location, classes)
     print(f"{summary['images']} images; classes: {_some(found.class_names)}")
+    for line in found.remarks.lines:
+        print(line)
     outside = " --allow-outside" if summary["outside"] else ""
     if outside:
         print(

@@ -8,9 +8,9 @@ from tests.conftest import ROOT
 
 PACKAGES = ("benchmarks", "engine", "experiments", "jobs", "tune")
 TOGETHER = {
-    # every format and every reader is held against the same labels
+    # every format is held against the same labels
     "engine/export/test_formats.py": "engine/export: coco fiftyone format label_studio png voc yolo",
-    "engine/imports/test_readers.py": "engine/imports: coco folders found parquet voc",
+    "engine/imports/test_found.py": "engine/imports: files remarks",
     "engine/storage/sources/test_sources.py": "engine/storage/sources: parquet rows text",
     # tested through the class or function that callers use
     "engine/storage/test_manifest.py": "engine/storage: class_names plain_columns",

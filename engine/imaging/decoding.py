@@ -14,7 +14,7 @@ import struct
 import warnings
 import zlib
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,8 @@ _TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = (5, 6, 7, 8)
+_SIGNATURE_BYTES = 16
+"""What Pillow shows each format first."""
 _TIFF_BITS_PER_SAMPLE = 258
 
 
@@ -80,6 +82,26 @@ def is_upright(encoded: bytes) -> bool:
     """Whether a picture that Pillow opens is stored as it is to be seen, without an EXIF orientation."""
     with Image.open(io.BytesIO(encoded), formats=_formats()) as image:
         return _orientation(image) == 1
+
+
+def is_picture(file: BinaryIO) -> bool:
+    """Whether a file is one that Pillow opens, by its content; formats without a signature (TGA) are not recognized.
+
+    Args:
+        file: at its start. More than the signature is read only where that is a picture's.
+    """
+    head = file.read(_SIGNATURE_BYTES)
+    padded = head.ljust(_SIGNATURE_BYTES, b"\0")
+    formats = [name for name in _formats() if (accepts := Image.OPEN[name][1]) is not None and accepts(padded) is True]
+    if not formats:
+        return False
+    try:
+        with Image.open(io.BytesIO(head + file.read()), formats=formats):
+            return True
+    except Image.DecompressionBombError:
+        return True
+    except Exception:  # noqa: BLE001 - Pillow's parsers raise anything
+        return False
 
 
 @measured("decode")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.imports.coco import read_coco
 from engine.imports.folders import read_folders
-from engine.imports.found import ImportedDataset, Reader, write_manifest
+from engine.imports.found import Reader, ReaderOptions, with_clean_tags, write_manifest
 from engine.imports.parquet import read_parquet
 from engine.imports.voc import read_voc
 
@@ -16,4 +16,4 @@ READERS: dict[str, Reader] = {
 }
 """Every format by its name on the command line."""
 
-__all__ = ["READERS", "ImportedDataset", "write_manifest"]
+__all__ = ["READERS", "ReaderOptions", "with_clean_tags", "write_manifest"]

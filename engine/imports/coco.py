@@ -1,53 +1,83 @@
 """COCO: the categories of an image's annotations are its tags.
 
-Source: cocodataset.org, format-data. The file is one JSON text and is read whole.
+Source: cocodataset.org, format-data (instances, stuff, panoptic); lvisdataset.org. The file is one JSON text and is
+read whole.
 """
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Iterator
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 from engine.errors import StorageError
-from engine.imports.found import Image, ImportedDataset
+from engine.imports.files import portable
+from engine.imports.found import Image, ImportedDataset, ReaderOptions, united
+from engine.imports.remarks import Remarks
 from engine.storage.filesystem import parent, read_bytes, resolve
 
+_INTEGER = re.compile(r"0|-?[1-9][0-9]*")
+_Id = int | str
 
-def read_coco(source: str, *, images: str, out: str) -> ImportedDataset:
-    """The images of an instances file, below ``images``, else below the folder of the file; ``out`` does nothing.
 
-    A ``file_name`` that is a URI, as jobs.export may write it, or an absolute path is taken as it is. Classes are the
-    categories in the order of their ids. Crowds count too.
+def read_coco(source: str, options: ReaderOptions) -> ImportedDataset:
+    """The images of an annotation file, below ``options.images``, else below the folder of the file.
+
+    A ``file_name`` that is a URI, as jobs.export may write it, or an absolute path is taken as it is; without one, as
+    in LVIS, the path of ``coco_url`` counts. Ids are the same as numbers and as text. Classes are the categories in the
+    order of their ids. Crowds count too. A file that is listed several times has the tags of all its entries.
 
     Raises:
-        StorageError: it is no such file.
+        StorageError: it is no such file, an id has two meanings, or annotations are of unknown images or categories.
     """
+    folder = options.images or parent(source)
     try:
         values = json.loads(read_bytes(source))
-        names = {item["id"]: _text(item["name"]) for item in sorted(values["categories"], key=lambda item: item["id"])}
-        tags: dict[int, dict[str, None]] = defaultdict(dict)
-        for item in values["annotations"]:
-            tags[item["image_id"]][names[item["category_id"]]] = None
-        listed = [
-            (item["id"], str(item.get("image_id", item["file_name"])), _text(item["file_name"]))
-            for item in values["images"]
-        ]
-    except (ValueError, KeyError, TypeError) as error:
+        listed = [(_id(item["id"]), _file_name(item), item.get("image_id")) for item in values["images"]]
+        categories = [(_id(item["id"]), _text(item["name"]).strip()) for item in values["categories"]]
+        annotated = Counter(
+            (_id(item["image_id"]), _id(part["category_id"]))
+            for item in values["annotations"]
+            for part in item.get("segments_info", (item,))  # panoptic
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StorageError(
             f"'{source}' is not a COCO instances file ({type(error).__name__}: {error}); it needs images, annotations "
             "and categories"
         ) from error
+    files = _by_id(((number, file) for number, file, _ in listed), "image", source)
+    names = _by_id(sorted(categories, key=lambda item: (isinstance(item[0], str), item[0])), "category", source)
+    _check_known(annotated, files, names, source)
     order = {name: number for number, name in enumerate(names.values())}
-    folder = images or parent(source)
+    tags: dict[_Id, set[str]] = defaultdict(set)
+    for image, category in annotated:
+        tags[image].add(names[category])
 
     def found() -> Iterator[Image]:
-        for number, image_id, file_name in listed:
+        for number, file, image_id in listed:
+            name = portable(file, folder)
             ordered = tuple(sorted(tags.get(number, ()), key=order.__getitem__))
-            yield Image(image_id=image_id, location=resolve(file_name, folder), tags=ordered)
+            yield Image(
+                image_id=str(name if image_id is None else image_id), location=resolve(name, folder), tags=ordered
+            )
 
-    return ImportedDataset(class_names=tuple(order), images=found())
+    remarks = Remarks()
+    return ImportedDataset(class_names=tuple(order), images=united(found(), remarks), remarks=remarks)
+
+
+def _id(value: Any) -> _Id:
+    """An id in one form: some programs write numbers as text, or as 1.0."""
+    if isinstance(value, str):
+        text = value.strip()
+        return int(text) if _INTEGER.fullmatch(text) else text
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise TypeError(f"{value!r} is no id")
 
 
 def _text(name: Any) -> str:
@@ -55,3 +85,30 @@ def _text(name: Any) -> str:
     if not isinstance(name, (str, int, float)):
         raise TypeError(f"{name!r} is no name")
     return str(name)
+
+
+def _file_name(item: dict[str, Any]) -> str:
+    if item.get("file_name") in (None, "") and "coco_url" in item:
+        return urlsplit(_text(item["coco_url"])).path.lstrip("/")
+    return _text(item["file_name"])
+
+
+def _by_id(pairs: Iterable[tuple[_Id, str]], kind: str, source: str) -> dict[_Id, str]:
+    found: dict[_Id, str] = {}
+    for number, name in pairs:
+        if found.setdefault(number, name) != name:
+            raise StorageError(f"'{source}' gives the {kind} id {number} to both '{found[number]}' and '{name}'")
+    return found
+
+
+def _check_known(
+    annotated: Counter[tuple[_Id, _Id]], files: dict[_Id, str], names: dict[_Id, str], source: str
+) -> None:
+    for index, (kind, known) in enumerate((("image", files), ("category", names))):
+        unknown = {pair[index]: 0 for pair in annotated if pair[index] not in known}
+        if unknown:
+            number = sum(count for pair, count in annotated.items() if pair[index] in unknown)
+            raise StorageError(
+                f"'{source}' has {number} annotations whose {kind}_id is not listed, such as "
+                f"{next(iter(unknown))!r}; its {kind} ids are such as {next(iter(known), None)!r}"
+            )

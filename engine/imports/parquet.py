@@ -9,28 +9,48 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.errors import StorageError, about
-from engine.imports.found import Image, ImportedDataset
-from engine.storage.filesystem import is_uri, join, list_names, open_filesystem, parent, write_bytes
+from engine.errors import ConfigError, StorageError, about
+from engine.imports.files import portable
+from engine.imports.found import Image, ImportedDataset, ReaderOptions, united
+from engine.imports.remarks import Remarks
+from engine.storage.filesystem import join, list_names, open_filesystem, parent, resolve, write_bytes
+from engine.storage.plain_columns import check_plain
 from engine.storage.retries import readable
+from engine.storage.sources.find import holds_bytes
+from engine.storage.sources.rows import tag_names
 
 _BATCH_ROWS = 64
+_LABELS = ("label", "labels", "tags")
+_SHOWN = 60
 _ENDINGS = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif"}
 
 
-def read_parquet(source: str, *, images: str, out: str) -> ImportedDataset:
-    """The rows of a file or of a folder's files; pictures that lie in the rows become files in ``out/images``.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Columns:
+    picture: str
+    embedded: bool
+    """Whether it holds the pictures, not their paths."""
+    label: str
+    names: tuple[str, ...]
+    """Of the labels where these are numbers."""
 
-    The column of pictures and the one of labels are known by their features; where these are missing, ``image`` and
-    ``label`` (or ``labels``, ``tags``) are taken, and the labels must be names. ``images`` does nothing.
+
+def read_parquet(source: str, options: ReaderOptions) -> ImportedDataset:
+    """The rows of a file or of a folder's files; pictures that lie in the rows become files in ``options.out/images``.
+
+    The pictures are the column ``image``, else the only one of bytes; paths in it are below ``options.images``, else
+    below the folder of the file. The labels are the only column of the feature ``ClassLabel``, else ``label``,
+    ``labels`` or ``tags``, with names as in a manifest. ``options.image_column`` and ``label_column`` choose others.
 
     Raises:
-        StorageError: there is no such file or column.
+        StorageError: there is no such file or column, or it holds something else.
+        ConfigError: several columns may be meant.
     """
     files = [source]
     if not source.endswith(".parquet"):
@@ -38,18 +58,19 @@ def read_parquet(source: str, *, images: str, out: str) -> ImportedDataset:
     if not files:
         raise StorageError(f"'{source}' holds no .parquet file")
     with _opened(files[0]) as first:
-        picture, label, names = _columns(first.schema_arrow, source)
-    if not names:
-        names = tuple(sorted({tag for file in files for _, tags in _rows(file, "", label, ()) for tag in tags}))
+        columns = _columns(first.schema_arrow, source, options)
+    names = columns.names or _names_that_occur(files, columns)
 
     def found() -> Iterator[Image]:
         number = 0
         for file in files:
-            for value, tags in _rows(file, picture, label, names):
-                yield _image(value, tags, number, folder=parent(file), out=out)
+            for value, tags in _rows(file, columns, [columns.picture, columns.label]):
+                yield _image(value, tags, number, folder=options.images or parent(file), out=options.out)
                 number += 1
 
-    return ImportedDataset(class_names=names, images=found())
+    remarks = Remarks()
+    images = found() if columns.embedded else united(found(), remarks)
+    return ImportedDataset(class_names=names, images=images, remarks=remarks)
 
 
 @contextmanager
@@ -59,16 +80,61 @@ def _opened(location: str) -> Iterator[pq.ParquetFile]:
         yield file
 
 
-def _columns(schema: pa.Schema, source: str) -> tuple[str, str, tuple[str, ...]]:
-    """The columns of picture and label, and the names of the labels where these are numbers."""
-    inner = {name: _value_of(feature) for name, feature in _features(schema).items()}
-    picture = [name for name, feature in inner.items() if feature.get("_type") == "Image"] or ["image"]
-    label = [name for name, feature in inner.items() if feature.get("_type") == "ClassLabel"]
-    label = label or [name for name in ("label", "labels", "tags") if name in schema.names] or ["label"]
-    missing = [name for name in (picture[0], label[0]) if name not in schema.names]
-    if missing:
-        raise StorageError(f"'{source}' has no column '{missing[0]}' (it has: {', '.join(schema.names)})")
-    return picture[0], label[0], tuple(inner.get(label[0], {}).get("names") or ())
+def _columns(schema: pa.Schema, source: str, options: ReaderOptions) -> _Columns:
+    features = {name: _value_of(feature) for name, feature in _features(schema).items()}
+    kinds = {name: feature.get("_type", "") for name, feature in features.items()}
+    pictures = [
+        field.name
+        for field in schema
+        if holds_bytes(field.type) and kinds.get(field.name, "") in ("Image", "Value", "")
+    ]
+    picture = options.image_column or ("image" if "image" in schema.names else _only(pictures, "image", source))
+    classes = [name for name in schema.names if kinds.get(name) == "ClassLabel"]
+    usual = [name for name in _LABELS if name in (classes or schema.names)]
+    label = options.label_column or (usual[0] if usual else _only(classes, "label", source))
+    for name in (picture, label):
+        if name not in schema.names:
+            raise StorageError(f"'{source}' has no column '{name}' (it has: {', '.join(schema.names)})")
+    check_plain(schema, (picture, label))
+    kind = schema.field(picture).type
+    if not (holds_bytes(kind) or _is_text(kind)):
+        raise ConfigError(
+            f"must name a column of pictures or paths; '{picture}' of '{source}' is {_short(kind)}",
+            thing="image_column",
+        )
+    if holds_bytes(schema.field(label).type):
+        raise ConfigError(
+            f"must name a column of tags; '{label}' of '{source}' holds pictures, and masks are no tags: they are "
+            f"truth (it has: {', '.join(schema.names)})",
+            thing="label_column",
+        )
+    return _Columns(
+        picture=picture,
+        embedded=holds_bytes(kind),
+        label=label,
+        names=tuple(features.get(label, {}).get("names") or ()),
+    )
+
+
+def _only(candidates: list[str], usual: str, source: str) -> str:
+    """The one candidate; where there is none, the usual name, which the file then lacks."""
+    if len(candidates) > 1:
+        raise ConfigError(
+            f"must be one of {', '.join(candidates)}, as '{source}' has several and none is called '{usual}'",
+            thing=f"{usual}_column",
+        )
+    return candidates[0] if candidates else usual
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _short(kind: pa.DataType) -> str:
+    text = str(kind)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _features(schema: pa.Schema) -> dict[str, Any]:
@@ -91,30 +157,62 @@ def _value_of(feature: Any) -> dict[str, Any]:
     return feature if isinstance(feature, dict) else {}
 
 
-def _rows(file: str, picture: str, label: str, names: tuple[str, ...]) -> Iterator[tuple[Any, tuple[str, ...]]]:
-    columns = [name for name in (picture, label) if name]
+def _rows(file: str, columns: _Columns, read: list[str]) -> Iterator[tuple[Any, tuple[str, ...]]]:
+    """Picture, if it is among the columns ``read``, and tags of each row."""
+    number = 0
     with _opened(file) as opened:
-        for batch in opened.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
+        check_plain(opened.schema_arrow, read)
+        names = _value_of(_features(opened.schema_arrow).get(columns.label)).get("names") or ()
+        if tuple(names) != columns.names:
+            raise StorageError(f"'{file}' names other classes in '{columns.label}' than the files before it")
+        for batch in opened.iter_batches(batch_size=_BATCH_ROWS, columns=read):
             for row in batch.to_pylist():
-                value = row[label]
-                labels = value if isinstance(value, list) else [value]
-                tags = [_tag(one, names, file) for one in labels if one not in (None, -1)]
-                yield row.get(picture), tuple(dict.fromkeys(tags))
+                number += 1
+                yield row.get(columns.picture), _tags(row[columns.label], columns, f"'{file}', row {number}")
 
 
-def _tag(label: Any, names: tuple[str, ...], file: str) -> str:
-    if not names or not isinstance(label, int):
+def _tags(value: Any, columns: _Columns, where: str) -> tuple[str, ...]:
+    if not isinstance(value, (str, list)):
+        value = [value]
+    if isinstance(value, list):  # pandas makes floats of numbers with gaps
+        value = [int(one) if isinstance(one, float) and one.is_integer() else one for one in value]
+        value = [one for one in value if one not in (None, -1) and one == one]
+    if not columns.names:
+        return tuple(tag_names(value, where))
+    labels = [value] if isinstance(value, str) else value
+    return tuple(dict.fromkeys(_class_of(label, columns, where) for label in labels))
+
+
+def _class_of(label: Any, columns: _Columns, where: str) -> str:
+    if isinstance(label, int) and 0 <= label < len(columns.names):
+        return columns.names[label]
+    if label in columns.names:
         return str(label)
-    if not 0 <= label < len(names):
-        raise StorageError(f"'{file}' has the label {label}; labels are 0 to {len(names) - 1}, or -1 for none")
-    return names[label]
+    raise StorageError(f"{where} has the label {label!r}; labels are 0 to {len(columns.names) - 1}, or -1 for none")
+
+
+def _names_that_occur(files: list[str], columns: _Columns) -> tuple[str, ...]:
+    names: set[str] = set()
+    for file in files:
+        for _, tags in _rows(file, columns, [columns.label]):
+            names.update(tags)
+    with _opened(files[0]) as first:
+        several = pa.types.is_nested(first.schema_arrow.field(columns.label).type)
+    if several and names and names <= {"0", "1"}:
+        raise ConfigError(
+            f"must name a column of names or of ClassLabel; '{columns.label}' of '{files[0]}' holds lists of 0 and 1, "
+            "which say no class by name",
+            thing="label_column",
+        )
+    return tuple(sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)))
 
 
 def _image(value: Any, tags: tuple[str, ...], number: int, *, folder: str, out: str) -> Image:
     data = value.get("bytes") if isinstance(value, dict) else value if isinstance(value, bytes) else None
     path = value.get("path") if isinstance(value, dict) else value if isinstance(value, str) else None
     if data is None and path:
-        return Image(image_id=path, location=path if is_uri(path) else join(folder, path), tags=tags)
+        path = portable(path, folder)
+        return Image(image_id=path, location=resolve(path, folder), tags=tags)
     data = data or b""  # a row without a picture becomes an empty file, and so an error row that says so
     ending = next((name for start, name in _ENDINGS.items() if data.startswith(start)), ".img")
     name = f"{number:08d}-{hashlib.blake2b(data, digest_size=4).hexdigest()}{ending}"

@@ -5,6 +5,9 @@ Source: the VOC2012 development kit.
 
 from __future__ import annotations
 
+import posixpath
+import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from xml.etree import ElementTree
 
@@ -12,69 +15,126 @@ import numpy as np
 
 from engine.errors import StorageError, first_line
 from engine.imaging.codecs import decode_mask
-from engine.imports.found import Image, ImportedDataset
-from engine.storage.filesystem import exists, join, list_names, read_bytes, stem
+from engine.imports.files import files_below, is_picture_file
+from engine.imports.found import Image, ImportedDataset, ReaderOptions
+from engine.imports.remarks import Remarks
+from engine.storage.filesystem import exists, join, read_bytes
 from engine.storage.retries import readable
 
 VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
     *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
-_DIFFICULT = "1"
+_ENCODING = re.compile(rb"<\?xml[^>]*encoding\s*=\s*[\"']([\w.:-]+)[\"']")
+_WIDER = {"gb2312": "gb18030", "gbk": "gb18030"}
+"""What Windows calls by the name of the narrower one, as the WHATWG's Encoding Standard has it."""
+_YES = ("1", "true", "yes")
 
 
-def read_voc(source: str, *, images: str, out: str) -> ImportedDataset:
-    """The images of ``JPEGImages`` that have an annotation, else those that have a mask.
+def read_voc(source: str, options: ReaderOptions) -> ImportedDataset:
+    """The images of ``JPEGImages`` that have an annotation, else those that have a mask; at any depth.
 
     A mask's ids are named by ``classes.txt`` in ``source``, as jobs.export leaves it, else they are VOC's twenty.
-    Objects that are marked difficult do not count. ``images`` and ``out`` do nothing.
+    Objects that are marked difficult do not count, and images with no others are left out. No option does anything.
 
     Raises:
-        StorageError: it is no VOC folder, or a file in it is damaged.
+        StorageError: it is no VOC folder, a file in it is damaged, or one of two pictures may be meant.
     """
-    pictures = {stem(name): name for name in list_names(join(source, "JPEGImages"))}
-    annotated = list_names(join(source, "Annotations"), suffix=".xml")
-    masks = [] if annotated else list_names(join(source, "SegmentationClass"), suffix=".png")
+    remarks = Remarks()
     names: tuple[str, ...] = VOC_CLASSES
     if exists(join(source, "classes.txt")):
         with readable(join(source, "classes.txt"), "list of classes"):
             names = tuple(read_bytes(join(source, "classes.txt")).decode("utf-8-sig").rstrip().split("\n"))
-    labeled = [name for name in annotated or masks if stem(name) in pictures]
-    if not labeled:
+    folder, kind = join(source, "Annotations"), "annotations"
+    labels = _by_stem(folder, remarks, of=".xml")
+    if not labels:
+        folder, kind = join(source, "SegmentationClass"), "masks"
+        labels = _by_stem(folder, remarks, of=".png")
+    pictures = _pictures(join(source, "JPEGImages"), labels, kind, remarks)
+    if not pictures:
         raise StorageError(
             f"'{source}' holds no annotated image; it needs JPEGImages, and Annotations or SegmentationClass"
         )
     tags_of: Callable[[str], tuple[str, ...]]
-    if annotated:
-        folder = join(source, "Annotations")
-        if not set(names) >= (occurring := {tag for name in labeled for tag in _xml_tags(join(folder, name))}):
+    if kind == "annotations":
+        objects = {stem: _objects(join(folder, labels[stem][0]), remarks) for stem in pictures}
+        tags = {stem: tuple(name for name, difficult in objects[stem].items() if not difficult) for stem in objects}
+        for stem in [stem for stem in objects if objects[stem] and not tags[stem]]:
+            remarks.add("images whose objects are all difficult (left out)", pictures.pop(stem))
+        if not set(names) >= (occurring := {tag for stem in pictures for tag in tags[stem]}):
             names = tuple(sorted(occurring))
-        tags_of = _xml_tags
+        tags_of = tags.__getitem__
     else:
-        folder = join(source, "SegmentationClass")
 
-        def tags_of(location: str) -> tuple[str, ...]:
-            return _mask_tags(location, names)
+        def tags_of(stem: str) -> tuple[str, ...]:
+            return _mask_tags(join(folder, labels[stem][0]), names)
 
     def found() -> Iterator[Image]:
-        for name in labeled:
-            picture = pictures[stem(name)]
-            yield Image(
-                image_id=stem(name), location=join(source, "JPEGImages", picture), tags=tags_of(join(folder, name))
-            )
+        for stem, picture in pictures.items():
+            yield Image(image_id=stem, location=join(source, "JPEGImages", picture), tags=tags_of(stem))
 
-    return ImportedDataset(class_names=names, images=found())
+    return ImportedDataset(class_names=names, images=found(), remarks=remarks)
 
 
-def _xml_tags(location: str) -> tuple[str, ...]:
+def _by_stem(folder: str, remarks: Remarks, *, of: str = "") -> dict[str, list[str]]:
+    """The files at any depth, those with one ending or all, by their path without it."""
+    found = defaultdict(list)
+    for path in files_below(folder, "", remarks):
+        stem, ending = posixpath.splitext(path)
+        if of in ("", ending.lower()):
+            found[stem].append(path)
+    return dict(sorted(found.items()))
+
+
+def _pictures(folder: str, labels: dict[str, list[str]], kind: str, remarks: Remarks) -> dict[str, str]:
+    """The picture of each label that has one, by their common path without an ending."""
+    candidates = {
+        stem: [path for path in paths if is_picture_file(join(folder, path))]
+        for stem, paths in _by_stem(folder, remarks).items()
+    }
+    found = {}
+    for stem, paths in labels.items():
+        pictures = candidates.pop(stem, [])
+        for several in (pictures, paths):
+            if len(several) > 1:
+                raise StorageError(f"has two files of one name, '{several[0]}' and '{several[1]}'; remove one of them")
+        if pictures:
+            found[stem] = pictures[0]
+        else:
+            remarks.add(f"{kind} without a picture (left out)", paths[0])
+    for pictures in candidates.values():
+        for path in pictures:
+            remarks.add(f"pictures without {kind} (left out)", path)
+    return found
+
+
+def _objects(location: str, remarks: Remarks) -> dict[str, bool]:
+    """The names of an annotation's objects, each with whether all of its objects are difficult."""
+    root = _xml(location)
+    if root.tag.rpartition("}")[2] != "annotation":
+        raise StorageError(f"'{location}' is not of VOC: it starts with <{root.tag}>, not <annotation>")
+    found: dict[str, bool] = {}
+    for item in root.iterfind(".//{*}object"):
+        name = item.findtext("{*}name", "").strip()
+        difficult = item.findtext("{*}difficult", "").strip().lower() in _YES
+        if name:
+            found[name] = found.get(name, True) and difficult
+        else:
+            remarks.add("objects without a name (left out)", location)
+    return found
+
+
+def _xml(location: str) -> ElementTree.Element:
+    data = read_bytes(location)
     try:
-        root = ElementTree.fromstring(read_bytes(location))
-    except ElementTree.ParseError as error:
-        raise StorageError(f"'{location}' is not XML: {error}") from error
-    found = [
-        item.findtext("name", "").strip() for item in root.iter("object") if item.findtext("difficult") != _DIFFICULT
-    ]
-    return tuple(dict.fromkeys(name for name in found if name))
+        try:
+            return ElementTree.fromstring(data)
+        except (ValueError, LookupError):  # an encoding that expat does not know
+            declared = _ENCODING.match(data)
+            encoding = declared.group(1).decode().lower() if declared else "utf-8"
+            return ElementTree.fromstring(data.decode(_WIDER.get(encoding, encoding)))
+    except (ElementTree.ParseError, UnicodeError, LookupError) as error:
+        raise StorageError(f"'{location}' is not XML: {first_line(error)}") from error
 
 
 def _mask_tags(location: str, names: tuple[str, ...]) -> tuple[str, ...]:

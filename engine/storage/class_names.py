@@ -10,6 +10,9 @@ from engine.storage import filesystem
 from engine.storage.manifest import iter_tables
 from engine.storage.sources.find import find_source
 
+BACKGROUND = "background"
+"""Name of class 0."""
+
 
 def read_class_names(location: str, class_names_file: str = "") -> tuple[str, ...]:
     """The names of the classes 1..C.
@@ -24,7 +27,7 @@ def read_class_names(location: str, class_names_file: str = "") -> tuple[str, ..
             read.
     """
     named = named_classes(location, class_names_file)
-    return _check_names(_all_tags(location), f"the tags of '{location}'") if named is None else named
+    return check_class_names(_all_tags(location), f"the tags of '{location}'") if named is None else named
 
 
 def named_classes(location: str, class_names_file: str = "") -> tuple[str, ...] | None:
@@ -43,10 +46,18 @@ def named_classes(location: str, class_names_file: str = "") -> tuple[str, ...] 
             if class_names_file:
                 raise
             return None
-        return _check_names([line.strip() for line in text.rstrip().split("\n") if text.strip()], f"'{source}'")
+        return check_class_names([line.strip() for line in text.rstrip().split("\n") if text.strip()], f"'{source}'")
 
 
-def _check_names(names: list[str], where: str) -> tuple[str, ...]:
+def check_class_names(names: list[str], where: str) -> tuple[str, ...]:
+    """The names of the classes 1..C, as a file of classes may hold them.
+
+    Args:
+        where: what they are from, for the error's sentence.
+
+    Raises:
+        ManifestError: a name is blank, occurs twice or is that of the background, or there are none or too many.
+    """
     if not names:
         raise ManifestError(f"{where}: there is no class; at least one is needed")
     if len(names) >= IGNORE_16:
@@ -55,8 +66,8 @@ def _check_names(names: list[str], where: str) -> tuple[str, ...]:
     for line, name in enumerate(names, start=1):
         if not name:
             raise ManifestError(f"{where}, line {line} is blank; every line names a class, and its number is the id")
-        if name == "background":
-            raise ManifestError(f"{where}, line {line} names 'background', which is class 0 by itself; leave it out")
+        if name == BACKGROUND:
+            raise ManifestError(f"{where}, line {line} names '{BACKGROUND}', which is class 0 by itself; leave it out")
         if name in lines:
             raise ManifestError(f"{where}: '{name}' is on lines {lines[name]} and {line}; name a class once")
         lines[name] = line

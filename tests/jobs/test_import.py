@@ -96,9 +96,17 @@ def test_broken_json_and_manifests_that_are_there_are_the_users_mistake(
         "categories": [{"id": 3, "name": "a;b"}],
     }
     source.write_text(json.dumps(values))
+    (tmp_path / "x.jpg").write_bytes(jpeg(4, 4))
     assert main(job.Import, job.run, arguments) == 2
     assert "--manifest must be jsonl" in capsys.readouterr().err
     assert main(job.Import, job.run, [*arguments, "--manifest", "jsonl"]) == 0
     assert main(job.Import, job.run, [*arguments, "--manifest", "jsonl"]) == 2
     assert "manifest.jsonl' already" in capsys.readouterr().err
     assert main(job.Import, job.run, [*arguments, "--manifest", "jsonl", "--overwrite"]) == 0
+
+
+def test_option_that_the_format_does_not_read_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for option, kind, formats in (("images", "voc", "coco and parquet"), ("label-column", "coco", "parquet")):
+        arguments = ["--source", str(tmp_path), "--format", kind, "--out", str(tmp_path), f"--{option}", "x"]
+        assert main(job.Import, job.run, arguments) == 2
+        assert capsys.readouterr().err == f"error: --{option} is for {formats}, not for {kind}\n"

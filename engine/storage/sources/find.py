@@ -217,9 +217,11 @@ def embeds_pictures(source: Source) -> bool:
 
 def holds_pictures(schema: pa.Schema) -> bool:
     """Whether the column ``image`` of a Parquet file is bytes, plain or as the image struct of ``datasets``."""
-    if schema.get_field_index("image") < 0:
-        return False
-    kind = schema.field("image").type
+    return schema.get_field_index("image") >= 0 and holds_bytes(schema.field("image").type)
+
+
+def holds_bytes(kind: pa.DataType) -> bool:
+    """Whether a column of this type is bytes, plain or as the image struct of ``datasets``."""
     if pa.types.is_struct(kind):
         return bool(kind.get_field_index("bytes") >= 0)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))

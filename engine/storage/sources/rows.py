@@ -119,7 +119,7 @@ def _tags(values: Any, where: str, first_row: int) -> pa.Array:
             return _each_once(joined, _BETWEEN)
     plain: Sequence[Any] = values if kind is None else values.to_pylist()
     return pa.array(
-        [_names(value, f"{where}, row {first_row + row + 1}") for row, value in enumerate(plain)],
+        [tag_names(value, f"{where}, row {first_row + row + 1}") for row, value in enumerate(plain)],
         pa.list_(pa.string()),
     )
 
@@ -136,7 +136,15 @@ def _each_once(text: pa.Array, between: str) -> pa.Array:
     return pa.array(cleaned, pa.list_(pa.string())).take(encoded.indices)
 
 
-def _names(value: object, where: str) -> list[str]:
+def tag_names(value: object, where: str) -> list[str]:
+    """The names in a cell of tags: a list, or text with ``;`` between them.
+
+    Args:
+        where: the file and row, for the error's sentence.
+
+    Raises:
+        ManifestError: it is neither.
+    """
     if value is None:
         return []
     names = value.split(";") if isinstance(value, str) else value
