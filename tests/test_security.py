@@ -21,6 +21,8 @@ import pytest
 from engine.distributed.ray_internals import ENVIRONMENT
 from engine.errors import StorageError
 from engine.imaging.codecs import decode_map
+from engine.imports.found import ReaderOptions
+from engine.imports.parquet import read_parquet
 from engine.records import mask_schema, shard_table
 from engine.storage.filesystem import read_bytes
 from engine.storage.manifest import iter_manifest
@@ -83,6 +85,18 @@ def test_picture_or_mask_that_is_a_pickled_object_is_refused_and_not_run(
     pq.write_table(pa.table({"image_id": pa.array(["a"]), "mask": nested}), tmp_path / "shard-000000.parquet")
     with pytest.raises(StorageError, match="its column 'mask' holds objects"):
         read_shard(str(tmp_path), 0)
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize("column", ["image", "label"])
+def test_imported_column_of_pickled_objects_is_refused_and_not_run(
+    column: str, pickled: tuple[pa.Array, Path], tmp_path: Path
+) -> None:
+    values, trap = pickled
+    columns = {"image": pa.array(["a.png"]), "label": pa.array(["cat"]), column: values}
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    with pytest.raises(StorageError, match=f"its column '{column}' holds objects of the type"):
+        read_parquet(str(tmp_path / "x.parquet"), ReaderOptions(out=str(tmp_path)))
     assert not trap.exists()
 
 
