@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pyarrow.compute as pc
 
 from engine.errors import ManifestError, MissingError, about
@@ -12,6 +14,7 @@ from engine.storage.sources.find import find_source
 
 BACKGROUND = "background"
 """Name of class 0."""
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def read_class_names(location: str, class_names_file: str = "") -> tuple[str, ...]:
@@ -56,7 +59,8 @@ def check_class_names(names: list[str], where: str) -> tuple[str, ...]:
         where: what they are from, for the error's sentence.
 
     Raises:
-        ManifestError: a name is blank, occurs twice or is that of the background, or there are none or too many.
+        ManifestError: a name is blank, occurs twice, is that of the background or breaks its line, or there are none or
+            too many.
     """
     if not names:
         raise ManifestError(f"{where}: there is no class; at least one is needed")
@@ -68,6 +72,8 @@ def check_class_names(names: list[str], where: str) -> tuple[str, ...]:
             raise ManifestError(f"{where}, line {line} is blank; every line names a class, and its number is the id")
         if name == BACKGROUND:
             raise ManifestError(f"{where}, line {line} names '{BACKGROUND}', which is class 0 by itself; leave it out")
+        if _CONTROL.search(name):
+            raise ManifestError(f"{where}: the class {name!r} holds a line break or another control character")
         if name in lines:
             raise ManifestError(f"{where}: '{name}' is on lines {lines[name]} and {line}; name a class once")
         lines[name] = line

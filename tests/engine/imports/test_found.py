@@ -38,6 +38,7 @@ def test_names_lose_the_blanks_around_them_and_the_class_that_stands_for_none() 
     [
         ((), "", "'x': there is no class"),
         (("none",), "none", "'x': there is no class"),
+        (("a\nb",), "", r"'x': the class 'a\\nb' holds a line break"),
         (("background", "cat"), "", "background must be given, as 'x' has a class 'background'"),
         (("background", "cat"), "cat", "'x', line 1 names 'background'"),
         (("cat",), "dog", "background must be a class of the data set, got 'dog'"),
