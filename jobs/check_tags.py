@@ -72,6 +72,7 @@ def run(config: CheckTags, images: ImageSet | None = None) -> dict[str, Any]:
         rows_per_shard=settings.shards.rows_per_shard,
         class_names=cam.class_names,
         writes=(TABLE,),
+        hidden=True,
     )
     chain = tag_chain(settings, cam, max_pixels=config.max_pixels)
     summary = label_shards(config, claimed, schema=tag_schema(metadata=claimed.metadata), steps=chain)

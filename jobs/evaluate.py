@@ -13,7 +13,7 @@ from engine.config import PresetName
 from engine.errors import ConfigError
 from engine.runs.evaluation import MASK, as_result, calibration, score_images
 from engine.storage.filesystem import join
-from engine.storage.run_record import write_json
+from engine.storage.run_record import WORK_FOLDER, write_json
 from jobs.cli.command import main
 
 RESULT = "evaluation.json"
@@ -31,7 +31,7 @@ class Evaluate:
     column: str = MASK
     """Column of the shards to score: mask, or mask_cam and mask_walk of jobs.label --keep-stages."""
     out: str = ""
-    """Folder or URI for evaluation.json; the masks' folder by default."""
+    """Folder or URI for evaluation.json; by default .tag2mask in the masks' folder, where no reader of shards looks."""
     preset: PresetName = "small"
     """Accepted for consistency; ignored."""
     config: str = ""
@@ -50,7 +50,7 @@ def run(config: Evaluate) -> dict[str, Any]:
         raise ConfigError(f"must be {MASK} to calibrate its confidence, got '{config.column}'", thing="column")
     scores = score_images(config.masks, config.truth, config.column)
     result = as_result(scores, config.column)
-    folder = config.out or config.masks
+    folder = config.out or join(config.masks, WORK_FOLDER)
     if config.calibrate:
         write_json(join(folder, CALIBRATION), calibration(config.masks, scores))
     write_json(join(folder, RESULT), result)

@@ -74,6 +74,7 @@ def run(config: Label, images: ImageSet | None = None) -> dict[str, Any]:
         inputs=inputs,
         rows_per_shard=settings.shards.rows_per_shard,
         class_names=cam.class_names,
+        hidden=True,
     )
     affinity = weights_file(config.affinity)
     chain = label_chain(settings, cam, affinity, max_pixels=config.max_pixels, keep_stages=config.keep_stages)

@@ -39,6 +39,7 @@ def run(config: MakeSeeds, images: ImageSet | None = None) -> dict[str, Any]:
         inputs={"cam": cam.hash},
         rows_per_shard=settings.shards.rows_per_shard,
         class_names=cam.class_names,
+        hidden=True,
     )
     chain = seed_chain(settings, cam, max_pixels=config.max_pixels)
     return label_shards(config, claimed, schema=seed_schema(metadata=claimed.metadata), steps=chain)

@@ -11,6 +11,7 @@ from engine.config import PresetName
 from engine.report import render_report
 from engine.runs.reporting import ReportSource, report_data
 from engine.storage.filesystem import join, write_bytes
+from engine.storage.run_record import WORK_FOLDER
 from jobs.cli.command import main
 
 REPORT = "report.html"
@@ -21,7 +22,7 @@ class Report(ReportSource):
     """Write one HTML file with pictures, scores and settings of a folder of masks; it opens without a network."""
 
     out: str = ""
-    """Folder or URI for report.html; the masks' folder by default."""
+    """Folder or URI for report.html; by default .tag2mask in the masks' folder, where no reader of shards looks."""
     preset: PresetName = "small"
     """Accepted for consistency; ignored."""
     config: str = ""
@@ -30,7 +31,7 @@ class Report(ReportSource):
 
 def run(config: Report) -> dict[str, Any]:
     """Write ``report.html``; returns its location."""
-    location = join(config.out or config.masks, REPORT)
+    location = join(config.out or join(config.masks, WORK_FOLDER), REPORT)
     data = replace(report_data(config), next_steps=_next_steps(config))
     write_bytes(location, render_report(data).encode())
     print(f"report: {location}")

@@ -21,7 +21,7 @@ from engine.runs.stage_scores import EARLIER_ROUND, SEGMENTED, print_scores, sco
 from engine.runs.training import MakeObjective
 from engine.storage.filesystem import exists, join
 from engine.storage.probes import check_writable
-from engine.storage.run_record import RECORD_NAME, read_json, write_json
+from engine.storage.run_record import RECORD_NAME, WORK_FOLDER, read_record, write_json
 from engine.storage.shards import committed_shards
 from engine.storage.truth import open_truth
 from engine.storage.weights import WEIGHTS_NAME
@@ -114,7 +114,7 @@ def run(config: Run, *, make_objective: MakeObjective = Objective.of) -> dict[st
         folders = [join(config.out, f"{_prefix(number, settings)}masks") for number in rounds]
         scores = score_rounds(folders, segmented, config.truth)
         for folder, evaluation in scores.pop("evaluations").items():
-            write_json(join(folder, RESULT), evaluation)
+            write_json(join(folder, WORK_FOLDER, RESULT), evaluation)
         summary |= scores
         print_scores(summary)
     write_json(join(config.out, SUMMARY), summary)
@@ -218,7 +218,7 @@ def _keeps_stages(masks: str, config: Run) -> bool:
     """As the masks that are there: truth that is added later scores what they hold and costs no second labeling."""
     record = None
     with suppress(OutputError):  # damaged: the labeling reports it, or overwrites it
-        record = read_json(join(masks, RECORD_NAME))
+        record = read_record(masks)
     if record is None or record.get("job") != "label" or not committed_shards(masks):
         return bool(config.truth)
     return bool(record["inputs"].get("keep_stages") == str(True))

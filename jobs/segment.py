@@ -40,6 +40,7 @@ def run(config: SegmentImages, images: ImageSet | None = None) -> dict[str, Any]
         rows_per_shard=settings.shards.rows_per_shard,
         class_names=network.class_names,
         needs_tags=config.use_tags,
+        hidden=True,
     )
     chain = segment_chain(settings, network, use_tags=config.use_tags, max_pixels=config.max_pixels)
     return label_shards(config, claimed, schema=mask_schema(keep_stages=False, metadata=claimed.metadata), steps=chain)

@@ -149,7 +149,7 @@ def test_no_secret_is_written_or_said(
         read_bytes("s3://bucket/a.png", patience_s=0)
     said = capsys.readouterr()
     assert SECRET not in said.out + said.err + str(refused.value)
-    assert json.loads((tmp_path / "out" / "summary.json").read_text())["images"] == 4
+    assert json.loads((tmp_path / "out" / ".tag2mask" / "summary.json").read_text())["images"] == 4
     for folder in ("out", "2", "3"):
         assert SECRET not in _texts(tmp_path / folder)
 
@@ -175,7 +175,7 @@ def test_report_shows_names_and_tags_as_text(tmp_path: Path) -> None:
     write_shard(str(tmp_path / "out"), 0, shard_table(rows, schema))
     (tmp_path / "out" / "run.json").write_text(json.dumps({"settings": {"odd": attack}, "class_names": [attack]}))
     report.run(report.Report(data=str(tmp_path / "m.jsonl"), masks=str(tmp_path / "out")))
-    page = (tmp_path / "out" / "report.html").read_text()
+    page = (tmp_path / "out" / ".tag2mask" / "report.html").read_text()
     assert "<script>alert" not in page
     assert "<img src=x" not in page
     assert html.escape("<img src=x onerror", quote=False) in page

@@ -209,7 +209,7 @@ class Cache:
             write_bytes(listed, "".join(f"{line}\n" for line in lines).encode())
         except OSError as error:
             raise ConfigError(f"cannot be written: {error}", thing="cache") from error
-        write_json(join(folder, RECORD_NAME), {"job": "tune.cache", "key": key, "versions": versions()})
+        write_json(join(work, RECORD_NAME), {"job": "tune.cache", "key": key, "versions": versions()})
         size = min(MAX_ROWS_PER_SHARD, -(-len(rows) // MIN_SHARDS))
         manifest = freeze_manifest(listed, work, class_names=names, rows_per_shard=size, allow_outside=True)
         return CachedStep(folder=folder, manifest=manifest, steps=steps)

@@ -18,8 +18,7 @@ from engine.ops.metrics import confusion_matrix, image_iou, mean_iou, rank_corre
 from engine.plain_settings import merged, to_dict
 from engine.records import ignore_value
 from engine.runs.progress import Meter
-from engine.storage.filesystem import join
-from engine.storage.run_record import RECORD_NAME, read_json
+from engine.storage.run_record import RECORD_NAME, read_record
 from engine.storage.shards import count_rows, read_schema, read_shards
 from engine.storage.truth import open_truth
 
@@ -177,8 +176,8 @@ def calibration(masks: str, scores: Scores) -> dict[str, Any]:
         raise ConfigError(
             f"needs {LEAST_CALIBRATED} or more images with a mask and truth, got {known.sum()}", thing="calibrate"
         )
-    settings = (read_json(join(masks, RECORD_NAME)) or {}).get("settings", {})
-    before = merged(ConfidenceConfig(), settings.get("confidence", {}), where=join(masks, RECORD_NAME))
+    settings = (read_record(masks) or {}).get("settings", {})
+    before = merged(ConfidenceConfig(), settings.get("confidence", {}), where=f"{RECORD_NAME} of {masks}")
     scale, offset = recalibrated(
         scores.confidences[known], scores.ious[known], scale=before.scale, offset=before.offset
     )
@@ -194,7 +193,7 @@ def class_names_of(masks: str) -> tuple[str, ...]:
     Raises:
         ConfigError: the folder is not the output of a job.
     """
-    record = read_json(join(masks, RECORD_NAME))
+    record = read_record(masks)
     if record is None or "class_names" not in record:
         raise ConfigError(f"'{masks}' has no {RECORD_NAME}; give the output folder of jobs.label", thing="masks")
     return tuple(record["class_names"])

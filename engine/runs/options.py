@@ -31,7 +31,7 @@ class JobOptions:
     preset: PresetName = "small"
     """Settings to start from: tiny (the demo), small (two cores), default (GPUs), paper (the authors')."""
     config: str = ""
-    """A run.json, best.json or calibration.json, whose settings override the preset's."""
+    """An earlier output folder, or its run.json, best.json or calibration.json: its settings override the preset's."""
     overwrite: bool = False
     """Delete an earlier run's output and start afresh; jobs.run does so for the steps that changed."""
     settings: Settings

@@ -14,7 +14,15 @@ from engine.runs.images import ImageSet
 from engine.runs.options import DataOptions
 from engine.storage.filesystem import delete_file, join
 from engine.storage.manifest import Manifest, has_manifest, open_manifest
-from engine.storage.run_record import RECORD_NAME, WORK_FOLDER, claim_output, commit, fingerprint, read_json, versions
+from engine.storage.run_record import (
+    RECORD_NAME,
+    WORK_FOLDER,
+    claim_output,
+    commit,
+    fingerprint,
+    read_record,
+    versions,
+)
 from engine.storage.shards import committed_shards
 
 SUMMARY = "summary.json"
@@ -88,12 +96,14 @@ def claim(
     class_names: tuple[str, ...] | None = None,
     writes: Sequence[str] = (),
     needs_tags: bool = True,
+    hidden: bool = False,
 ) -> Claimed:
     """Make the output folder this run's, and freeze the manifest there.
 
     Args:
         class_names: the classes of a trained network; the manifest's by default.
         needs_tags: whether a manifest without tags is a mistake.
+        hidden: whether the job writes shards directly in the folder, as for :func:`claim_output`.
         job, uses, inputs, writes: as for :func:`run_record`.
 
     Raises:
@@ -103,14 +113,15 @@ def claim(
     read = {"data": images.hash, "classes": fingerprint({"names": list(names)})}
     outside = {"outside": "allowed"} if options.allow_outside else {}
     record = run_record(job, options, uses=uses, inputs={**inputs, **read, **outside}, class_names=names, writes=writes)
-    claim_output(options.out, record, overwrite=options.overwrite)
+    claim_output(options.out, record, overwrite=options.overwrite, hidden=hidden)
     folder = join(options.out, WORK_FOLDER)
     is_new = not has_manifest(folder)
     try:
         manifest = images.frozen_in(folder, rows_per_shard=rows_per_shard, class_names=names, needs_tags=needs_tags)
     except UserError:
         if is_new:
-            delete_file(join(options.out, RECORD_NAME))  # nothing was done yet, so the corrected manifest may go here
+            # nothing was done yet, so the corrected manifest may go here
+            delete_file(join(folder if hidden else options.out, RECORD_NAME))
         raise
     return Claimed(record=record, manifest=manifest)
 
@@ -153,7 +164,7 @@ def earlier_output(folder: str, jobs: tuple[str, ...], *, thing: str, images: Im
     Raises:
         StorageError: the folder is not a complete output of one of the jobs, or of other images.
     """
-    record = read_json(join(folder, RECORD_NAME))
+    record = read_record(folder)
     wanted = "give the output folder of " + " or ".join(f"jobs.{job}" for job in jobs)
     if record is None:
         raise StorageError(f"'{folder}' has no {RECORD_NAME}; {wanted}", thing=thing)

@@ -24,12 +24,13 @@ from engine.report import ReportData, ReportImage
 from engine.report.sample import Row, Sample, is_background
 from engine.resources import ResourceConfig
 from engine.runs.evaluation import Scores, as_result, class_names_of, score_images
+from engine.runs.output import SUMMARY
 from engine.runs.stage_scores import EARLIER_ROUND, MOST_ROUNDS, SEGMENTED, by_measure, score_stages, stages_of
 from engine.storage.filesystem import exists, join, name_of, parent, resolve
 from engine.storage.manifest import Manifest, open_manifest
 from engine.storage.pictures import read_picture
 from engine.storage.roots import lies_outside
-from engine.storage.run_record import RECORD_NAME, WORK_FOLDER, read_json
+from engine.storage.run_record import RECORD_NAME, WORK_FOLDER, read_record
 from engine.storage.shards import committed_shards, read_shard, read_shards
 from engine.storage.sources.find import embeds_pictures, find_source
 from engine.storage.truth import Truth, open_truth
@@ -94,9 +95,9 @@ def report_data(source: ReportSource) -> ReportData:
         UserError: masks or truth cannot be read, or do not fit each other.
     """
     class_names = class_names_of(source.masks)
-    record = read_json(join(source.masks, RECORD_NAME)) or {}
-    summary = read_json(join(source.masks, "summary.json")) or {}
-    whole_run = (read_json(join(source.run_folder, "summary.json")) or {}) if source.run_folder else {}
+    record = read_record(source.masks) or {}
+    summary = read_record(source.masks, SUMMARY) or {}
+    whole_run = (read_record(source.run_folder, SUMMARY) or {}) if source.run_folder else {}
     overview = _overview(source, class_names)
     scores = score_images(source.masks, source.truth) if source.truth else None
     judged = scores.confidences < 1 if scores else None  # exactly 1 is that of an image without tags
@@ -193,7 +194,7 @@ def _pictures(
 
 
 def _class_names(masks: str) -> tuple[str, ...] | None:
-    record = read_json(join(masks, RECORD_NAME))
+    record = read_record(masks)
     return None if record is None else tuple(record["class_names"])
 
 
@@ -293,7 +294,7 @@ def _maps(
     usable = [number for number, row in enumerate(rows) if encoded[number] is not None and row["error"] is None]
     if not cam or not usable:
         return {}
-    settings = merged(preset("small"), dict(record.get("settings", {})), where=join(source.masks, RECORD_NAME))
+    settings = merged(preset("small"), dict(record.get("settings", {})), where=f"{RECORD_NAME} of {source.masks}")
     settings = replace(settings, resources=ResourceConfig())
     ids = {name: index for index, name in enumerate(class_names, start=1)}
     empty: list[Any] = [None] * len(usable)
@@ -359,7 +360,7 @@ def _by_stage(source: ReportSource, scores: Scores | None, record: Mapping[str, 
 def _curves(run_folder: str) -> dict[str, list[dict[str, float]]]:
     curves: dict[str, list[dict[str, float]]] = {}
     for name in ("cam", "affinity", "segmentation"):
-        summary = read_json(join(run_folder, name, "summary.json")) if run_folder else None
+        summary = read_record(join(run_folder, name), SUMMARY) if run_folder else None
         if summary and summary.get("curve"):
             curves[name] = [{key: point[key] for key in ("step", "loss", "images_per_s")} for point in summary["curve"]]
             curves[name] += [

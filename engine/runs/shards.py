@@ -20,7 +20,7 @@ from engine.runs.timings import print_profile, profile, timing_summary
 from engine.step import Step
 from engine.storage.filesystem import delete_folder, join
 from engine.storage.manifest import Manifest
-from engine.storage.run_record import read_json, write_json
+from engine.storage.run_record import WORK_FOLDER, read_json, write_json
 from engine.storage.shards import committed_shards
 from engine.storage.tally import Tally
 
@@ -54,12 +54,13 @@ def label_shards(
     if with_profile:
         summary["profile"] = profile(summary, num_images)
         print_profile(summary["profile"])
-    before = None if num_images else read_json(join(options.out, SUMMARY))
+    location = join(options.out, WORK_FOLDER, SUMMARY)
+    before = None if num_images else read_json(location)
     same = ("images", "errors", "missing_shards")
     if before is not None and all(before.get(name) == summary[name] for name in same):
         summary = {**summary, **before}  # nothing was left to do: the times are those of the run that did it
     else:
-        write_json(join(options.out, SUMMARY), summary)
+        write_json(location, summary)
     check_errors(summary, options)
     return summary
 

@@ -18,11 +18,10 @@ from engine.storage import filesystem, shards
 from engine.storage.probes import check_writable
 
 RECORD_NAME = "run.json"
-"""Name of the record in the output folder."""
 WORK_FOLDER = ".tag2mask"
-"""Hidden folder for what a run keeps for itself, the frozen manifest for one."""
+"""Hidden folder for what a run keeps for itself, such as the frozen manifest, and for the records beside shards."""
 
-_OWN_FILES = ("weights.safetensors", "summary.json", "evaluation.json", "report.html", RECORD_NAME)
+_OWN_FILES = ("weights.safetensors", "summary.json", "evaluation.json", "report.html")
 _COMPARED = ("job", "settings", "inputs")
 _PACKAGES = ("torch", "ray", "numpy", "pyarrow", "timm", "pillow")
 _GIT_LIMIT_S = 10
@@ -66,6 +65,16 @@ def read_json(location: str) -> dict[str, Any] | None:
     return values
 
 
+def read_record(folder: str, name: str = RECORD_NAME) -> dict[str, Any] | None:
+    """What a run says of its output folder: in :data:`WORK_FOLDER` beside shards, else in the open.
+
+    Raises:
+        OutputError, StorageError: as :func:`read_json`.
+    """
+    hidden = read_json(filesystem.join(folder, WORK_FOLDER, name))
+    return read_json(filesystem.join(folder, name)) if hidden is None else hidden
+
+
 def versions() -> dict[str, str]:
     """Versions of Python, of this project and of the packages that the figures depend on; empty where not installed."""
     found = {"python": platform.python_version(), "tag2mask": engine.__version__}
@@ -96,7 +105,7 @@ def commit() -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def claim_output(folder: str, record: dict[str, Any], *, overwrite: bool) -> None:
+def claim_output(folder: str, record: dict[str, Any], *, overwrite: bool, hidden: bool = False) -> None:
     """Make a folder this run's output, or find that it already is.
 
     Args:
@@ -105,6 +114,7 @@ def claim_output(folder: str, record: dict[str, Any], *, overwrite: bool) -> Non
             run for it to be continued, so leave out what does not change a result. ``writes`` lists the names directly
             in the folder, beside the shards and records, that the run writes.
         overwrite: delete what an earlier run wrote here, and nothing else, and start afresh.
+        hidden: write ``run.json`` to :data:`WORK_FOLDER`, where readers that take a folder of shards whole do not look.
 
     Raises:
         OtherRunError: the folder belongs to a run with other settings or inputs, or holds foreign files or a damaged
@@ -112,13 +122,12 @@ def claim_output(folder: str, record: dict[str, Any], *, overwrite: bool) -> Non
         OutputError: it cannot be written, or another run has just begun there.
         StorageError: it cannot be read.
     """
-    location = filesystem.join(folder, RECORD_NAME)
     with about("out"):
         entries = filesystem.list_entries(folder)
         if overwrite:
             _delete_own(folder, entries)
         else:
-            earlier = _earlier(location) if RECORD_NAME in entries else None
+            earlier = _earlier(folder) if entries else None
             if earlier is None:
                 _check_empty(folder, entries)
                 if entries:  # hidden: somebody deleted the rest, and it speaks of other images
@@ -131,12 +140,13 @@ def claim_output(folder: str, record: dict[str, Any], *, overwrite: bool) -> Non
                 _check_ended(folder, earlier)
                 _delete_own(folder, entries)
     check_writable(folder)
-    write_json(location, {**record, "process": {"host": platform.node(), "id": os.getpid()}})
+    place = filesystem.join(folder, WORK_FOLDER) if hidden else folder
+    write_json(filesystem.join(place, RECORD_NAME), {**record, "process": {"host": platform.node(), "id": os.getpid()}})
 
 
-def _earlier(location: str) -> dict[str, Any] | None:
+def _earlier(folder: str) -> dict[str, Any] | None:
     try:
-        return read_json(location)
+        return read_record(folder)
     except OutputError as error:  # damaged
         raise OtherRunError(error.reason, thing="out") from error
 
@@ -175,7 +185,7 @@ def _has_results(folder: str, entries: dict[str, bool]) -> bool:
 def _written(folder: str, entries: dict[str, bool]) -> list[str]:
     """What of the names that an earlier run declared as its own is there."""
     try:
-        earlier = read_json(filesystem.join(folder, RECORD_NAME)) if RECORD_NAME in entries else None
+        earlier = read_record(folder)
     except OutputError:  # damaged: nobody knows what was the run's
         earlier = None
     return [name for name in (earlier or {}).get("writes", ()) if name in entries]
@@ -204,11 +214,11 @@ def _delete_own(folder: str, entries: dict[str, bool]) -> None:
     for name in _written(folder, entries):
         delete = filesystem.delete_folder if entries[name] else filesystem.delete_file
         delete(filesystem.join(folder, name))
-    if entries.get(WORK_FOLDER):
-        filesystem.delete_folder(filesystem.join(folder, WORK_FOLDER))
     for name, is_folder in entries.items():
-        if not is_folder and (name in _OWN_FILES[:-1] or _is_temporary(name)):
+        if not is_folder and (name in _OWN_FILES or _is_temporary(name)):
             filesystem.delete_file(filesystem.join(folder, name))
     # last: whoever is stopped half-way still finds the record that the rest belongs to
+    if entries.get(WORK_FOLDER):
+        filesystem.delete_folder(filesystem.join(folder, WORK_FOLDER))
     if RECORD_NAME in entries:
         filesystem.delete_file(filesystem.join(folder, RECORD_NAME))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from engine.errors import StorageError, about, first_line
 from engine.imaging.codecs import decode_mask
 from engine.storage.filesystem import absolute, exists, join, list_names, name_of, parent, read_bytes, stem
-from engine.storage.run_record import RECORD_NAME, read_json
+from engine.storage.run_record import read_record
 from engine.storage.shards import committed_shards, read_shard
 
 EXPORTED, INDEX = "masks", "index.csv"
@@ -116,7 +116,7 @@ def open_truth(folder: str, class_names: tuple[str, ...] | None = None) -> Truth
         shard_of |= {image_id: (shard, row) for row, image_id in enumerate(ids)}
     if not png_names and not shard_of:
         raise StorageError(f"'{folder}' holds neither PNGs nor mask shards", thing="truth")
-    own = (read_json(join(folder, RECORD_NAME)) or {}).get("class_names") if shard_of else None
+    own = (read_record(folder) or {}).get("class_names") if shard_of else None
     if class_names is not None and own is not None and tuple(own) != class_names:
         raise StorageError(
             f"'{folder}' has the classes {', '.join(own)}; the masks have {', '.join(class_names)}", thing="truth"

@@ -17,13 +17,16 @@ from engine.config import Settings
 from engine.errors import ConfigError, TooManyErrors, UserError
 from engine.plain_settings import merged
 from engine.presets import preset
-from engine.storage.run_record import read_json
+from engine.storage.run_record import RECORD_NAME, read_json, read_record
 from jobs.cli.messages import message_of
 from jobs.cli.surface import Surface
 
 Options = TypeVar("Options")
 
 DONE, FAILED, USER_MISTAKE = 0, 1, 2
+
+_RECORDS = ("best.json", RECORD_NAME, "calibration.json")
+"""Files whose settings ``--config`` takes from a folder: the first that is there. A search writes ``best.json`` too."""
 
 
 def main(
@@ -106,12 +109,18 @@ def _settings(preset_name: str, config: str) -> Settings:
     settings = preset(preset_name)
     if not config:
         return settings
-    record = read_json(config)
+    record = read_json(config) if config.endswith(".json") else _record_in(config)
     changes = None if record is None else record.get("settings")
     if not isinstance(changes, dict):
         found = "does not exist" if record is None else "has no settings"
-        raise ConfigError(f"'{config}' {found}; give a run.json, best.json or calibration.json", thing="config")
+        allowed = ", ".join(_RECORDS)
+        raise ConfigError(f"'{config}' {found}; give one of {allowed}, or the folder of one", thing="config")
     return merged(settings, changes, where=f"--config {config}")
+
+
+def _record_in(folder: str) -> dict[str, Any] | None:
+    found = (read_record(folder, name) for name in _RECORDS)
+    return next((record for record in found if record is not None), None)
 
 
 def one_line(complaint: str) -> str:

@@ -239,7 +239,7 @@ class Chaos:
         for row in rows:
             mask = decode_mask(row["mask"]["bytes"])
             assert np.mean(mask == undisturbed[row["image"]]) > AGREEMENT, row["image_id"]
-        summary = json.loads(self._read("summary.json"))
+        summary = json.loads(self._read(".tag2mask/summary.json"))
         assert (summary["labeled"], summary["errors"], summary["missing_shards"]) == (self.num_rows, {}, [])
 
     def _read(self, name: str) -> bytes:

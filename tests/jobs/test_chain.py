@@ -19,6 +19,7 @@ from engine.imaging.codecs import decode_mask
 from engine.networks import load_network
 from engine.plain_settings import with_part
 from engine.records import mask_schema
+from engine.storage.run_record import read_record
 from engine.storage.shards import committed_shards, read_schema, read_shards
 from jobs import check_tags, evaluate, label, segment, train_cam
 from jobs.cli.command import main
@@ -44,8 +45,9 @@ def _label(root: Path, cam: str, affinity: str, **changes: Any) -> label.Label:
     return label.Label(**{**values, **changes})
 
 
-def _json(*parts: str | Path) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(Path(*parts).read_text())
+def _json(folder: str, name: str) -> dict[str, Any]:
+    values = read_record(folder, name)
+    assert values is not None
     return values
 
 
@@ -223,7 +225,7 @@ def test_labeling_again_does_nothing_and_other_settings_are_refused(folder: Path
     assert files == {
         path: (path.stat().st_mtime_ns, path.read_bytes()) for path in Path(masks).iterdir() if path.is_file()
     }
-    Path(masks, "summary.json").unlink()  # as after a kill at the very end
+    Path(masks, ".tag2mask", "summary.json").unlink()  # as after a kill at the very end
     assert label.run(config)["seconds"] < summary["seconds"]
     assert _json(masks, "summary.json")["images"] == NUM_SCENES
 

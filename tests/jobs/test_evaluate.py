@@ -26,7 +26,7 @@ def test_score_counts_all_pixels_of_all_images_that_have_truth(
     assert result["iou"] == pytest.approx({"background": 6 / 11, "cat": 2 / 4, "dog": 0.0})
     assert result["miou"] == pytest.approx((6 / 11 + 0.5 + 0) / 3)
     assert result["images"] == 2
-    assert json.loads((tmp_path / "masks" / "evaluation.json").read_text()) == result
+    assert json.loads((tmp_path / "masks" / ".tag2mask" / "evaluation.json").read_text()) == result
     shown = capsys.readouterr().out
     assert "background" in shown
     assert "54.5" in shown
@@ -65,7 +65,7 @@ def test_calibration_is_a_config_that_jobs_take(tmp_path: Path) -> None:
     folder = write_masks(tmp_path / "masks", masks, confidences)
     truth = write_truth(tmp_path / "truth", dict.fromkeys(ids, TRUTH))
     run(Evaluate(masks=folder, truth=truth, calibrate=True))
-    written = tmp_path / "masks" / "calibration.json"
+    written = tmp_path / "masks" / ".tag2mask" / "calibration.json"
     options = ["--data", "a", "--cam", "b", "--out", "c", "--config", str(written)]
     confidence = parse(Label, options).settings.confidence
     assert confidence.scale > 1
@@ -75,7 +75,7 @@ def test_calibration_is_a_config_that_jobs_take(tmp_path: Path) -> None:
     more = write_masks(tmp_path / "more", masks | nothing, confidences | dict.fromkeys(plain, 1.0))
     write_truth(tmp_path / "truth", nothing)
     run(Evaluate(masks=more, truth=truth, calibrate=True))
-    fitted = json.loads((tmp_path / "more" / "calibration.json").read_text())
+    fitted = json.loads((tmp_path / "more" / ".tag2mask" / "calibration.json").read_text())
     assert fitted == json.loads(written.read_text())
     for name in plain:
         (tmp_path / "truth" / f"{name}.png").unlink()
@@ -124,4 +124,4 @@ def test_scores_may_be_written_elsewhere(tmp_path: Path) -> None:
     masks, truth = write_masks(tmp_path / "masks", {"a": MASK}), write_truth(tmp_path / "truth", {"a": TRUTH})
     result = run(Evaluate(masks=masks, truth=truth, out=str(tmp_path / "scores")))
     assert json.loads((tmp_path / "scores" / "evaluation.json").read_text()) == result
-    assert not (tmp_path / "masks" / "evaluation.json").exists()
+    assert not (tmp_path / "masks" / ".tag2mask" / "evaluation.json").exists()

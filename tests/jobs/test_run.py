@@ -19,6 +19,7 @@ from engine.runs.images import ImageSet
 from engine.runs.options import JobOptions, Uses
 from engine.runs.output import run_record
 from engine.runs.stage_scores import score_rounds, stages_of
+from engine.storage.run_record import read_record
 from engine.storage.weights import weights_hash
 from jobs import report, run
 from jobs.cli.command import parse
@@ -50,7 +51,7 @@ def test_every_stage_is_scored_on_every_image(config: run.Run, summary: dict[str
     assert list(summary["miou"]) == list(summary["iou"]) == STAGES
     assert all(0 <= value <= 1 for value in summary["miou"].values())
     assert json.loads((Path(config.out) / "summary.json").read_text()) == summary
-    evaluation = json.loads((Path(config.out) / "masks" / "evaluation.json").read_text())
+    evaluation = json.loads((Path(config.out) / "masks" / ".tag2mask" / "evaluation.json").read_text())
     assert evaluation["miou"] == summary["miou"]["crf"]
     assert evaluation["images"] == NUM_SCENES
 
@@ -60,7 +61,7 @@ def test_second_round_labels_from_the_network_of_the_first(config: run.Run, summ
     first, second = summary["rounds"]
     assert summary["miou"]["cam"] == first["miou"]["cam"]
     assert [summary["miou"][stage] for stage in ("walk", "crf")] == [second["miou"][stage] for stage in ("walk", "crf")]
-    records = {name: json.loads((out / name / "run.json").read_text()) for name in ("round-1/masks", "masks")}
+    records = {name: read_record(str(out / name)) or {} for name in ("round-1/masks", "masks")}
     assert records["round-1/masks"]["inputs"]["cam"] == weights_hash(str(out / "cam"))
     assert records["masks"]["inputs"]["cam"] == weights_hash(str(out / "round-1" / "segmentation"))
     parts = {name: set(record["settings"]) for name, record in records.items()}
@@ -102,11 +103,11 @@ def test_report_without_truth_or_photographs_is_still_written(
 
 def test_second_run_skips_every_step(config: run.Run, summary: dict[str, Any]) -> None:
     out = Path(config.out)
-    before = {path: path.stat().st_mtime_ns for path in out.glob("*/*.*") if path.name != "evaluation.json"}
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*/*.*")}
     again = run.run(config)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert again["miou"] == summary["miou"]
-    done = {name: json.loads((out / name / "summary.json").read_text())["seconds"] for name in again["steps"]}
+    done = {name: (read_record(str(out / name), "summary.json") or {})["seconds"] for name in again["steps"]}
     assert again["steps"] == done  # those of the work, not of finding it done
     assert min(done.values()) > 0.1
 
@@ -148,8 +149,9 @@ def test_changed_setting_is_refused_and_with_overwrite_only_what_it_touches_is_d
     assert len(before) == 3 + 3 + 3
     run.run(replace(other, overwrite=True))
     assert {path: path.stat().st_mtime_ns for path in kept} == before
-    settings = json.loads((out / "segmented" / "run.json").read_text())["settings"]
-    assert settings["segmentation"]["inference"]["long_side_px"] == 64
+    record = read_record(str(out / "segmented"))
+    assert record is not None
+    assert record["settings"]["segmentation"]["inference"]["long_side_px"] == 64
 
 
 def test_truth_that_comes_later_scores_what_the_masks_hold(config: run.Run, tmp_path: Path) -> None:
@@ -160,7 +162,7 @@ def test_truth_that_comes_later_scores_what_the_masks_hold(config: run.Run, tmp_
         shutil.copytree(Path(config.out) / folder, Path(late.out) / folder)
     for shard in Path(late.out).glob("**/masks/*.parquet"):
         pq.write_table(pq.read_table(shard).drop_columns(["mask_cam", "mask_walk"]), shard)
-    record = Path(late.out, "masks", "run.json")
+    record = Path(late.out, "masks", ".tag2mask", "run.json")
     record.write_text(record.read_text().replace('"keep_stages": "True"', '"keep_stages": "False"'))
     assert not run._keeps_stages(f"{late.out}/masks", late)
     assert run._keeps_stages(f"{late.out}/round-1/masks", replace(late, truth=""))

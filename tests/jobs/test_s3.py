@@ -106,7 +106,7 @@ def test_networks_learn_from_seeds_on_s3(bucket: str, cam: str) -> None:
 
 
 def test_object_that_is_missing_or_forbidden_is_an_error_row_and_costs_no_other(bucket: str, masks: str) -> None:
-    summary = json.loads(read_bytes(f"{masks}/summary.json"))
+    summary = json.loads(read_bytes(f"{masks}/.tag2mask/summary.json"))
     assert (summary["images"], summary["labeled"], summary["errors"]) == (NUM_IMAGES + 3, NUM_IMAGES, {"fetch": 3})
     rows = [row for table in read_shards(masks) for row in table.to_pylist()]
     assert len({row["image_id"] for row in rows}) == len(rows) == NUM_IMAGES + 3
@@ -122,7 +122,7 @@ def test_object_that_is_missing_or_forbidden_is_an_error_row_and_costs_no_other(
 def test_masks_are_scored_against_truth_on_s3(bucket: str, masks: str) -> None:
     result = evaluate.run(evaluate.Evaluate(masks=masks, truth=f"{bucket}/scenes/truth"))
     assert result["images"] == NUM_IMAGES
-    assert json.loads(read_bytes(f"{masks}/evaluation.json"))["miou"] == result["miou"]
+    assert json.loads(read_bytes(f"{masks}/.tag2mask/evaluation.json"))["miou"] == result["miou"]
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from engine.records import mask_schema, shard_table
 from engine.stages.export import ExportImages
 from engine.storage.filesystem import atomic_file, join, write_bytes
 from engine.storage.manifest import freeze_manifest
+from engine.storage.run_record import write_json
 from engine.storage.shards import write_shard
 
 IDS = ("photos/a.jpg", "../b c.jpg", "photos/broken.jpg", "photos/unsure.jpg", "photos/lost.jpg")
@@ -145,7 +146,7 @@ def write_labeled_folder(folder: Path) -> Path:
         part = {name: values[2 * shard : 2 * shard + 2] for name, values in columns.items()}
         write_shard(str(masks), shard, shard_table(part, mask_schema(keep_stages=False, metadata={})))
     record = {"job": "label", "settings": {}, "inputs": {}, "class_names": list(FOLDER_CLASSES)}
-    (masks / "run.json").write_text(json.dumps(record))
+    write_json(str(masks / ".tag2mask" / "run.json"), record)
     return folder
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from engine.records import mask_schema, seed_schema, shard_table
 from engine.runs.images import ImageSet
 from engine.runs.options import ShardOptions
 from engine.runs.output import Claimed, claim
+from engine.storage.run_record import write_json
 from engine.storage.shards import write_shard
 
 CLASS_NAMES = ["cat", "dog"]
@@ -39,7 +39,7 @@ def options_for(data: str, out: Path) -> ShardOptions:
 def write_output(out: Path, data: str, job: str, *, shards: int = 3) -> Claimed:
     """An output of two rows a shard, as a job leaves it, of which the first shards are done."""
     options = options_for(data, out)
-    claimed = claim(job, options, ImageSet(options), uses=(), inputs={}, rows_per_shard=2)
+    claimed = claim(job, options, ImageSet(options), uses=(), inputs={}, rows_per_shard=2, hidden=True)
     column = "seed" if job == "make_seeds" else "mask"
     schema = seed_schema(metadata={}) if column == "seed" else mask_schema(keep_stages=False, metadata={})
     for shard in range(shards):
@@ -74,7 +74,7 @@ def write_masks(
             **{column: [encode_mask(values[name]) for name in part] for column, values in (stages or {}).items()},
         }
         write_shard(str(folder), shard, shard_table(batch, schema))
-    (folder / "run.json").write_text(json.dumps({"job": "label", "class_names": CLASS_NAMES}))
+    write_json(str(folder / ".tag2mask" / "run.json"), {"job": "label", "class_names": CLASS_NAMES})
     return str(folder)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from engine.imaging.codecs import encode_mask
 from engine.plain_settings import to_dict
 from engine.records import mask_schema, shard_table
 from engine.scenes import CLASS_NAMES, make_scene
+from engine.storage.run_record import write_json
 from engine.storage.shards import write_shard
 from tests.jobs.small_runs import small_settings
 
@@ -51,6 +51,5 @@ def write_report_record(folder: Path, inputs: dict[str, str]) -> None:
     settings = to_dict(small_settings())
     parts = {"cam": {"inference": settings["cam"]["inference"]}, "walk": settings["walk"]}
     parts["affinity"] = {"inference": settings["affinity"]["inference"]}
-    (folder / "run.json").write_text(
-        json.dumps({"job": "label", "class_names": list(CLASS_NAMES), "settings": parts, "inputs": inputs})
-    )
+    record = {"job": "label", "class_names": list(CLASS_NAMES), "settings": parts, "inputs": inputs}
+    write_json(str(folder / ".tag2mask" / "run.json"), record)

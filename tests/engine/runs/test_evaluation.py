@@ -23,7 +23,7 @@ def test_perfect_masks_score_one_against_shards(tmp_path: Path) -> None:
 def test_shards_of_other_classes_are_no_truth(tmp_path: Path) -> None:
     masks, truth = write_masks(tmp_path / "masks", {"a": MASK}), write_masks(tmp_path / "truth", {"a": MASK})
     record = {"job": "label", "class_names": CLASS_NAMES[::-1]}
-    (tmp_path / "truth" / "run.json").write_text(json.dumps(record))
+    (tmp_path / "truth" / ".tag2mask" / "run.json").write_text(json.dumps(record))
     with pytest.raises(StorageError, match=r"^truth '.*' has the classes dog, cat; the masks have cat, dog$"):
         score(masks, truth)
 

@@ -63,8 +63,9 @@ def test_areas_of_a_networks_own_masks_are_not_those_of_the_tags(masks: Path) ->
     assert areas is not None
     assert sum(areas) == pytest.approx(1)
     assert "Class areas" in render_report(_data(masks))
-    record = json.loads((masks / "run.json").read_text())
-    (masks / "run.json").write_text(json.dumps({**record, "job": "segment"}))
+    path = masks / ".tag2mask" / "run.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "job": "segment"}))
     assert _data(masks).areas is None
     assert "Class areas" not in render_report(_data(masks))
 

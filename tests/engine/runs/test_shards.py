@@ -22,7 +22,7 @@ def test_times_are_those_of_the_run_that_did_the_work(tmp_path: Path) -> None:
     claimed = write_output(tmp_path / "masks", data, "label")
     options = options_for(data, tmp_path / "masks")
     schema = mask_schema(keep_stages=False, metadata={})
-    path = tmp_path / "masks" / "summary.json"
+    path = tmp_path / "masks" / ".tag2mask" / "summary.json"
     first = label_shards(options, claimed, schema=schema, steps=[])  # killed before it had summed up
     assert (first["images"], first["labeled"], first["errors"], first["missing_shards"]) == (5, 5, {}, [])
     assert first["config_hash"] == claimed.hash

@@ -14,7 +14,7 @@ import pytest
 import engine
 from engine.errors import OutputError, StorageError
 from engine.storage import filesystem
-from engine.storage.run_record import claim_output, commit, fingerprint, read_json, versions, write_json
+from engine.storage.run_record import claim_output, commit, fingerprint, read_json, read_record, versions, write_json
 from engine.storage.shards import write_shard
 from tests.s3_server import S3Server
 
@@ -64,6 +64,22 @@ def test_folder_that_lost_all_but_what_is_hidden_starts_afresh(out: str) -> None
     for name in ("run.json", "shard-000000.parquet"):  # rm -r out/*
         filesystem.delete_file(filesystem.join(out, name))
     claim_output(out, record(data="xyz"), overwrite=False)
+    assert list(filesystem.list_entries(out)) == ["run.json"]
+
+
+def test_record_beside_shards_is_hidden_and_tells_whose_they_are(out: str) -> None:
+    claim_output(out, record(), overwrite=False, hidden=True)
+    write_shard(out, 0, pa.table({"image_id": ["a"]}))
+    assert sorted(filesystem.list_entries(out)) == [".tag2mask", "shard-000000.parquet"]
+    claim_output(out, record(), overwrite=False, hidden=True)
+    with pytest.raises(OutputError, match=r"holds the output of another run \(settings.walk.beta: 8.0 -> 4.0\)"):
+        claim_output(out, record(beta=4.0), overwrite=False)
+    filesystem.delete_file(filesystem.join(out, "shard-000000.parquet"))  # rm -r out/*
+    claim_output(out, record(beta=4.0), overwrite=False, hidden=True)
+    found = read_record(out)
+    assert found is not None
+    assert found["settings"]["walk"]["beta"] == 4.0
+    claim_output(out, record(), overwrite=True)  # by a job whose record lies in the open
     assert list(filesystem.list_entries(out)) == ["run.json"]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from engine.errors import ManifestError, TooManyErrors
+from engine.errors import ConfigError, ManifestError, TooManyErrors
 from engine.presets import preset
 from engine.runs.output import run_record
 from jobs.cli.command import main, one_line, parse
@@ -47,6 +47,25 @@ def test_single_settings_beat_the_config_file_and_that_beats_the_preset(tmp_path
 
 
 @pytest.mark.parametrize(
+    ("names", "beta"),
+    [
+        ([".tag2mask/run.json"], 1.0),  # mask shards
+        (["run.json", ".tag2mask/manifest.json"], 1.0),  # a network, a whole run
+        (["run.json", "best.json"], 2.0),  # a search, whose run.json holds what it started from
+        ([".tag2mask/run.json", ".tag2mask/calibration.json"], 1.0),
+        (["evaluation.json", "calibration.json"], 2.0),
+    ],
+)
+def test_folder_is_taken_for_the_record_in_it(names: list[str], beta: float, tmp_path: Path) -> None:
+    (tmp_path / ".tag2mask").mkdir()
+    for number, name in enumerate(names, start=1):
+        (tmp_path / name).write_text(json.dumps({"settings": {"walk": {"beta": number}}}))
+    assert parse(Label, [*LABEL, "--config", str(tmp_path)]).settings.walk.beta == beta
+    with pytest.raises(ConfigError, match=r"^config '.*/none' does not exist; .* or the folder of one$"):
+        parse(Label, [*LABEL, "--config", str(tmp_path / "none")])
+
+
+@pytest.mark.parametrize(
     ("arguments", "line"),
     [
         ([*LABEL, "--wlak.alpha", "3"], "Unrecognized options: --wlak.alpha, 3; did you mean --walk.alpha?"),
@@ -64,7 +83,10 @@ def test_single_settings_beat_the_config_file_and_that_beats_the_preset(tmp_path
         ([*LABEL, "--shards.rows-per-shard", "0"], "--shards.rows-per-shard must be 1 to 100000, got 0"),
         ([*LABEL, "--preset", "huge"], "invalid choice 'huge' for argument '--preset'."),
         ([*LABEL, "--preset"], "Missing value for argument '--preset'."),
-        ([*LABEL, "--config", "/nowhere/run.json"], "--config '/nowhere/run.json' does not exist; give a run.json"),
+        (
+            [*LABEL, "--config", "/nowhere/run.json"],
+            "--config '/nowhere/run.json' does not exist; give one of best.json",
+        ),
         ([*LABEL, "--max-error-fraction", "2"], "--max-error-fraction must be from 0 to 1, got 2.0"),
         ([*LABEL, "--max-pixels", "0"], "--max-pixels must be 1 or more, got 0"),
         (LABEL[2:], "missing --data; see --help"),
