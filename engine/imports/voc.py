@@ -8,23 +8,16 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from xml.etree import ElementTree
 
-import numpy as np
-
 from engine.errors import StorageError, first_line
-from engine.imaging.codecs import decode_mask
 from engine.imports.files import files_below, is_picture_file
 from engine.imports.found import Image, ImportedDataset, ReaderOptions
 from engine.imports.remarks import Remarks
-from engine.storage.filesystem import exists, join, read_bytes
-from engine.storage.retries import readable
+from engine.imports.voc_masks import MaskTags
+from engine.storage.filesystem import join, read_bytes
 
-VOC_CLASSES = (
-    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
-    *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
-)
 _ENCODING = re.compile(rb"<\?xml[^>]*encoding\s*=\s*[\"']([\w.:-]+)[\"']")
 _WIDER = {"gb2312": "gb18030", "gbk": "gb18030"}
 """What Windows calls by the name of the narrower one, as the WHATWG's Encoding Standard has it."""
@@ -34,28 +27,30 @@ _YES = ("1", "true", "yes")
 def read_voc(source: str, options: ReaderOptions) -> ImportedDataset:
     """The images of ``JPEGImages`` that have an annotation, else those that have a mask; at any depth.
 
-    A mask's ids are named by ``classes.txt`` in ``source``, as jobs.export leaves it, else they are VOC's twenty.
-    Objects that are marked difficult do not count, and images with no others are left out. No option does anything.
+    Where there are neither, annotations beside their images in ``source`` are taken, as labelImg leaves them. The
+    classes are as :class:`engine.imports.voc_masks.MaskTags` finds them, unless annotations name others. Objects that
+    are marked difficult do not count, and images with no others are left out. No option does anything.
 
     Raises:
         StorageError: it is no VOC folder, a file in it is damaged, or one of two pictures may be meant.
     """
     remarks = Remarks()
-    names: tuple[str, ...] = VOC_CLASSES
-    if exists(join(source, "classes.txt")):
-        with readable(join(source, "classes.txt"), "list of classes"):
-            names = tuple(read_bytes(join(source, "classes.txt")).decode("utf-8-sig").rstrip().split("\n"))
-    folder, kind = join(source, "Annotations"), "annotations"
+    masks = MaskTags(source, remarks)
+    names = masks.names
+    folder, photos, kind = join(source, "Annotations"), join(source, "JPEGImages"), "annotations"
     labels = _by_stem(folder, remarks, of=".xml")
     if not labels:
         folder, kind = join(source, "SegmentationClass"), "masks"
         labels = _by_stem(folder, remarks, of=".png")
-    pictures = _pictures(join(source, "JPEGImages"), labels, kind, remarks)
+    if not labels:
+        folder, photos, kind = source, source, "annotations"
+        labels = _by_stem(folder, Remarks(), of=".xml")  # the images' search hears of all other files
+    pictures = _pictures(photos, labels, kind, remarks)
     if not pictures:
         raise StorageError(
             f"'{source}' holds no annotated image; it needs JPEGImages, and Annotations or SegmentationClass"
         )
-    tags_of: Callable[[str], tuple[str, ...]]
+    tags: dict[str, tuple[str, ...]] = {}
     if kind == "annotations":
         objects = {stem: _objects(join(folder, labels[stem][0]), remarks) for stem in pictures}
         tags = {stem: tuple(name for name, difficult in objects[stem].items() if not difficult) for stem in objects}
@@ -63,15 +58,12 @@ def read_voc(source: str, options: ReaderOptions) -> ImportedDataset:
             remarks.add("images whose objects are all difficult (left out)", pictures.pop(stem))
         if not set(names) >= (occurring := {tag for stem in pictures for tag in tags[stem]}):
             names = tuple(sorted(occurring))
-        tags_of = tags.__getitem__
-    else:
-
-        def tags_of(stem: str) -> tuple[str, ...]:
-            return _mask_tags(join(folder, labels[stem][0]), names)
 
     def found() -> Iterator[Image]:
         for stem, picture in pictures.items():
-            yield Image(image_id=stem, location=join(source, "JPEGImages", picture), tags=tags_of(stem))
+            found_tags = tags[stem] if kind == "annotations" else masks.of(join(folder, labels[stem][0]))
+            yield Image(image_id=stem, location=join(photos, picture), tags=found_tags)
+        masks.check()
 
     return ImportedDataset(class_names=names, images=found(), remarks=remarks)
 
@@ -83,6 +75,8 @@ def _by_stem(folder: str, remarks: Remarks, *, of: str = "") -> dict[str, list[s
         stem, ending = posixpath.splitext(path)
         if of in ("", ending.lower()):
             found[stem].append(path)
+        else:
+            remarks.add(f"files beside {of} (left out)", path)
     return dict(sorted(found.items()))
 
 
@@ -135,18 +129,3 @@ def _xml(location: str) -> ElementTree.Element:
             return ElementTree.fromstring(data.decode(_WIDER.get(encoding, encoding)))
     except (ElementTree.ParseError, UnicodeError, LookupError) as error:
         raise StorageError(f"'{location}' is not XML: {first_line(error)}") from error
-
-
-def _mask_tags(location: str, names: tuple[str, ...]) -> tuple[str, ...]:
-    png = read_bytes(location)
-    try:
-        mask = decode_mask(png)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise StorageError(f"'{location}' is not a readable mask: {first_line(error)}") from error
-    ignored = np.iinfo(mask.dtype).max
-    ids = [class_id for class_id in np.unique(mask).tolist() if class_id not in (0, ignored)]
-    if ids and ids[-1] > len(names):
-        raise StorageError(
-            f"'{location}' holds class {ids[-1]}, but there are {len(names)}; put a classes.txt beside JPEGImages"
-        )
-    return tuple(names[class_id - 1] for class_id in ids)

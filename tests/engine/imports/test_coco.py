@@ -198,3 +198,35 @@ def test_addresses_of_the_web_cannot_be_read(tmp_path: Path, capsys: pytest.Capt
 def test_json_that_is_nested_too_deep_is_the_users_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x.json").write_text("[" * 100_000)
     assert "is not a COCO instances file (RecursionError" in refused(tmp_path / "x.json", "coco", tmp_path, capsys)
+
+
+@pytest.mark.parametrize("number", [0, -1, 10**12])
+def test_category_of_any_id_has_its_name(number: int, tmp_path: Path) -> None:
+    categories = [{"id": number, "name": "dog"}, {"id": number + 7, "name": "cat"}]
+    annotations = [{"image_id": 1, "category_id": number}]
+    source = _write(tmp_path / "x.json", [{"id": 1, "file_name": "1.jpg"}], annotations, categories)
+    rows, names = imported(source, "coco", tmp_path)
+    assert (names, tags_of(rows)) == (["dog", "cat"], {"1.jpg": ["dog"]})
+
+
+def test_annotations_that_share_an_id_all_count(tmp_path: Path) -> None:
+    annotations = [{"id": 1, "image_id": 1, "category_id": category} for category in (1, 2)]
+    source = _write(tmp_path / "x.json", [{"id": 1, "file_name": "1.jpg"}], annotations)
+    assert tags_of(imported(source, "coco", tmp_path)[0]) == {"1.jpg": ["cat", "dog"]}
+
+
+def test_files_of_one_name_in_several_folders_keep_apart(tmp_path: Path) -> None:
+    images = [{"id": 1, "file_name": "train/é 1.jpg"}, {"id": 2, "file_name": "val/é 1.jpg"}]
+    source = _write(tmp_path / "x.json", images, [{"image_id": 2, "category_id": 1}])
+    rows, _ = imported(source, "coco", tmp_path)
+    assert rows == {
+        "train/é 1.jpg": (f"{tmp_path}/train/é 1.jpg", []),
+        "val/é 1.jpg": (f"{tmp_path}/val/é 1.jpg", ["cat"]),
+    }
+
+
+@pytest.mark.parametrize("name", ["..\\..\\media\\upload\\4\\a.png", "images\\1/a.png", "..\\label\\12.jpg"])
+def test_paths_that_labeling_tools_write_on_windows_are_read(name: str, tmp_path: Path) -> None:
+    source = _write(tmp_path / "project" / "export" / "x.json", [{"id": 1, "file_name": name}], [])
+    ((uri, _),) = imported(source, "coco", tmp_path)[0].values()
+    assert Path(uri) == (source.parent / name.replace("\\", "/")).resolve()

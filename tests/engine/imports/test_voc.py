@@ -123,6 +123,7 @@ def test_annotations_at_any_depth_belong_to_the_picture_at_their_path(
     pictures = ("1.jpg", "sub/1.png", "sub/deep/2.jpg", "other.jpg", "._1.jpg", "__MACOSX/1.jpg")
     source = _write(tmp_path, annotations, *pictures)
     (tmp_path / "JPEGImages" / "1.txt").write_text("0 .5 .5 1 1")  # after 1.jpg, by its name
+    (tmp_path / "Annotations" / "README.md").write_text("as exported")
     rows, _ = imported(source, "voc", tmp_path)
     assert {image_id: uri for image_id, (uri, _) in rows.items()} == {
         "1": f"{tmp_path}/JPEGImages/1.jpg",
@@ -132,6 +133,7 @@ def test_annotations_at_any_depth_belong_to_the_picture_at_their_path(
     said = capsys.readouterr().out
     assert "annotations without a picture (left out): 1, such as '3.xml'" in said
     assert "pictures without annotations (left out): 1, such as 'other.jpg'" in said
+    assert "files beside .xml (left out): 1, such as 'README.md'" in said
     assert "files of macOS (left out): 2, such as '._1.jpg'" in said
 
 
@@ -154,3 +156,25 @@ def test_image_whose_objects_are_all_difficult_is_left_out_and_counted(
     assert "images without tags (all background): 1, such as '2'" in said
     assert f"objects without a name (left out): 1, such as '{tmp_path}/Annotations/3.xml'" in said
     assert "classes that are the tag of no image: 19, such as 'aeroplane'" in said
+
+
+def test_annotations_beside_their_pictures_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_pictures(tmp_path, "1.jpg", "sub/2.png", "3.jpg")
+    for name in ("1", "sub/2"):
+        (tmp_path / f"{name}.xml").write_text(_annotation("<name>dog</name>"))
+    (tmp_path / "README.md").write_text("as exported")
+    rows, _ = imported(tmp_path, "voc", tmp_path / "out")
+    assert tags_of(rows) == {"1": ["dog"], "sub/2": ["dog"]}
+    assert "pictures without annotations (left out): 1, such as '3.jpg'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["кот на ковре", "b ü", "a.b.c", "x%20y", "sub dir/ж"])
+def test_annotations_and_pictures_of_any_name_match(name: str, tmp_path: Path) -> None:
+    source = _write(tmp_path, {f"{name}.xml": _annotation("<name>dog</name>")}, f"{name}.jpg")
+    rows, _ = imported(source, "voc", tmp_path)
+    assert rows == {name: (f"{tmp_path}/JPEGImages/{name}.jpg", ["dog"])}
+
+
+def test_annotation_that_is_cut_off_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = _write(tmp_path, {"1.xml": _annotation(), "2.xml": _annotation("<name>dog</name>")[:30]})
+    assert f"'{tmp_path}/Annotations/2.xml' is not XML: " in refused(source, "voc", tmp_path, capsys)
