@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -93,6 +94,18 @@ def test_pycocotools_reads_coco(copy: bool, items: list[Labeled], tmp_path: Path
             assert image["file_name"].startswith("photos/")
 
 
+def test_numbers_of_coco_start_at_1_and_stand_once(tmp_path: Path) -> None:
+    """pycocotools takes an annotation 0 for no match, and other programs a category 0 for none."""
+    items = [Labeled(image_id=f"{n}", mask=ring(class_id=3), encoded=jpeg(40, 60)) for n in range(3)]
+    export(str(tmp_path), "coco", items, copy=False)
+    read = json.loads((tmp_path / "annotations/instances_train.json").read_text())
+    assert [one["id"] for one in read["images"]] == [1, 2, 3]
+    assert [one["id"] for one in read["categories"]] == [1, 2, 3]
+    numbers = [one["id"] for one in read["annotations"]]
+    assert min(numbers) == 1
+    assert len(set(numbers)) == len(numbers) == 6
+
+
 def test_coco_keeps_the_subsets_in_files_of_their_own(tmp_path: Path) -> None:
     items = [Labeled(image_id=f"{n}", mask=ring(), encoded=jpeg(40, 60)) for n in range(20)]
     exported = export(str(tmp_path), "coco", items, val_fraction=0.5, copy=False)
@@ -125,6 +138,17 @@ def test_yolo_polygons_fill_to_the_mask_with_holes_lines_and_single_pixels(tmp_p
         assert _iou(found == class_id, truth == class_id) > 0.95
     assert (tmp_path / "images/train/a.jpg").read_bytes() == item.encoded
     assert (tmp_path / "data.yaml").read_text().splitlines()[4] == "  1: 'a dog''s \"bed\"'"
+
+
+def test_yolo_names_its_classes_in_valid_yaml_and_a_label_as_its_image(tmp_path: Path) -> None:
+    names = ("yes", "1.0", "null", "a: b", "#c", "'d'", '"e"', "back\\slash", "кот", "- f", "{g}", "h, i")
+    ids = ("décran é.jpg", "a.b.c.jpg", "x%20y.png", "sub dir/ж.jpg")
+    items = [Labeled(image_id=name, mask=ring(), encoded=jpeg(40, 60)) for name in ids]
+    export(str(tmp_path), "yolo", items, class_names=names)
+    assert yaml.safe_load((tmp_path / "data.yaml").read_text())["names"] == dict(enumerate(names))
+    images = {path.stem for path in (tmp_path / "images" / "train").iterdir()}
+    assert images == {path.stem for path in (tmp_path / "labels" / "train").iterdir()}
+    assert len(images) == len(ids)
 
 
 def _iou(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
