@@ -18,7 +18,7 @@ class Import:
     """Write a manifest and classes.txt for --data from a data set in another format."""
 
     source: str
-    """The folder with JPEGImages, the instances .json, the folder of class folders, or .parquet (one, or a folder)."""
+    """The VOC folder, the instances .json, the folder of class folders, or .parquet (a file, a folder, a pattern)."""
     format: str
     """voc, coco, folders (one for each class), parquet (of Hugging Face datasets)."""
     out: str

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,19 +16,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.errors import ConfigError, StorageError, about
+from engine.errors import ConfigError, ManifestError, StorageError, UserError, about
 from engine.imports.files import portable
 from engine.imports.found import Image, ImportedDataset, ReaderOptions, united
 from engine.imports.remarks import Remarks
-from engine.storage.filesystem import join, list_names, open_filesystem, parent, resolve, write_bytes
+from engine.storage.filesystem import join, name_of, open_filesystem, parent, resolve, write_bytes
 from engine.storage.plain_columns import check_plain
 from engine.storage.retries import readable
-from engine.storage.sources.find import holds_bytes
+from engine.storage.sources.find import find_source, holds_bytes
 from engine.storage.sources.rows import tag_names
 
 _BATCH_ROWS = 64
 _LABELS = ("label", "labels", "tags")
 _SHOWN = 60
+_SPLIT = re.compile(r"(.+)-\d{5}-of-\d{5}\.parquet")
 _ENDINGS = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif"}
 
 
@@ -42,21 +44,17 @@ class _Columns:
 
 
 def read_parquet(source: str, options: ReaderOptions) -> ImportedDataset:
-    """The rows of a file or of a folder's files; pictures that lie in the rows become files in ``options.out/images``.
+    """The rows of a file, or of the files of a folder or pattern; pictures in the rows become ``options.out/images/*``.
 
     The pictures are the column ``image``, else the only one of bytes; paths in it are below ``options.images``, else
     below the folder of the file. The labels are the only column of the feature ``ClassLabel``, else ``label``,
     ``labels`` or ``tags``, with names as in a manifest. ``options.image_column`` and ``label_column`` choose others.
 
     Raises:
-        StorageError: there is no such file or column, or it holds something else.
+        StorageError: there is no such file or column, it holds something else, or the files are of several splits.
         ConfigError: several columns may be meant.
     """
-    files = [source]
-    if not source.endswith(".parquet"):
-        files = [join(source, name) for name in list_names(source, suffix=".parquet")]
-    if not files:
-        raise StorageError(f"'{source}' holds no .parquet file")
+    files = _files(source)
     with _opened(files[0]) as first:
         columns = _columns(first.schema_arrow, source, options)
     names = columns.names or _names_that_occur(files, columns)
@@ -71,6 +69,25 @@ def read_parquet(source: str, options: ReaderOptions) -> ImportedDataset:
     remarks = Remarks()
     images = found() if columns.embedded else united(found(), remarks)
     return ImportedDataset(class_names=names, images=images, remarks=remarks)
+
+
+def _files(source: str) -> tuple[str, ...]:
+    try:
+        found = find_source(source)
+    except ManifestError:
+        found = None
+    except UserError as error:
+        error.thing = "source"  # which it calls data
+        raise
+    if found is None or found.ending != ".parquet":
+        raise StorageError(f"'{source}' is no .parquet file, and holds none; give a file, a folder or a pattern")
+    splits = sorted({match.group(1) for file in found.files if (match := _SPLIT.fullmatch(name_of(file)))})
+    if len(splits) > 1:
+        raise StorageError(
+            f"'{source}' holds the splits {', '.join(splits)}; give one of them, such as "
+            f"'{join(found.folder, f'{splits[0]}-*.parquet')}'"
+        )
+    return found.files
 
 
 @contextmanager
@@ -191,7 +208,7 @@ def _class_of(label: Any, columns: _Columns, where: str) -> str:
     raise StorageError(f"{where} has the label {label!r}; labels are 0 to {len(columns.names) - 1}, or -1 for none")
 
 
-def _names_that_occur(files: list[str], columns: _Columns) -> tuple[str, ...]:
+def _names_that_occur(files: tuple[str, ...], columns: _Columns) -> tuple[str, ...]:
     names: set[str] = set()
     for file in files:
         for _, tags in _rows(file, columns, [columns.label]):

@@ -64,7 +64,7 @@ def test_classes_or_manifest_that_cannot_be_read_or_written_are_one_line(
         ("voc", "holds no annotated image"),
         ("coco", "is a folder"),
         ("folders", "holds no folders"),
-        ("parquet", "holds no .parquet file"),
+        ("parquet", "is no .parquet file, and holds none"),
         ("zip", "must be one of voc, coco, folders, parquet"),
     ],
 )

@@ -153,12 +153,13 @@ def test_category_background_is_refused_or_means_no_tag(tmp_path: Path, capsys: 
     assert (names, tags_of(rows)) == (["cat"], {"1.jpg": [], "2.jpg": ["cat"]})
 
 
-def test_blanks_around_a_category_are_no_part_of_its_name(tmp_path: Path) -> None:
-    categories = [{"id": 1, "name": " cat"}, {"id": 2, "name": "cat "}]
+@pytest.mark.parametrize("names", [("cat", "cat"), (" cat", "cat ")])
+def test_categories_of_one_name_are_one_class(names: tuple[str, str], tmp_path: Path) -> None:
+    categories = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
     annotations = [{"image_id": 1, "category_id": 2}]
     source = _write(tmp_path / "x.json", [{"id": 1, "file_name": "1.jpg"}], annotations, categories)
-    rows, names = imported(source, "coco", tmp_path)
-    assert (names, tags_of(rows)) == (["cat"], {"1.jpg": ["cat"]})
+    rows, classes = imported(source, "coco", tmp_path)
+    assert (classes, tags_of(rows)) == (["cat"], {"1.jpg": ["cat"]})
 
 
 def test_panoptic_annotations_name_the_categories_of_their_segments(tmp_path: Path) -> None:

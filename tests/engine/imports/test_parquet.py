@@ -235,3 +235,20 @@ def test_files_that_name_other_classes_are_refused(tmp_path: Path, capsys: pytes
         _table(tmp_path / "source" / f"{file}.parquet", {"image": _pictures("red"), "label": [0]}, features)
     line = refused(tmp_path / "source", "parquet", tmp_path, capsys)
     assert line.endswith("b.parquet' names other classes in 'label' than the files before it")
+
+
+def test_splits_of_a_folder_are_not_mixed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for file, label in (("train-00000-of-00002", "a"), ("train-00001-of-00002", "b"), ("test-00000-of-00001", "c")):
+        _table(tmp_path / f"{file}.parquet", {"image": _pictures("red"), "label": [label]})
+    line = refused(tmp_path, "parquet", tmp_path / "out", capsys)
+    assert f"holds the splits test, train; give one of them, such as '{tmp_path}/test-*.parquet'" in line
+    rows, names = imported(tmp_path / "train-*.parquet", "parquet", tmp_path / "out")
+    assert (names, len(rows)) == (["a", "b"], 2)
+
+
+def test_location_that_cannot_be_opened_is_the_sources_fault(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--source", "s3://me:secret@bucket/x.parquet", "--format", "parquet", "--out", str(tmp_path)]
+    assert main(job.Import, job.run, arguments) == 2
+    assert capsys.readouterr().err.startswith("error: --source holds a password in a URI")
