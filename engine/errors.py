@@ -99,6 +99,10 @@ class ImageError(Exception):
         super().__init__(f"{stage}: {reason}")
 
 
+class StartError(Exception):
+    """Ray did not start on this machine."""
+
+
 class TooManyErrors(Exception):
     """More images ended in an error than the run allows; completed shards are kept."""
 

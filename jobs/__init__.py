@@ -1,1 +1,5 @@
 """What users run: ``python -m jobs.NAME``."""
+
+from jobs.cli.start import start_of
+
+start_of(__name__)

@@ -14,6 +14,7 @@ from engine.distributed.cluster import connected
 from engine.errors import OtherRunError, OutputError, within
 from engine.fitting.learner import freeze_levels
 from engine.fitting.objectives import Objective
+from engine.progress import Chain, Planned, doing
 from engine.runs.images import ImageSet
 from engine.runs.options import JobOptions, ShardOptions, Uses
 from engine.runs.output import SUMMARY, run_record
@@ -65,7 +66,8 @@ def run(config: Run, *, make_objective: MakeObjective = Objective.of) -> dict[st
     if config.truth:
         open_truth(config.truth)  # report a typo in its path now, not after the training
     settings = config.settings
-    _check_networks(config)
+    with doing("loading networks"):
+        _check_networks(config)
     images = ImageSet(config)
     shared: _Shared = {
         "preset": config.preset,
@@ -77,60 +79,91 @@ def run(config: Run, *, make_objective: MakeObjective = Objective.of) -> dict[st
     }
     errors: _Errors = {"max_error_fraction": config.max_error_fraction, "retry_errors": config.retry_errors}
     cam, seeds, affinity = (join(config.out, name) for name in ("cam", "seeds", "affinity"))
-    steps = _Steps(images, overwrite=config.overwrite)
-    with connected(settings.resources):
-        steps.train("cam", train_cam.run, train_cam.TrainCam(**shared, out=cam), make_objective)
-        steps.do("seeds", make_seeds.run, make_seeds.MakeSeeds(**shared, **errors, out=seeds, cam=cam))
-        taught = train_affinity.TrainAffinity(**shared, out=affinity, seeds=seeds)
-        steps.train("affinity", train_affinity.run, taught, make_objective)
-        maps, start = cam, cam if _starts_from_cam(settings) else ""
-        for number in range(1, settings.rounds.num_rounds + 1):
-            prefix = _prefix(number, settings)
-            masks, segmentation = (join(config.out, prefix + name) for name in ("masks", "segmentation"))
-            labeling = label.Label(
-                **shared, **errors, out=masks, cam=maps, affinity=affinity, keep_stages=_keeps_stages(masks, config)
+    steps = _Steps(images, Chain("run", _planned(config)), overwrite=config.overwrite)
+    with steps.chain:
+        with connected(settings.resources):
+            steps.train("cam", train_cam.run, train_cam.TrainCam(**shared, out=cam), make_objective)
+            steps.do("seeds", make_seeds.run, make_seeds.MakeSeeds(**shared, **errors, out=seeds, cam=cam))
+            taught = train_affinity.TrainAffinity(**shared, out=affinity, seeds=seeds)
+            steps.train("affinity", train_affinity.run, taught, make_objective)
+            maps, start = cam, cam if _starts_from_cam(settings) else ""
+            for number in range(1, settings.rounds.num_rounds + 1):
+                prefix = _prefix(number, settings)
+                masks, segmentation = (join(config.out, prefix + name) for name in ("masks", "segmentation"))
+                labeling = label.Label(
+                    **shared, **errors, out=masks, cam=maps, affinity=affinity, keep_stages=_keeps_stages(masks, config)
+                )
+                labeled = steps.do(
+                    f"{prefix}masks", label.run, labeling, afresh=replace(labeling, keep_stages=bool(config.truth))
+                )
+                learning = train_segmentation.TrainSegmentation(**shared, out=segmentation, masks=masks, start=start)
+                learning = replace(learning, settings=_settings_of_round(number, settings))
+                steps.train(f"{prefix}segmentation", train_segmentation.run, learning, make_objective)
+                maps = start = segmentation
+            if config.truth:
+                segmented = join(config.out, SEGMENTED)
+                own = segment.SegmentImages(**shared, **errors, out=segmented, segmentation=segmentation)
+                steps.do(SEGMENTED, segment.run, own)
+        steps.chain.begin()
+        summary = _summary(config, labeled, steps.seconds)
+        write_json(join(config.out, SUMMARY), summary)
+        uses = Uses.everything().result_paths
+        record = run_record("run", config, uses=uses, inputs={}, class_names=images.class_names)
+        record["options"]["truth"] = config.truth
+        write_json(join(config.out, RECORD_NAME), record)
+        with doing("writing report"):
+            report.run(
+                report.Report(
+                    data=config.data,
+                    masks=masks,
+                    truth=config.truth,
+                    run_folder=config.out,
+                    out=config.out,
+                    allow_outside=config.allow_outside,
+                )
             )
-            labeled = steps.do(
-                f"{prefix}masks", label.run, labeling, afresh=replace(labeling, keep_stages=bool(config.truth))
-            )
-            learning = train_segmentation.TrainSegmentation(**shared, out=segmentation, masks=masks, start=start)
-            learning = replace(learning, settings=_settings_of_round(number, settings))
-            steps.train(f"{prefix}segmentation", train_segmentation.run, learning, make_objective)
-            maps = start = segmentation
-        segmented = join(config.out, SEGMENTED)
-        if config.truth:
-            own = segment.SegmentImages(**shared, **errors, out=segmented, segmentation=segmentation)
-            steps.do(SEGMENTED, segment.run, own)
-    seconds = sum(steps.seconds.values())
+    if config.truth:
+        print_scores(summary)
+    return summary
+
+
+def _planned(config: Run) -> list[Planned]:
+    """The steps in their order, each with the passes over the images that it takes."""
+    settings = config.settings
+    epochs = {name: getattr(settings, name).training.num_epochs for name in ("cam", "affinity")}
+    steps = [
+        Planned(name="cam", kind="cam", passes=epochs["cam"]),
+        Planned(name="seeds", kind="seeds"),
+        Planned(name="affinity", kind="affinity", passes=epochs["affinity"]),
+    ]
+    num_rounds = settings.rounds.num_rounds
+    for number in range(1, num_rounds + 1):
+        prefix, note = _prefix(number, settings), f"round {number} of {num_rounds}"
+        num_epochs = _settings_of_round(number, settings).segmentation.training.num_epochs
+        steps.append(Planned(name=f"{prefix}masks", kind="masks", note=note))
+        steps.append(Planned(name=f"{prefix}segmentation", kind="segmentation", passes=num_epochs, note=note))
+    if config.truth:
+        steps.append(Planned(name=SEGMENTED, kind="masks"))  # which takes less time
+    return [*steps, Planned(name="report", kind="report", passes=0)]
+
+
+def _summary(config: Run, labeled: dict[str, Any], step_seconds: dict[str, float]) -> dict[str, Any]:
+    """What ``summary.json`` holds; with truth, ``evaluation.json`` is written beside the masks."""
+    seconds = sum(step_seconds.values())
     summary: dict[str, Any] = {
         "images": labeled["images"],
         "errors": labeled["errors"],
         "seconds": round(seconds, 2),
         "images_per_s": round(labeled["images"] / seconds, 3),
-        "steps": steps.seconds,
+        "steps": step_seconds,
     }
     if config.truth:
-        rounds = range(1, settings.rounds.num_rounds + 1)
-        folders = [join(config.out, f"{_prefix(number, settings)}masks") for number in rounds]
-        scores = score_rounds(folders, segmented, config.truth)
+        rounds = range(1, config.settings.rounds.num_rounds + 1)
+        folders = [join(config.out, f"{_prefix(number, config.settings)}masks") for number in rounds]
+        scores = score_rounds(folders, join(config.out, SEGMENTED), config.truth)
         for folder, evaluation in scores.pop("evaluations").items():
             write_json(join(folder, WORK_FOLDER, RESULT), evaluation)
         summary |= scores
-        print_scores(summary)
-    write_json(join(config.out, SUMMARY), summary)
-    record = run_record("run", config, uses=Uses.everything().result_paths, inputs={}, class_names=images.class_names)
-    record["options"]["truth"] = config.truth
-    write_json(join(config.out, RECORD_NAME), record)
-    report.run(
-        report.Report(
-            data=config.data,
-            masks=masks,
-            truth=config.truth,
-            run_folder=config.out,
-            out=config.out,
-            allow_outside=config.allow_outside,
-        )
-    )
     return summary
 
 
@@ -178,7 +211,8 @@ def _check_networks(config: Run) -> None:
 class _Steps:
     """Runs the jobs one after the other on the same images and keeps their times."""
 
-    def __init__(self, images: ImageSet, *, overwrite: bool) -> None:
+    def __init__(self, images: ImageSet, chain: Chain, *, overwrite: bool) -> None:
+        self.chain = chain
         self._images = images
         self._overwrite = overwrite
         self.seconds: dict[str, float] = {}
@@ -197,7 +231,7 @@ class _Steps:
             afresh: its options then, if they differ.
         """
         start = time.monotonic()
-        print(f"== {name}", file=sys.stderr, flush=True)
+        self.chain.begin()
         try:
             summary = job(options, self._images)
         except OtherRunError:
@@ -205,6 +239,8 @@ class _Steps:
                 raise
             summary = job(replace(afresh or options, overwrite=True), self._images)
         self.seconds[name] = round(summary.get("seconds", time.monotonic() - start), 2)
+        if summary.get("images_per_s"):
+            self.chain.measured(summary["images"] / summary["images_per_s"])
         return summary
 
     def train(

@@ -22,6 +22,7 @@ TOGETHER = {
     "engine/test_config.py": "engine: checks resources",
     "engine/test_chain.py": "engine: step",
     "jobs/test_export_network.py": "engine/export: network",
+    "jobs/cli/test_supervisor.py": "jobs/cli: start",
     # a job is a few lines around engine.runs: one run of the whole chain tries them all
     "jobs/test_chain.py": "jobs: check_tags label make_seeds segment train_cam train_segmentation",
 }
@@ -30,6 +31,7 @@ UNTESTED = {
     "benchmarks/chaos": "the long form of tests/jobs/test_chaos.py",
     "benchmarks/pipeline": "prints what jobs.label measures",
     "benchmarks/search": "prints what tune.search measures",
+    "benchmarks/signals": "the long form of tests/jobs/test_signals.py",
     "benchmarks/search_check": "compares two of the program's own figures",
 }
 """Source files without a test, and why."""
@@ -46,6 +48,7 @@ ACROSS = {
     "jobs/test_nodes.py": "several nodes",
     "jobs/test_poison.py": "bad input of every kind",
     "jobs/test_s3.py": "the chain on S3",
+    "jobs/test_signals.py": "Ctrl-C and SIGTERM at random moments",
     "jobs/test_submit.py": "ray job submit",
     "test_audit.py": ".ci/audit.py",
     "test_docs.py": "README and docs",

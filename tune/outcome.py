@@ -181,7 +181,10 @@ def _write_table(location: str, table: pa.Table) -> None:
 
 def _print_table(ranked: Sequence[Scored], default: Default, *, num_images: int) -> None:
     """The ten best and the default."""
-    table = Table(title=f"mIoU over {num_images} images, {len(ranked)} configurations", title_justify="left")
+    num_plain = sum(not one.with_crf for one in ranked)
+    again = f", {len(ranked) - num_plain} with the dCRF" if len(ranked) > num_plain else ""
+    title = f"mIoU over {num_images} images, {num_plain} configurations{again}"
+    table = Table(title=title, title_justify="left")
     several = len({one.scales for one in ranked}) > 1
     names = ["rank", *(["scales"] if several else []), "alpha", "beta", "steps", "dCRF", "mIoU %", "95 % interval", ""]
     for name in names:

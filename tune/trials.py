@@ -23,7 +23,7 @@ from engine.distributed.actor import UNGUARDED
 from engine.errors import ConfigError, StorageError, TooManyErrors
 from engine.guard import guarded
 from engine.ops.sweep_scores import miou
-from engine.runs.progress import Meter
+from engine.progress import Meter
 from engine.stages.count import Scales, Slice
 from engine.storage.filesystem import list_entries
 from engine.storage.shards import committed_shards

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
 
 import ray
 
 from engine.distributed.ray_internals import ENVIRONMENT, started_too_slowly, without_log_level_remark
-from engine.errors import ConfigError
+from engine.errors import ConfigError, StartError, first_line
+from engine.progress import doing
 from engine.resources import ResourceConfig
 
 _started_here = False
@@ -41,6 +39,7 @@ def connected(resources: ResourceConfig) -> Iterator[Cluster]:
 
     Raises:
         ConfigError: more GPUs are requested than this machine has, and there is no cluster.
+        StartError: this machine is too busy to start Ray.
     """
     global _started_here
     if ray.is_initialized():
@@ -50,10 +49,11 @@ def connected(resources: ResourceConfig) -> Iterator[Cluster]:
         os.environ.setdefault(name, value)
     joins = bool(os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_ID"))
     if joins:
-        ray.init(logging_level=logging.ERROR, log_to_driver=False)
+        with doing("joining the Ray cluster"):
+            ray.init(logging_level=logging.ERROR, log_to_driver=False)
     else:
         cores = num_cores()
-        with without_log_level_remark():
+        with doing("starting Ray"), without_log_level_remark():
             # logical CPUs: two per core, so that actors that wait for input and Ray's own small tasks always fit
             _start_ray(num_cpus=2 * cores + 2)
     _started_here = not joins
@@ -65,10 +65,10 @@ def connected(resources: ResourceConfig) -> Iterator[Cluster]:
                 "use 0 for CPUs or run on a cluster",
                 thing="resources.num_gpus",
             )
-        with _interrupted_by_sigterm():
-            yield cluster
+        yield cluster
     finally:
-        ray.shutdown()
+        with doing("stopping Ray"):
+            ray.shutdown()
         _started_here = False
 
 
@@ -85,26 +85,12 @@ def _start_ray(num_cpus: int) -> None:
             )
             return
         except Exception as error:
-            if not left or not started_too_slowly(error):
+            if not started_too_slowly(error):
                 raise
             ray.shutdown()
-
-
-@contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """Handle SIGTERM (``ray job stop``, the end of a batch job) like Ctrl-C; Ray's handler prints a stack dump."""
-    if threading.current_thread() is not threading.main_thread():  # Python sets handlers only there
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+            if not left:
+                reason = f"Ray did not start in {STARTS} attempts ({first_line(error)})"
+                raise StartError(f"{reason}; free processors and memory, then rerun the command") from error
 
 
 def _describe() -> Cluster:

@@ -99,7 +99,8 @@ def restored_sigint() -> Iterator[None]:
 
 def started_too_slowly(error: Exception) -> bool:
     """Whether ``ray.init`` gave up on a busy machine; only the message tells this error from others."""
-    return "timed out during startup" in str(error)
+    waited = ("timed out during startup", "while waiting for node to startup", "Failed to start GCS")
+    return any(words in str(error) for words in waited)
 
 
 @contextmanager

@@ -16,8 +16,8 @@ from engine.imaging.codecs import decode_mask
 from engine.ops.confidence import recalibrated
 from engine.ops.metrics import confusion_matrix, image_iou, mean_iou, rank_correlation
 from engine.plain_settings import merged, to_dict
+from engine.progress import Meter
 from engine.records import ignore_value
-from engine.runs.progress import Meter
 from engine.storage.run_record import RECORD_NAME, read_record
 from engine.storage.shards import count_rows, read_schema, read_shards
 from engine.storage.truth import open_truth

@@ -6,6 +6,7 @@ import os
 from functools import cached_property
 
 from engine.errors import OtherRunError
+from engine.progress import doing
 from engine.runs.options import DataOptions
 from engine.storage.class_names import named_classes, read_class_names
 from engine.storage.filesystem import exists, is_uri
@@ -26,7 +27,8 @@ class ImageSet:
     @cached_property
     def hash(self) -> str:
         """SHA-256 that tells whether two manifests hold the same rows."""
-        return source_hash(self.data)
+        with doing("reading manifest"):
+            return source_hash(self.data)
 
     @cached_property
     def named_classes(self) -> tuple[str, ...] | None:
@@ -36,7 +38,8 @@ class ImageSet:
     @cached_property
     def class_names(self) -> tuple[str, ...]:
         """The names of the classes 1..C."""
-        return self.named_classes or read_class_names(self.data, self._classes)
+        with doing("reading manifest"):
+            return self.named_classes or read_class_names(self.data, self._classes)
 
     def frozen_in(
         self, folder: str, *, rows_per_shard: int, class_names: tuple[str, ...], needs_tags: bool
@@ -61,15 +64,16 @@ class ImageSet:
             return share_manifest(
                 self._frozen, folder, rows_per_shard=rows_per_shard, class_names=class_names, needs_tags=needs_tags
             )
-        manifest = freeze_manifest(
-            self.data,
-            folder,
-            class_names=class_names,
-            rows_per_shard=rows_per_shard,
-            allow_outside=self._allow_outside,
-            needs_tags=needs_tags,
-            data_hash=self.hash,
-        )
+        with doing("reading manifest"):
+            manifest = freeze_manifest(
+                self.data,
+                folder,
+                class_names=class_names,
+                rows_per_shard=rows_per_shard,
+                allow_outside=self._allow_outside,
+                needs_tags=needs_tags,
+                data_hash=self.hash,
+            )
         self._remember(manifest)
         return manifest
 

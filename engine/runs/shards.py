@@ -13,9 +13,9 @@ from engine.distributed.cluster import connected
 from engine.distributed.pipeline import Committed, ShardRun, run_shards
 from engine.distributed.single_images import parts_folder
 from engine.errors import TooManyErrors
+from engine.progress import SKIPPED, Meter, say
 from engine.runs.options import ShardOptions
 from engine.runs.output import SUMMARY, Claimed
-from engine.runs.progress import Meter
 from engine.runs.timings import print_profile, profile, timing_summary
 from engine.step import Step
 from engine.storage.filesystem import delete_folder, join
@@ -115,17 +115,20 @@ def do_shards(
         rate = f"{(num_done - num_before) / (time.monotonic() - start):.1f} images/s"
         meter.update(num_done, f"{rate}, {errors.total()} errors" if errors else rate)
 
-    with Meter(claimed.record["job"], manifest.num_rows, unit="images", done=num_done) as meter:
-        if todo:
-            resources = options.settings.resources
-            with connected(resources) as cluster:
-                run = ShardRun(
-                    manifest=manifest, folder=folder, schema=schema, resources=resources, cluster=cluster, fetch=fetch
-                )
-                run_shards(run, steps, todo, on_commit=on_commit)
-    seconds = time.monotonic() - start
     if todo:
+        resources = options.settings.resources
+        with (
+            connected(resources) as cluster,
+            Meter(claimed.record["job"], manifest.num_rows, unit="images", done=num_done) as meter,
+        ):
+            run = ShardRun(
+                manifest=manifest, folder=folder, schema=schema, resources=resources, cluster=cluster, fetch=fetch
+            )
+            run_shards(run, steps, todo, on_commit=on_commit)
         tally.save()
+    else:
+        say(SKIPPED)
+    seconds = time.monotonic() - start
     return {
         "images": manifest.num_rows,
         "errors": dict(errors),

@@ -17,9 +17,9 @@ from engine.fitting.learner import freeze_levels
 from engine.fitting.objectives import Objective
 from engine.fitting.samples import LoadSamples, SampleSource, kept_rows, steps_of
 from engine.networks import check_attention, save_network
+from engine.progress import SKIPPED, Meter, doing, say
 from engine.runs.options import DataOptions
 from engine.runs.output import SUMMARY, Claimed
-from engine.runs.progress import Meter
 from engine.storage.event_log import EventLog
 from engine.storage.filesystem import absolute, delete_folder, exists, join, write_bytes
 from engine.storage.manifest import Manifest
@@ -67,6 +67,7 @@ def train(
     training, out, workers = config.training, options.out, options.settings.resources.num_workers
     summary = read_json(join(out, SUMMARY))
     if summary is not None and exists(join(out, WEIGHTS_NAME)):
+        say(SKIPPED)
         return summary
     objective = make_objective(config, claimed.manifest.class_names)
     if training.batch_size < workers:
@@ -74,7 +75,8 @@ def train(
             f"must be at least resources.num_workers {workers}, got {training.batch_size}",
             thing=f"{objective.architecture.kind}.training.batch_size",
         )
-    network = objective.build()  # a mistake in backbone or weights shows here, before anything starts
+    with doing("loading network"):
+        network = objective.build()  # a mistake in backbone or weights shows here, before anything starts
     if isinstance(config, CamConfig):
         check_attention(network, objective.architecture, config.inference)
     source = split(source, claimed.manifest, options.settings.val_fraction)
@@ -160,9 +162,9 @@ def _fitted(
     training = config.training
     starts: list[int] = []  # grows each time that a worker is lost
     with (
-        Meter(claimed.record["job"], steps_of(source, training), unit="steps") as meter,
         EventLog(join(options.out, EVENTS)) as log,
         connected(options.settings.resources) as cluster,
+        Meter(claimed.record["job"], steps_of(source, training), unit="steps") as meter,
     ):
         if cluster.started_here:  # on another, the images may lie where only its nodes find them
             _check_images(options, source, training)

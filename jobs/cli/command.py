@@ -6,7 +6,9 @@ import contextlib
 import io
 import os
 import re
+import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -14,12 +16,14 @@ import tyro
 from tyro._calling import InstantiationError
 
 from engine.config import Settings
-from engine.errors import ConfigError, TooManyErrors, UserError
+from engine.errors import ConfigError, StartError, TooManyErrors, UserError
 from engine.plain_settings import merged
 from engine.presets import preset
+from engine.progress import job, started
 from engine.storage.run_record import RECORD_NAME, read_json, read_record
+from jobs.cli.closing import print_closing
 from jobs.cli.messages import message_of
-from jobs.cli.surface import Surface
+from jobs.cli.surface import Surface, name_of
 
 Options = TypeVar("Options")
 
@@ -40,17 +44,24 @@ def main(
         arguments: the command line; the process's own by default.
 
     Returns:
-        The exit status: 0 done, 1 failed, 2 the user's mistake.
+        The exit status: 0 done, 1 failed, 2 the user's mistake, 130 interrupted.
     """
 
+    name = name_of(options_class)
+
     def work() -> None:
-        run(parse(options_class, sys.argv[1:] if arguments is None else arguments))
+        started()
+        options = parse(options_class, sys.argv[1:] if arguments is None else arguments)
+        start = time.monotonic()
+        with job(name):
+            summary = run(options)
+        print_closing(name, options, summary, time.monotonic() - start)
 
     try:
         return exit_status(work)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # without a supervisor
         print("interrupted: completed work is kept; rerun the command to resume", file=sys.stderr)
-        return FAILED
+        return 128 + signal.SIGINT
 
 
 def exit_status(work: Callable[[], int | None]) -> int:
@@ -60,7 +71,7 @@ def exit_status(work: Callable[[], int | None]) -> int:
     except UserError as error:
         print(f"error: {message_of(error)}", file=sys.stderr)
         return USER_MISTAKE
-    except TooManyErrors as error:
+    except (StartError, TooManyErrors) as error:
         print(f"failed: {message_of(error)}", file=sys.stderr)
         return FAILED
     except OSError as error:

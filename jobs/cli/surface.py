@@ -41,8 +41,7 @@ class Surface(Generic[Options]):
     @property
     def program(self) -> str:
         """What was typed: ``python -m jobs.NAME``; the job's file is ``__main__`` then."""
-        module = sys.modules[self._class.__module__]
-        return f"python -m {module.__spec__.name if module.__spec__ else module.__name__}"
+        return f"python -m {_module_of(self._class)}"
 
     @property
     def description(self) -> str:
@@ -88,6 +87,16 @@ class Surface(Generic[Options]):
         hint = "(optional)" if default == "" else None
         text = _help_of(self._class, item.name)
         return _flat(item.name, self._hints[item.name], tyro.conf.arg(help=text, help_behavior_hint=hint), default)
+
+
+def name_of(options_class: type[Any]) -> str:
+    """The name of the job that takes these options."""
+    return _module_of(options_class).rpartition(".")[2]
+
+
+def _module_of(options_class: type[Any]) -> str:
+    module = sys.modules[options_class.__module__]
+    return module.__spec__.name if module.__spec__ else module.__name__
 
 
 def _default_of(item: dataclasses.Field[Any]) -> Any:

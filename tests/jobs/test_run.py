@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from engine import progress
 from engine.config import RoundsConfig
 from engine.errors import ConfigError, OtherRunError, OutputError, StorageError, UserError
 from engine.plain_settings import merged, part_at, with_part
@@ -129,7 +130,9 @@ def test_overwrite_keeps_finished_work_when_the_disk_fails(
         tried.append(chosen.overwrite)
         raise error
 
-    steps = run._Steps(ImageSet(options), overwrite=True)
+    steps = run._Steps(
+        ImageSet(options), progress.Chain("run", [progress.Planned(name="masks", kind="masks")]), overwrite=True
+    )
     with pytest.raises(OutputError, match=str(error)):
         steps.do("masks", job, options)
     assert tried == expected

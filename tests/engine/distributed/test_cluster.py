@@ -12,7 +12,6 @@ import ray
 from engine.distributed import cluster
 from engine.distributed.cluster import connected
 from engine.resources import ResourceConfig
-from tests.conftest import ROOT
 
 
 @pytest.mark.slow
@@ -56,50 +55,6 @@ def test_without_a_cluster_ray_starts_quietly_and_ends_and_missing_gpus_are_refu
         "True True",
     ]
     assert done.stderr == ""
-
-
-WAITING = """
-import time
-from dataclasses import dataclass
-
-from engine.distributed import cluster
-from engine.distributed.cluster import connected
-from engine.resources import ResourceConfig
-from jobs.cli.command import main
-
-
-@dataclass(frozen=True)
-class Nothing:
-    '''A job that waits.'''
-
-
-def run(config):
-    with connected(ResourceConfig()):
-        print("connected", flush=True)
-        time.sleep(100)
-
-
-raise SystemExit(main(Nothing, run, []))
-"""
-
-
-@pytest.mark.slow
-def test_sigterm_ends_a_job_as_ctrl_c_does() -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    job = subprocess.Popen(
-        [sys.executable, "-c", WAITING],
-        env={**environment, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert job.stdout is not None
-    assert job.stdout.readline() == "connected\n"
-    job.terminate()
-    _, err = job.communicate(timeout=60)
-    assert job.returncode == 1
-    assert "interrupted: completed work is kept" in err
-    assert "***" not in err
 
 
 def test_ray_that_a_busy_machine_starts_too_slowly_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,7 +176,7 @@ class Nap:
         (None, 0, ""),
         (ManifestError("is odd", thing="data"), 2, "error: --data is odd"),
         (TooManyErrors("9 of 10 images ended in an error"), 1, "failed: 9 of 10 images ended in an error"),
-        (KeyboardInterrupt(), 1, "interrupted: "),
+        (KeyboardInterrupt(), 130, "interrupted: "),
     ],
 )
 def test_exit_status_follows_what_happened(

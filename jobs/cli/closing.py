@@ -1,0 +1,57 @@
+"""What a command says when its job is done: how much, what went wrong, where it is, and what to do next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from engine.display import duration
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Closing:
+    """Of one job; ``{name}`` stands for its option of that name."""
+
+    made: tuple[tuple[str, str], ...]
+    """What it has made, and where."""
+    then: str
+    """The next command."""
+
+
+_NETWORK = ("network", "{out}")
+_CLOSINGS = {
+    "train_cam": _Closing(made=(_NETWORK,), then="jobs.make_seeds --data {data} --cam {out} --out SEEDS"),
+    "make_seeds": _Closing(
+        made=(("seeds", "{out}"),), then="jobs.train_affinity --data {data} --seeds {out} --out AFFINITY"
+    ),
+    "train_affinity": _Closing(
+        made=(_NETWORK,), then="jobs.label --data {data} --cam CAM --affinity {out} --out MASKS"
+    ),
+    "label": _Closing(made=(("masks", "{out}"),), then="jobs.report --data {data} --masks {out}"),
+    "train_segmentation": _Closing(
+        made=(_NETWORK,), then="jobs.segment --data {data} --segmentation {out} --out MASKS"
+    ),
+    "segment": _Closing(made=(("masks", "{out}"),), then="jobs.report --data {data} --masks {out}"),
+    "run": _Closing(
+        made=(("masks", "{out}/masks"), ("network", "{out}/segmentation"), ("report", "{out}/report.html")),
+        then="jobs.export --data {data} --masks {out}/masks --format voc --out EXPORTED",
+    ),
+}
+"""Of the jobs that others follow; the rest say themselves what they have made."""
+
+
+def print_closing(job: str, options: Any, summary: Mapping[str, Any], seconds: float) -> None:
+    """Print the summary of a job that others follow."""
+    closing = _CLOSINGS.get(job)
+    if closing is None or "images" not in summary:
+        return
+    errors: Mapping[str, int] = summary.get("errors", {})
+    by_stage = ", ".join(f"{stage}: {count}" for stage, count in errors.items())
+    failed = f", {sum(errors.values())} with an error ({by_stage})" if errors else ""
+    print(f"done in {duration(seconds)}: {summary['images']} images{failed}")
+    for what, where in closing.made:
+        print(f"{what}: {where.format(out=options.out.rstrip('/'))}")
+    words = (word.format(out=options.out.rstrip("/"), data=options.data) for word in closing.then.split())
+    print(f"next: python -m {shlex.join(words)}")
