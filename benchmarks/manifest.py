@@ -66,14 +66,14 @@ def measure(start: str, options: list[str], out: Path, num_shards: int, limit_s:
                 raise SystemExit(f"jobs.label wrote {found} shards in {now:.0f} s; status {job.poll()}")
             frozen_s = frozen_s or (now if has_manifest(str(out / WORK_FOLDER)) else 0.0)
             if found and not first_s:
-                first_s, cpu_s = now, cpu_seconds(job.pid)
+                first_s, cpu_s = now, cpu_seconds(driver_of(job.pid))
             time.sleep(0.1)
         return {
             "start": start,
             "manifest_frozen_s": frozen_s,
             "first_shard_s": first_s or time.monotonic() - begin,
-            "driver_cpu_s": cpu_s or cpu_seconds(job.pid),
-            "driver_peak_mb": memory_mb("VmHWM", job.pid),
+            "driver_cpu_s": cpu_s or cpu_seconds(driver_of(job.pid)),
+            "driver_peak_mb": memory_mb("VmHWM", driver_of(job.pid)),
         }
     finally:
         job.send_signal(signal.SIGINT)
@@ -82,6 +82,11 @@ def measure(start: str, options: list[str], out: Path, num_shards: int, limit_s:
         except subprocess.TimeoutExpired:
             os.killpg(job.pid, signal.SIGKILL)
             job.wait(10)
+
+
+def driver_of(command: int) -> int:
+    """The process that does a job's work; the command's own waits for signals, and is its parent."""
+    return int(Path(f"/proc/{command}/task/{command}/children").read_text().split()[0])
 
 
 def cpu_seconds(pid: int) -> float:

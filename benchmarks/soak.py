@@ -58,7 +58,7 @@ def watched(options: argparse.Namespace, folder: Path) -> tuple[list[Sample], in
     finally:
         job.send_signal(signal.SIGINT)
         job.wait(END_S)
-    if job.returncode not in (0, 1) or not samples:
+    if job.returncode not in (0, 130) or not samples:
         raise SystemExit(f"jobs.label ended with status {job.returncode}: {(folder / 'log').read_text()[-2000:]}")
     return samples, len(committed_shards(str(masks)))
 

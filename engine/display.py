@@ -78,7 +78,7 @@ class Display:
         self._blocks: list[Block] = []
         self._said_at = 0.0
         self._stop = threading.Event()
-        self._stream: TextIO = sys.stderr
+        self._stream: TextIO | None = None
         self._live: Live | None = None
 
     def enter(self, block: Block) -> None:
@@ -100,10 +100,10 @@ class Display:
                 return
             self._stop.set()
             live, stream = self._live, self._stream
-            self._live, self._stream = None, sys.stderr
+            self._live, self._stream = None, None
         if live is not None:  # outside of the lock, which the thread that it waits for may want
             live.stop()
-        if stream is not sys.stderr:
+        if stream is not None:
             stream.close()
 
     @property
@@ -111,7 +111,7 @@ class Display:
         """What is going on now."""
         return next(reversed(tuple(self._blocks)), None)
 
-    def say(self, text: str, block: Block | None = None) -> None:
+    def say(self, text: str, block: Block) -> None:
         """Print a line about a block, above the bars."""
         with self._lock:
             line = f"[{self._name(block)}] {text}"
@@ -120,7 +120,7 @@ class Display:
                 self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
                 return
             with suppress(OSError):  # its reader has left
-                print(line, file=self._stream, flush=True)
+                print(line, file=self._stream or sys.stderr, flush=True)
 
     def say_if_due(self) -> None:
         """Print what is going on if no line has told of it, or after a long silence; bars show it anyway."""
@@ -137,12 +137,11 @@ class Display:
                 self.say(block.status() + beside, block)
                 block.is_announced = True
 
-    def _name(self, block: Block | None) -> str:
+    def _name(self, block: Block) -> str:
         whole = self._whole()
         if whole is not None and whole is not block:
             return whole.inner_name()
-        names = [one.name for one in (*self._blocks, block) if one is not None and one.name]
-        return names[-1] if names else "tag2mask"
+        return next(one.name for one in (block, *reversed(tuple(self._blocks))) if one.name)
 
     def _whole(self) -> Block | None:
         return next((block for block in tuple(self._blocks) if block.is_whole), None)
@@ -150,11 +149,10 @@ class Display:
     def _open(self) -> None:
         self._stop = threading.Event()
         self._said_at = time.monotonic()
-        try:  # its own, as the start of Ray holds back the other
+        with suppress(OSError, ValueError):  # it is closed, or no file
+            # its own, as the start of Ray holds back what comes through the other
             self._stream = os.fdopen(os.dup(sys.stderr.fileno()), "w", errors="replace")
-        except (OSError, ValueError):  # closed, or no file
-            self._stream = sys.stderr
-        if self._stream.isatty():
+        if self._stream is not None and self._stream.isatty():
             from rich.console import Console
             from rich.live import Live
 

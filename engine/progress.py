@@ -183,8 +183,3 @@ def started() -> None:
     """The job shows its own progress from now on."""
     while _starting:
         _starting.pop().__exit__(None, None, None)
-
-
-def say(text: str) -> None:
-    """Print a line about what is going on."""
-    display.say(text)

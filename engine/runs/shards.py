@@ -13,7 +13,7 @@ from engine.distributed.cluster import connected
 from engine.distributed.pipeline import Committed, ShardRun, run_shards
 from engine.distributed.single_images import parts_folder
 from engine.errors import TooManyErrors
-from engine.progress import SKIPPED, Meter, say
+from engine.progress import SKIPPED, Meter, job
 from engine.runs.options import ShardOptions
 from engine.runs.output import SUMMARY, Claimed
 from engine.runs.timings import print_profile, profile, timing_summary
@@ -127,7 +127,7 @@ def do_shards(
             run_shards(run, steps, todo, on_commit=on_commit)
         tally.save()
     else:
-        say(SKIPPED)
+        job(claimed.record["job"]).say(SKIPPED)
     seconds = time.monotonic() - start
     return {
         "images": manifest.num_rows,

@@ -17,7 +17,7 @@ from engine.fitting.learner import freeze_levels
 from engine.fitting.objectives import Objective
 from engine.fitting.samples import LoadSamples, SampleSource, kept_rows, steps_of
 from engine.networks import check_attention, save_network
-from engine.progress import SKIPPED, Meter, doing, say
+from engine.progress import SKIPPED, Meter, doing, job
 from engine.runs.options import DataOptions
 from engine.runs.output import SUMMARY, Claimed
 from engine.storage.event_log import EventLog
@@ -67,7 +67,7 @@ def train(
     training, out, workers = config.training, options.out, options.settings.resources.num_workers
     summary = read_json(join(out, SUMMARY))
     if summary is not None and exists(join(out, WEIGHTS_NAME)):
-        say(SKIPPED)
+        job(claimed.record["job"]).say(SKIPPED)
         return summary
     objective = make_objective(config, claimed.manifest.class_names)
     if training.batch_size < workers:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 from pathlib import Path
 
 from benchmarks import manifest
@@ -19,6 +21,14 @@ def test_long_manifest_repeats_scenes_that_exist_under_new_ids(tmp_path: Path) -
     assert len(set(batch["image_id"])) == manifest.NUM_SCENES + 3
     assert batch["uri"][0] == batch["uri"][manifest.NUM_SCENES]
     assert all(Path(uri).is_file() for uri in batch["uri"])
+
+
+def test_driver_is_the_first_child_of_the_command() -> None:
+    with subprocess.Popen(["sh", "-c", "sleep 100 & echo $!; wait"], stdout=subprocess.PIPE) as command:
+        assert command.stdout is not None
+        child = int(command.stdout.readline())
+        assert manifest.driver_of(command.pid) == child
+        os.kill(child, signal.SIGTERM)
 
 
 def test_cpu_time_of_a_process_grows() -> None:

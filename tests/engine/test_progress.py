@@ -6,9 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from engine import progress
 from engine.display import LINE_EVERY_S, display
-from engine.progress import Chain, Meter, Planned, doing, job, say, started, starting
+from engine.progress import SKIPPED, Chain, Meter, Planned, doing, job, started, starting
 
 
 class Clock:
@@ -136,7 +135,7 @@ def test_eta_of_a_chain_is_said_once_every_kind_of_step_is_measured(
             display.say_if_due()
             # 20 s for these masks, and as much for the others
             assert lines() == ["[round-1/masks] 30 of 40 images, ETA 5 s; ETA of the run 25 s"]
-        say(progress.SKIPPED)
+        job("label").say(SKIPPED)
         assert lines()[-1] == "[round-1/masks] skipped (already complete)"
         chain.measured(18)
         chain.begin()
