@@ -108,7 +108,8 @@ def _check_known(
         unknown = {pair[index]: 0 for pair in annotated if pair[index] not in known}
         if unknown:
             number = sum(count for pair, count in annotated.items() if pair[index] in unknown)
+            listed = f"ids such as {next(iter(known))!r}" if known else "none"
             raise StorageError(
                 f"'{source}' has {number} annotations whose {kind}_id is not listed, such as "
-                f"{next(iter(unknown))!r}; its {kind} ids are such as {next(iter(known), None)!r}"
+                f"{next(iter(unknown))!r}; it lists {listed}"
             )

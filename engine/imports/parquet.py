@@ -62,8 +62,12 @@ def read_parquet(source: str, options: ReaderOptions) -> ImportedDataset:
     def found() -> Iterator[Image]:
         number = 0
         for file in files:
-            for value, tags in _rows(file, columns, [columns.picture, columns.label]):
-                yield _image(value, tags, number, folder=options.images or parent(file), out=options.out)
+            for row, (value, tags) in enumerate(_rows(file, columns, [columns.picture, columns.label]), start=1):
+                image = _image(value, tags, number, folder=options.images or parent(file), out=options.out)
+                if image is None:
+                    remarks.add("rows without a picture (left out)", f"{name_of(file)}, row {row}")
+                else:
+                    yield image
                 number += 1
 
     remarks = Remarks()
@@ -224,13 +228,14 @@ def _names_that_occur(files: tuple[str, ...], columns: _Columns) -> tuple[str, .
     return tuple(sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)))
 
 
-def _image(value: Any, tags: tuple[str, ...], number: int, *, folder: str, out: str) -> Image:
+def _image(value: Any, tags: tuple[str, ...], number: int, *, folder: str, out: str) -> Image | None:
     data = value.get("bytes") if isinstance(value, dict) else value if isinstance(value, bytes) else None
     path = value.get("path") if isinstance(value, dict) else value if isinstance(value, str) else None
     if data is None and path:
         path = portable(path, folder)
         return Image(image_id=path, location=resolve(path, folder), tags=tags)
-    data = data or b""  # a row without a picture becomes an empty file, and so an error row that says so
+    if not data:
+        return None
     ending = next((name for start, name in _ENDINGS.items() if data.startswith(start)), ".img")
     name = f"{number:08d}-{hashlib.blake2b(data, digest_size=4).hexdigest()}{ending}"
     with about("out"):

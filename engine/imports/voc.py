@@ -110,12 +110,17 @@ def _objects(location: str, remarks: Remarks) -> dict[str, bool]:
     found: dict[str, bool] = {}
     for item in root.iterfind(".//{*}object"):
         name = item.findtext("{*}name", "").strip()
-        difficult = item.findtext("{*}difficult", "").strip().lower() in _YES
-        if name:
-            found[name] = found.get(name, True) and difficult
+        if _is_set(item, "deleted"):  # as LabelMe keeps them
+            remarks.add("deleted objects (left out)", location)
+        elif name:
+            found[name] = found.get(name, True) and _is_set(item, "difficult")
         else:
             remarks.add("objects without a name (left out)", location)
     return found
+
+
+def _is_set(item: ElementTree.Element, flag: str) -> bool:
+    return item.findtext(f"{{*}}{flag}", "").strip().lower() in _YES
 
 
 def _xml(location: str) -> ElementTree.Element:

@@ -229,6 +229,14 @@ def test_path_of_several_rows_is_one_image_with_the_tags_of_all(
     assert "further entries of a file (tags added to its first): 1, such as '1.jpg'" in capsys.readouterr().out
 
 
+def test_rows_without_a_picture_are_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = [None, *_pictures("red"), {"bytes": b"", "path": None}]
+    source = _table(tmp_path / "x.parquet", {"image": images, "label": ["a", "b", "c"]})
+    rows, _ = imported(source, "parquet", tmp_path / "out")
+    assert list(tags_of(rows).values()) == [["b"]]
+    assert "rows without a picture (left out): 2, such as 'x.parquet, row 1'" in capsys.readouterr().out
+
+
 def test_files_that_name_other_classes_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for file, names in (("a", ["cat", "dog"]), ("b", ["dog", "cat"])):
         features = {"label": {"_type": "ClassLabel", "names": names}}

@@ -101,6 +101,12 @@ def test_object_is_difficult_however_it_is_written(difficult: str, tmp_path: Pat
     assert tags_of(imported(_write(tmp_path, {"1.xml": text}), "voc", tmp_path)[0]) == {"1": ["dog"]}
 
 
+def test_deleted_object_of_labelme_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = _annotation("<name>dog</name><deleted>0</deleted>", "<name>cat</name><deleted>1</deleted>")
+    assert tags_of(imported(_write(tmp_path, {"1.xml": text}), "voc", tmp_path)[0]) == {"1": ["dog"]}
+    assert "deleted objects (left out): 1, such as " in capsys.readouterr().out
+
+
 def test_namespace_of_an_annotation_hides_no_object(tmp_path: Path) -> None:
     text = _annotation(
         "<name>dog</name>", "<name>cat</name><difficult>1</difficult>", attributes=' xmlns="http://example.org/voc"'
