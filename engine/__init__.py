@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from engine.labeling import LabeledImage, label_images
+    from engine.labeling import LabeledImage, Labeler, label_images
 
-__all__ = ["LabeledImage", "__version__", "label_images"]
+_IN_LABELING = ("LabeledImage", "Labeler", "label_images")
+__all__ = ["LabeledImage", "Labeler", "__version__", "label_images"]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("LabeledImage", "label_images"):  # torch is imported only by whoever asks for these
+    if name in _IN_LABELING:  # torch is imported only by whoever asks for these
         from engine import labeling
 
         return getattr(labeling, name)

@@ -25,7 +25,7 @@ from engine.stages.seed import MakeSeed
 from engine.stages.segment import Segment
 from engine.stages.tag_scores import ScoreTags
 from engine.stages.walk import AddBackground, RefineCam
-from engine.step import Actor, Step
+from engine.step import Actor, Stage, Step
 
 
 def label_chain(
@@ -101,8 +101,18 @@ def _actor_of(crf: CrfConfig) -> Actor:
     return "network" if crf.backend == "torch" else "crf"
 
 
-def run_chain(steps: list[Step], batch: Batch) -> Batch:
-    """Take a batch through a chain in this process; an image that fails becomes an error row."""
-    for name, stage in [(step.name, step.build()) for step in steps]:
+def built(steps: list[Step]) -> list[tuple[str, Stage]]:
+    """The stages of a chain by name, their networks loaded."""
+    return [(step.name, step.build()) for step in steps]
+
+
+def run_stages(stages: list[tuple[str, Stage]], batch: Batch) -> Batch:
+    """Take a batch through stages in this process; an image that fails becomes an error row."""
+    for name, stage in stages:
         batch = guarded(name, stage, batch)
     return batch
+
+
+def run_chain(steps: list[Step], batch: Batch) -> Batch:
+    """Build a chain and take one batch through it."""
+    return run_stages(built(steps), batch)

@@ -11,6 +11,8 @@ from engine.errors import ConfigError
 
 Part = TypeVar("Part")
 
+_NUM_SHOWN = 8
+
 
 def to_dict(config: object) -> dict[str, Any]:
     """A dataclass as nested plain values, ready for JSON."""
@@ -44,6 +46,18 @@ def parts_to_dict(config: object, paths: Sequence[str]) -> dict[str, Any]:
             source, target = source[one], target.setdefault(one, {})
         target[name] = source[name]
     return chosen
+
+
+def rest_to_dict(config: object, paths: Sequence[str]) -> dict[str, Any]:
+    """What :func:`parts_to_dict` leaves out."""
+    rest = to_dict(config)
+    for path in paths:
+        *parents, name = path.split(".")
+        part = rest
+        for one in parents:
+            part = part[one]
+        del part[name]
+    return rest
 
 
 def merged(config: Part, changes: dict[str, Any], *, where: str, prefix: str = "") -> Part:
@@ -114,3 +128,9 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
         elif before != after and (name in old or after):
             lines.append(f"{prefix}{name}: {before} -> {after}")
     return lines
+
+
+def shortened(lines: Sequence[str]) -> str:
+    """Some :func:`differences` as one line."""
+    more = [f"and {len(lines) - _NUM_SHOWN} more"] if len(lines) > _NUM_SHOWN else []
+    return "; ".join([*lines[:_NUM_SHOWN], *more])

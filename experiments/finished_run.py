@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from engine.config import Settings
 from engine.errors import StorageError
 from engine.imaging.codecs import encode_mask
-from engine.plain_settings import merged
-from engine.presets import preset
 from engine.records import Batch
 from engine.storage.filesystem import join, stem
 from engine.storage.manifest import iter_manifest
 from engine.storage.pictures import read_picture
+from engine.storage.recorded_settings import recorded_settings
 from engine.storage.run_record import RECORD_NAME, read_json
 from engine.storage.subsets import is_held_out
 from engine.storage.truth import open_truth
@@ -55,16 +54,16 @@ def read_run(folder: str) -> FinishedRun:
     Raises:
         StorageError: there is no finished run.
     """
-    location = join(folder, RECORD_NAME)
-    record = read_json(location)
+    record = read_json(join(folder, RECORD_NAME))
     if record is None or record["job"] != "run":
         raise StorageError(f"'{folder}' has no {RECORD_NAME} of a finished jobs.run")
-    options = record["options"]
+    options, settings = record["options"], recorded_settings({"run": (folder, ())})
+    assert settings is not None
     return FinishedRun(
         folder=Path(folder),
         data=options["data"],
         truth=options["truth"],
-        settings=merged(preset(options["preset"]), record["settings"], where=location),
+        settings=settings,
         class_names=tuple(record["class_names"]),
     )
 

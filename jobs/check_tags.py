@@ -18,7 +18,7 @@ from engine.config import Settings
 from engine.errors import about
 from engine.records import tag_schema
 from engine.runs.images import ImageSet
-from engine.runs.options import ShardOptions, Uses
+from engine.runs.options import ShardOptions, StartsFrom, Uses
 from engine.runs.output import claim, trained_network
 from engine.runs.shards import label_shards
 from engine.storage.filesystem import join, write_bytes
@@ -42,7 +42,7 @@ TABLE_SCHEMA = pa.schema(
 class CheckTags(ShardOptions):
     """List the tags that the classifier contradicts, to drop or to review, most confident first."""
 
-    cam: str
+    cam: Annotated[str, StartsFrom()]
     """Output folder of jobs.train_cam; best trained on other images, as a classifier also learns wrong tags."""
     doubt_below: float = 0.05
     """A tag is contradicted if the classifier gives it less than this probability."""

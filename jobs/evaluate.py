@@ -9,9 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from engine.config import PresetName
 from engine.errors import ConfigError
 from engine.runs.evaluation import MASK, as_result, calibration, score_images
+from engine.runs.options import PresetChoice
 from engine.storage.filesystem import join
 from engine.storage.run_record import WORK_FOLDER, write_json
 from jobs.cli.command import main
@@ -32,7 +32,7 @@ class Evaluate:
     """Column of the shards to score: mask, or mask_cam and mask_walk of jobs.label --keep-stages."""
     out: str = ""
     """Folder or URI for evaluation.json; by default .tag2mask in the masks' folder, where no reader of shards looks."""
-    preset: PresetName = "small"
+    preset: PresetChoice = "auto"
     """Accepted for consistency; ignored."""
     config: str = ""
     """Accepted for consistency; ignored."""

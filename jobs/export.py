@@ -20,7 +20,7 @@ from engine.errors import ConfigError, about
 from engine.export import FORMATS, Exported, FormatOptions, plan_names
 from engine.records import export_schema
 from engine.runs.images import ImageSet
-from engine.runs.options import ShardOptions, Uses
+from engine.runs.options import ShardOptions, StartsFrom, Uses
 from engine.runs.output import SUMMARY, claim, earlier_output
 from engine.runs.shards import check_errors, do_shards
 from engine.stages.export import ExportImages
@@ -40,7 +40,7 @@ from jobs.cli.command import main
 class Export(ShardOptions):
     """Write masks in the format of another program; images without a mask are left out and counted."""
 
-    masks: str
+    masks: Annotated[str, StartsFrom()]
     """Output folder of jobs.label or jobs.segment."""
     format: str
     """voc, coco (RLE), yolo (polygons), label-studio (brush), fiftyone, png (a plain folder)."""

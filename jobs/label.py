@@ -12,7 +12,7 @@ from engine.errors import ConfigError, about
 from engine.networks import MAP_KINDS, check_map_network, open_network
 from engine.records import mask_schema
 from engine.runs.images import ImageSet
-from engine.runs.options import ShardOptions, Uses
+from engine.runs.options import ShardOptions, StartsFrom, Uses
 from engine.runs.output import claim, trained_network
 from engine.runs.shards import label_shards
 from engine.storage.weights import weights_file
@@ -23,10 +23,10 @@ from jobs.cli.command import main
 class Label(ShardOptions):
     """Make a mask for every image from its tags."""
 
-    cam: str
+    cam: Annotated[str, StartsFrom()]
     """Output folder of jobs.train_cam; or of jobs.train_segmentation, for the maps of a later round (--later-maps,
     --later-walk)."""
-    affinity: str = ""
+    affinity: Annotated[str, StartsFrom("affinity.inference")] = ""
     """Output folder of jobs.train_affinity; not needed if the walk has 0 steps."""
     keep_stages: bool = False
     """Also write the masks of the CAM alone and of the walk without dCRF: columns mask_cam and mask_walk."""

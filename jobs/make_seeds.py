@@ -11,7 +11,7 @@ from engine.config import Settings, map_paths
 from engine.networks import MAP_KINDS, check_map_network
 from engine.records import seed_schema
 from engine.runs.images import ImageSet
-from engine.runs.options import ShardOptions, Uses
+from engine.runs.options import ShardOptions, StartsFrom, Uses
 from engine.runs.output import claim, trained_network
 from engine.runs.shards import label_shards
 from jobs.cli.command import main
@@ -21,7 +21,7 @@ from jobs.cli.command import main
 class MakeSeeds(ShardOptions):
     """Find the cells of each image that are certainly one class or certainly background."""
 
-    cam: str
+    cam: Annotated[str, StartsFrom()]
     """Output folder of jobs.train_cam or jobs.train_segmentation."""
     settings: Annotated[Settings, Uses("cam.inference", "later_maps", "seed", "shards")]
 

@@ -7,8 +7,8 @@ import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
-from engine.config import PresetName
 from engine.report import render_report
+from engine.runs.options import PresetChoice
 from engine.runs.reporting import ReportSource, report_data
 from engine.storage.filesystem import join, write_bytes
 from engine.storage.run_record import WORK_FOLDER
@@ -23,7 +23,7 @@ class Report(ReportSource):
 
     out: str = ""
     """Folder or URI for report.html; by default .tag2mask in the masks' folder, where no reader of shards looks."""
-    preset: PresetName = "small"
+    preset: PresetChoice = "auto"
     """Accepted for consistency; ignored."""
     config: str = ""
     """Accepted for consistency; ignored."""

@@ -9,14 +9,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, TypedDict, TypeVar
 
-from engine.config import NetworkConfig, PresetName, SegmentationConfig, Settings
+from engine.config import NetworkConfig, SegmentationConfig, Settings
 from engine.distributed.cluster import connected
 from engine.errors import OtherRunError, OutputError, within
 from engine.fitting.learner import freeze_levels
 from engine.fitting.objectives import Objective
 from engine.progress import Chain, Planned, doing
 from engine.runs.images import ImageSet
-from engine.runs.options import JobOptions, ShardOptions, Uses
+from engine.runs.options import JobOptions, PresetChoice, ShardOptions, Uses
 from engine.runs.output import SUMMARY, run_record
 from engine.runs.stage_scores import EARLIER_ROUND, SEGMENTED, print_scores, score_rounds
 from engine.runs.training import MakeObjective
@@ -45,7 +45,7 @@ class Run(ShardOptions):
 class _Shared(TypedDict):
     """What every step takes from the options of the run."""
 
-    preset: PresetName
+    preset: PresetChoice
     data: str
     classes: str
     max_pixels: int

@@ -10,7 +10,7 @@ from engine.chain import segment_chain
 from engine.config import Settings
 from engine.records import mask_schema
 from engine.runs.images import ImageSet
-from engine.runs.options import ShardOptions, Uses
+from engine.runs.options import ShardOptions, StartsFrom, Uses
 from engine.runs.output import claim, trained_network
 from engine.runs.shards import label_shards
 from jobs.cli.command import main
@@ -20,7 +20,7 @@ from jobs.cli.command import main
 class SegmentImages(ShardOptions):
     """Make a mask for every image with the segmentation network; it needs no tags."""
 
-    segmentation: str
+    segmentation: Annotated[str, StartsFrom()]
     """Output folder of jobs.train_segmentation."""
     use_tags: bool = False
     """Only background and the classes of an image's tags may appear in its mask."""

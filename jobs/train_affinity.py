@@ -10,7 +10,7 @@ from engine.config import Settings
 from engine.fitting.objectives import Objective
 from engine.fitting.samples import SampleSource
 from engine.runs.images import ImageSet
-from engine.runs.options import DataOptions, Uses
+from engine.runs.options import DataOptions, StartsFrom, Uses
 from engine.runs.output import claim, earlier_output
 from engine.runs.training import WRITES, MakeObjective, train, training_paths
 from engine.storage.filesystem import absolute, join
@@ -22,7 +22,7 @@ from jobs.cli.command import main
 class TrainAffinity(DataOptions):
     """Train AffinityNet on the seeds of the same images."""
 
-    seeds: str
+    seeds: Annotated[str, StartsFrom()]
     """Output folder of jobs.make_seeds."""
     settings: Annotated[Settings, Uses("affinity", "val_fraction")]
 

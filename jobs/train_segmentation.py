@@ -10,7 +10,7 @@ from engine.config import Settings
 from engine.fitting.objectives import Objective
 from engine.fitting.samples import SampleSource
 from engine.runs.images import ImageSet
-from engine.runs.options import DataOptions, Uses
+from engine.runs.options import DataOptions, StartsFrom, Uses
 from engine.runs.output import claim, earlier_output
 from engine.runs.training import WRITES, MakeObjective, train, training_paths
 from engine.storage.filesystem import absolute, join
@@ -23,7 +23,7 @@ from jobs.cli.command import main
 class TrainSegmentation(DataOptions):
     """Train the segmentation network with full supervision on synthesized masks."""
 
-    masks: str
+    masks: Annotated[str, StartsFrom()]
     """Folder of mask shards, the output of jobs.label or jobs.segment."""
     start: str = ""
     """Output folder of jobs.train_cam or of this job, to start from that network rather than from ImageNet weights."""

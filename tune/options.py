@@ -8,7 +8,7 @@ from typing import Annotated
 from engine.checks import require, require_at_least, require_fractions
 from engine.config import Settings
 from engine.errors import ConfigError
-from engine.runs.options import ShardOptions, Uses
+from engine.runs.options import ShardOptions, StartsFrom, Uses
 from tune.space import SearchName
 
 
@@ -18,10 +18,10 @@ class SearchOptions(ShardOptions):
 
     truth: str
     """True masks, of all images or of some: a folder of PNGs named by image stem, or a folder of mask shards."""
-    cam: str
+    cam: Annotated[str, StartsFrom()]
     """Output folder of jobs.train_cam; or of jobs.train_segmentation, for the maps of a later round (--later-maps,
     --later-walk)."""
-    affinity: str = ""
+    affinity: Annotated[str, StartsFrom("affinity.inference")] = ""
     """Output folder of jobs.train_affinity; not needed with --steps 0 --walk.num-steps 0 (--later-walk.num-steps 0 for
     a segmentation network)."""
     cache: str = ""

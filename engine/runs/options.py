@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Literal
 
 from engine.checks import require_at_least, require_fractions
 from engine.config import PresetName, Settings
+
+PresetChoice = Literal["auto", PresetName]
 
 
 class Uses:
@@ -22,16 +25,27 @@ class Uses:
         return cls(*(item.name for item in fields(Settings) if item.name != "resources"))
 
 
+class StartsFrom:
+    """Annotates an option that names an earlier job's output: the job starts from the settings that are recorded there.
+
+    ``Annotated[str, StartsFrom()]`` takes all of them; with dotted paths, only those.
+    """
+
+    def __init__(self, *paths: str) -> None:
+        self.paths = paths
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobOptions:
     """Options of every job."""
 
     out: str
     """Output folder or URI (s3://...)."""
-    preset: PresetName = "small"
-    """Settings to start from: tiny (the demo), small (two cores), default (GPUs), paper (the authors')."""
+    preset: PresetChoice = "auto"
+    """Settings to start from: tiny (the demo), small (two cores), default (GPUs), paper (the authors'); auto takes
+    those of the networks or shards that the job is given, else small."""
     config: str = ""
-    """An earlier output folder, or its run.json, best.json or calibration.json: its settings override the preset's."""
+    """An earlier output folder, or its run.json, best.json or calibration.json: its settings override these."""
     overwrite: bool = False
     """Delete an earlier run's output and start afresh; jobs.run does so for the steps that changed."""
     settings: Settings

@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.errors import ConfigError, StorageError, UserError, about
 from engine.networks import TrainedNetwork, open_network
-from engine.plain_settings import parts_to_dict
+from engine.plain_settings import parts_to_dict, rest_to_dict
 from engine.runs.images import ImageSet
 from engine.runs.options import DataOptions
 from engine.storage.filesystem import delete_file, join
@@ -65,7 +65,7 @@ def run_record(
     class_names: Sequence[str],
     writes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """What ``run.json`` holds.
+    """What ``run.json`` holds; ``other_settings``, which do not decide this result, are where later jobs start from.
 
     Args:
         job: its name.
@@ -76,6 +76,7 @@ def run_record(
     return {
         "job": job,
         "settings": parts_to_dict(options.settings, uses),
+        "other_settings": rest_to_dict(options.settings, uses),
         "inputs": dict(inputs),
         "class_names": list(class_names),
         "writes": list(writes),

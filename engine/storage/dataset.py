@@ -6,23 +6,27 @@ and masks that are too unsure, are left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 import torch
 import torch.distributed
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
+from torch.utils.data._utils.collate import default_collate_fn_map
 
+from engine.checks import require_at_least, require_fractions
 from engine.errors import StorageError
 from engine.imaging.codecs import decode_mask
 from engine.imaging.decoding import decode_image
-from engine.storage.filesystem import join
+from engine.storage.filesystem import as_location, join
 from engine.storage.labeled import LabeledManifest
-from engine.storage.manifest import open_manifest
+from engine.storage.manifest import has_manifest, open_manifest
 from engine.storage.pictures import read_picture
 from engine.storage.run_record import WORK_FOLDER
 from engine.storage.shards import committed_shards
@@ -44,10 +48,41 @@ class Sample:
     """[0, 1]: how good the mask is expected to be."""
 
 
+def collate(samples: Sequence[Sample], **_: Any) -> dict[str, Any]:
+    """A batch of samples, padded at the right and bottom to the largest; what a DataLoader does with them by default.
+
+    Returns:
+        ``image``: (B, 3, H, W) uint8, padded with 0; ``mask``: (B, H, W), padded with what does not count;
+        ``confidence``: (B,) float32; ``image_id`` and ``tags``: lists.
+    """
+    ignore = 255 if samples[0].mask.dtype == torch.uint8 else 65535
+    return {
+        "image_id": [sample.image_id for sample in samples],
+        "image": _padded([sample.image for sample in samples], 0),
+        "mask": _padded([sample.mask for sample in samples], ignore),
+        "tags": [sample.tags for sample in samples],
+        "confidence": torch.tensor([sample.confidence for sample in samples]),
+    }
+
+
+def _padded(parts: Sequence[Tensor], value: int) -> Tensor:
+    height, width = (max(part.shape[side] for part in parts) for side in (-2, -1))
+    return torch.stack(
+        [functional.pad(part, (0, width - part.shape[-1], 0, height - part.shape[-2]), value=value) for part in parts]
+    )
+
+
+default_collate_fn_map[Sample] = collate
+
+
 class _Shards:
     """Reads the samples of mask shards; small until it is used, so that it travels to the workers of a DataLoader."""
 
     def __init__(self, masks: str, *, images: bool, min_confidence: float, max_pixels: int) -> None:
+        if not has_manifest(join(masks, WORK_FOLDER)):
+            raise StorageError(
+                f"'{masks}' holds no masks; give the output folder of jobs.label or jobs.segment", thing="masks"
+            )
         manifest = open_manifest(join(masks, WORK_FOLDER))
         if missing := manifest.num_shards - len(committed_shards(masks)):
             raise StorageError(f"'{masks}' lacks {missing} of {manifest.num_shards} shards; run the job again")
@@ -103,13 +138,14 @@ class _Masks(Generic[Result]):
     """What index and stream have in common.
 
     Raises:
+        ConfigError: a value is not allowed.
         StorageError: the masks are missing, damaged or not complete.
     """
 
-    masks: str
+    masks: str | Path
     """Folder or URI that jobs.label or jobs.segment wrote, complete."""
     transform: Callable[[Sample], Result] | None = None
-    """Makes of a :class:`Sample` what a batch is made of: images differ in size."""
+    """Applied to each :class:`Sample`; without it, a DataLoader pads its batches to one size (:func:`collate`)."""
     _: KW_ONLY
     images: bool = True
     """Whether the images are read, or the masks alone."""
@@ -119,8 +155,13 @@ class _Masks(Generic[Result]):
     """A larger image is an error."""
 
     def __post_init__(self) -> None:
+        require_fractions(min_confidence=self.min_confidence)
+        require_at_least(1, max_pixels=self.max_pixels)
         self._shards = _Shards(
-            self.masks, images=self.images, min_confidence=self.min_confidence, max_pixels=self.max_pixels
+            as_location(self.masks, "masks"),
+            images=self.images,
+            min_confidence=self.min_confidence,
+            max_pixels=self.max_pixels,
         )
 
     @property

@@ -43,6 +43,22 @@ _REQUEST_TIMEOUT_S = 30.0
 """Longest silence of a store in the middle of a request."""
 
 
+def as_location(value: object, thing: str) -> str:
+    """A local path or URI that a caller of the library gave, as text.
+
+    Raises:
+        LocationError: it is neither text nor a path, or a URI that :class:`pathlib.Path` has changed.
+    """
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, os.PathLike):
+        raise LocationError(f"must be a path or a URI, got {value!r}", thing=thing)
+    location: str = os.fspath(value)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", location):
+        raise LocationError(f"is a URI in a Path, which drops a slash ('{location}'); give it as text", thing=thing)
+    return location
+
+
 def is_uri(location: str) -> bool:
     """Whether ``location`` starts with a scheme such as ``s3://``."""
     return _SCHEME.match(location) is not None

@@ -13,7 +13,7 @@ from typing import Any
 
 import engine
 from engine.errors import MissingError, OtherRunError, OutputError, about
-from engine.plain_settings import differences
+from engine.plain_settings import differences, shortened
 from engine.storage import filesystem, shards
 from engine.storage.probes import check_writable
 
@@ -23,9 +23,9 @@ WORK_FOLDER = ".tag2mask"
 
 _OWN_FILES = ("weights.safetensors", "summary.json", "evaluation.json", "report.html")
 _COMPARED = ("job", "settings", "inputs")
+_OTHERS = "other_settings"
 _PACKAGES = ("torch", "ray", "numpy", "pyarrow", "timm", "pillow")
 _GIT_LIMIT_S = 10
-_NUM_SHOWN = 8
 
 
 def fingerprint(values: dict[str, Any]) -> str:
@@ -111,7 +111,8 @@ def claim_output(folder: str, record: dict[str, Any], *, overwrite: bool, hidden
     Args:
         folder: local path or URI; missing, empty, or with the output of an earlier run.
         record: goes to ``run.json``; ``job``, ``settings`` (nested) and ``inputs`` (hashes) must be those of an earlier
-            run for it to be continued, so leave out what does not change a result. ``writes`` lists the names directly
+            run for it to be continued, so leave out what does not change a result; ``other_settings`` are brought up to
+            date then. ``writes`` lists the names directly
             in the folder, beside the shards and records, that the run writes.
         overwrite: delete what an earlier run wrote here, and nothing else, and start afresh.
         hidden: write ``run.json`` to :data:`WORK_FOLDER`, where readers that take a folder of shards whole do not look.
@@ -122,6 +123,7 @@ def claim_output(folder: str, record: dict[str, Any], *, overwrite: bool, hidden
         OutputError: it cannot be written, or another run has just begun there.
         StorageError: it cannot be read.
     """
+    location = filesystem.join(folder, *([WORK_FOLDER] if hidden else []), RECORD_NAME)
     with about("out"):
         entries = filesystem.list_entries(folder)
         if overwrite:
@@ -133,6 +135,8 @@ def claim_output(folder: str, record: dict[str, Any], *, overwrite: bool, hidden
                 if entries:  # hidden: somebody deleted the rest, and it speaks of other images
                     _delete_own(folder, entries)
             elif not (changes := _changes(earlier, record)):
+                if _canonical(earlier.get(_OTHERS)) != _canonical(record.get(_OTHERS)):
+                    write_json(location, {**earlier, _OTHERS: record[_OTHERS]})
                 return
             elif _has_results(folder, entries):
                 raise _other_run(folder, changes)
@@ -140,8 +144,7 @@ def claim_output(folder: str, record: dict[str, Any], *, overwrite: bool, hidden
                 _check_ended(folder, earlier)
                 _delete_own(folder, entries)
     check_writable(folder)
-    place = filesystem.join(folder, WORK_FOLDER) if hidden else folder
-    write_json(filesystem.join(place, RECORD_NAME), {**record, "process": {"host": platform.node(), "id": os.getpid()}})
+    write_json(location, {**record, "process": {"host": platform.node(), "id": os.getpid()}})
 
 
 def _earlier(folder: str) -> dict[str, Any] | None:
@@ -192,8 +195,7 @@ def _written(folder: str, entries: dict[str, bool]) -> list[str]:
 
 
 def _other_run(folder: str, lines: list[str]) -> OtherRunError:
-    shown = "; ".join(lines[:_NUM_SHOWN]) + (f"; and {len(lines) - _NUM_SHOWN} more" if len(lines) > _NUM_SHOWN else "")
-    return OtherRunError(f"'{folder}' holds the output of another run ({shown})", thing="out")
+    return OtherRunError(f"'{folder}' holds the output of another run ({shortened(lines)})", thing="out")
 
 
 def _check_empty(folder: str, entries: dict[str, bool]) -> None:

@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -115,7 +116,7 @@ def read_schema(folder: str) -> pa.Schema:
     return _with_file(shard_path(folder, _some_shards(folder)[0]), lambda file: file.schema_arrow)
 
 
-def open_dataset(folder: str) -> pads.Dataset:
+def open_dataset(folder: str | Path) -> pads.Dataset:
     """The shards of a folder, local or on S3, as a pyarrow dataset, which DuckDB, polars and pandas query.
 
     Readers that take a folder whole stumble over ``run.json`` and ``summary.json`` beside the shards; this names the
@@ -124,6 +125,7 @@ def open_dataset(folder: str) -> pads.Dataset:
     Raises:
         StorageError: as :func:`read_shards`.
     """
+    folder = filesystem.as_location(folder, "masks")
     opened, path = filesystem.open_filesystem(folder)
     files = [filesystem.join(path, shard_name(shard)) for shard in _some_shards(folder)]
     return pads.dataset(files, filesystem=opened, format="parquet")

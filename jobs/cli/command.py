@@ -10,16 +10,17 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import tyro
 from tyro._calling import InstantiationError
 
 from engine.config import Settings
 from engine.errors import ConfigError, StartError, TooManyErrors, UserError
-from engine.plain_settings import merged
+from engine.plain_settings import differences, merged, parts_to_dict, shortened
 from engine.presets import preset
 from engine.progress import job, started
+from engine.storage.recorded_settings import recorded_settings
 from engine.storage.run_record import RECORD_NAME, read_json, read_record
 from jobs.cli.closing import print_closing
 from jobs.cli.messages import message_of
@@ -82,19 +83,35 @@ def exit_status(work: Callable[[], int | None]) -> int:
 
 
 def parse(options_class: type[Options], arguments: Sequence[str]) -> Options:
-    """A job's options from a command line: preset, then ``--config``, then single settings.
+    """A job's options from a command line: preset or recorded settings, then ``--config``, then single settings.
+
+    Where the job is given networks or shards, a line on standard error says which settings differ from theirs.
 
     Raises:
         ConfigError: an option does not exist, is missing, or has a value that is not allowed.
         SystemExit: status 0, after ``--help``, also if its reader left before the end (``--help | head``).
     """
     surface = Surface(options_class)
-    settings = None
+    recorded = settings = None
     if surface.paths:
         start = _parsed(surface, surface.start(), arguments, add_help=False, return_unknown_args=True)[0]
-        settings = _settings(start.preset, start.config)
+        sources = {name: (place, paths) for name, paths in surface.sources.items() if (place := getattr(start, name))}
+        recorded = recorded_settings(sources)
+        settings = preset(start.preset) if start.preset != "auto" else recorded or preset("small")
+        settings = _configured(settings, start.config)
     named: dict[str, Any] = {"prog": surface.program, "description": surface.description}
-    return surface.options(vars(_parsed(surface, surface.command(settings), arguments, **named)), settings)
+    options = surface.options(vars(_parsed(surface, surface.command(settings), arguments, **named)), settings)
+    if recorded is not None:
+        places = " and ".join(place for place, _ in sources.values())
+        print(_origin(recorded, cast(Any, options).settings, places, surface.paths), file=sys.stderr)
+    return options
+
+
+def _origin(recorded: Settings, chosen: Settings, places: str, paths: Sequence[str]) -> str:
+    """Which settings a job takes, and what differs from the recorded ones."""
+    used = [path for path in paths if path != "resources"]
+    lines = differences(parts_to_dict(recorded, used), parts_to_dict(chosen, used))
+    return f"settings: those of {places}" + (f", except {shortened(lines)}" if lines else "")
 
 
 def _parsed(surface: Surface[Any], command: type[Any], arguments: Sequence[str], **more: Any) -> Any:
@@ -115,9 +132,8 @@ def _parsed(surface: Surface[Any], command: type[Any], arguments: Sequence[str],
         raise ConfigError(one_line(complaint.getvalue())) from None
 
 
-def _settings(preset_name: str, config: str) -> Settings:
-    """The settings of the preset, with those of a file over them."""
-    settings = preset(preset_name)
+def _configured(settings: Settings, config: str) -> Settings:
+    """The settings with those of a file over them."""
     if not config:
         return settings
     record = read_json(config) if config.endswith(".json") else _record_in(config)

@@ -19,7 +19,7 @@ import tyro
 
 from engine.config import Settings
 from engine.plain_settings import part_at, with_part
-from engine.runs.options import Uses
+from engine.runs.options import StartsFrom, Uses
 
 Options = TypeVar("Options")
 
@@ -36,12 +36,21 @@ class Surface(Generic[Options]):
         notes = getattr(self._hints.get(_SETTINGS), "__metadata__", ())
         self.paths: tuple[str, ...] = next((note.paths for note in notes if isinstance(note, Uses)), ())
         """Dotted paths of the settings that the job uses."""
+        self.sources: dict[str, tuple[str, ...]] = {
+            name: note.paths
+            for name, hint in self._hints.items()
+            for note in getattr(hint, "__metadata__", ())
+            if isinstance(note, StartsFrom)
+        }
+        """The options that name an earlier job's output, with the settings that the job takes from there."""
         self._own = [item for item in dataclasses.fields(options_class) if item.name != _SETTINGS]  # type: ignore[arg-type]
 
     @property
     def program(self) -> str:
-        """What was typed: ``python -m jobs.NAME``; the job's file is ``__main__`` then."""
-        return f"python -m {_module_of(self._class)}"
+        """What was typed: ``tag2mask NAME``, or ``python -m jobs.NAME``; the job's file is ``__main__`` then."""
+        if self._class.__module__ == "__main__":
+            return f"python -m {_module_of(self._class)}"
+        return f"tag2mask {name_of(self._class).replace('_', '-')}"
 
     @property
     def description(self) -> str:
@@ -58,9 +67,10 @@ class Surface(Generic[Options]):
         return "\n\n".join(textwrap.fill(part, _COLUMNS, subsequent_indent=" ") for part in paragraphs)
 
     def start(self) -> type[Any]:
-        """The two options that decide the defaults of all settings: ``preset`` and ``config``."""
-        chosen = [item for item in self._own if item.name in ("preset", "config")]
-        return dataclasses.make_dataclass("Start", [self._option(item) for item in chosen], kw_only=True)
+        """The options that decide the defaults of all settings: ``preset``, ``config`` and the :attr:`sources`."""
+        names = {"preset", "config", *self.sources}
+        chosen = [self._option(item, required=False) for item in self._own if item.name in names]
+        return dataclasses.make_dataclass("Start", chosen, kw_only=True)
 
     def command(self, settings: Settings | None) -> type[Any]:
         """A flat dataclass that tyro parses, with the given settings as defaults."""
@@ -82,8 +92,10 @@ class Surface(Generic[Options]):
         first, dot, rest = field.partition(".")
         return names.get(first, first) + dot + rest
 
-    def _option(self, item: dataclasses.Field[Any]) -> tuple[str, Any, Any]:
+    def _option(self, item: dataclasses.Field[Any], *, required: bool = True) -> tuple[str, Any, Any]:
         default = _default_of(item)
+        if default is dataclasses.MISSING and not required:
+            default = ""
         hint = "(optional)" if default == "" else None
         text = _help_of(self._class, item.name)
         return _flat(item.name, self._hints[item.name], tyro.conf.arg(help=text, help_behavior_hint=hint), default)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,10 +16,14 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 import engine
-from engine.config import Settings
-from engine.errors import ConfigError, WeightsError
+from engine.config import AffinityInferenceConfig, Settings
+from engine.errors import ConfigError, UserError
 from engine.imaging.codecs import encode_picture
 from engine.presets import preset
+from engine.runs.options import DataOptions
+from engine.runs.output import run_record
+from engine.storage.dataset import MaskDataset, MaskStream
+from engine.storage.run_record import write_json
 from tests.engine.stages.examples import CLASS_NAMES, picture, write_network
 
 
@@ -159,11 +164,102 @@ def test_walk_needs_affinities_and_its_absence_does_not(weights: dict[str, Any])
     assert result.mask is not None
 
 
-def test_mistakes_are_said_before_anything_runs(weights: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"^tags must have an entry for each of the 1 images, got 2$"):
-        engine.label_images([picture(48, 64)], [["cat"], ["dog"]], **weights)
-    with pytest.raises(WeightsError, match="kind 'affinity'"):
-        engine.label_images([picture(48, 64)], [["cat"]], cam=weights["affinity"], affinity=weights["cam"])
+WRONG_USES: dict[str, tuple[Callable[[dict[str, Any], Path], object], str]] = {
+    "no network": (lambda w, _: engine.Labeler(), "run or cam must be given, and not both"),
+    "no such run": (lambda w, _: engine.Labeler("nowhere"), "run 'nowhere' holds no trained networks; give the output"),
+    "folder of another kind": (lambda w, tmp: engine.Labeler(tmp), "holds no trained networks; give the output folder"),
+    "no such network": (
+        lambda w, _: engine.Labeler(cam="nowhere"),
+        "cam .*nowhere/weights.safetensors' does not exist",
+    ),
+    "wrong network": (lambda w, _: engine.Labeler(cam=w["affinity"]), "holds a network of kind 'affinity', not 'cam'"),
+    "number for a folder": (lambda w, _: engine.Labeler(cam=cast(Any, 3)), "^cam must be a path or a URI, got 3$"),
+    "URI in a Path": (
+        lambda w, _: engine.Labeler(cam=Path("s3://b/cam")),
+        "run is a URI in a Path, .* give it as text",
+    ),
+    "no such preset": (lambda w, _: engine.Labeler(**w, settings="huge"), "preset must be one of tiny, .*, got 'huge'"),
+    "settings as a dict": (
+        lambda w, _: engine.Labeler(**w, settings=cast(Any, {})),
+        r"settings must be Settings, auto, or the name of a preset \(tiny, .*\), got dict",
+    ),
+    "one image": (
+        lambda w, _: engine.label_images("dog.jpg", [["cat"]], **w),
+        r"images must be a list of images, got a single one; put it into \[ \]",
+    ),
+    "one array": (lambda w, _: engine.label_images(cast(Any, picture(8, 8)), [["cat"]], **w), "images must be a list"),
+    "names for a list of lists": (
+        lambda w, _: engine.label_images(["dog.jpg"], ["cat"], **w),
+        r"tags must hold a list of names for each image, such as .*, got \['cat'\]",
+    ),
+    "too many tags": (
+        lambda w, _: engine.label_images(["dog.jpg"], [["cat"], ["dog"]], **w),
+        "^tags must have an entry for each of the 1 images, got 2$",
+    ),
+    "no pixels": (lambda w, _: engine.Labeler(**w, max_pixels=0), "max_pixels must be 1 or more, got 0"),
+    "masks that are none": (lambda w, tmp: MaskDataset(tmp), "masks '.*' holds no masks; give the output folder of"),
+    "confidence in percent": (
+        lambda w, tmp: MaskStream(tmp, min_confidence=50),
+        "min_confidence must be from 0 to 1, got 50",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_USES)
+def test_wrong_use_is_said_in_one_sentence(name: str, weights: dict[str, Any], tmp_path: Path) -> None:
+    use, sentence = WRONG_USES[name]
+    with pytest.raises(UserError, match=sentence) as refused:
+        use(weights, tmp_path)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def _trained(place: Path, kind: str, settings: Settings) -> Path:
+    """A network as a training job leaves it."""
+    place.mkdir(parents=True)
+    write_network(place, kind)
+    options = DataOptions(out=str(place), data="m.csv", settings=settings)
+    write_json(str(place / "run.json"), run_record("train", options, uses=(), inputs={}, class_names=CLASS_NAMES))
+    return place
+
+
+def test_networks_are_used_with_the_settings_that_they_were_made_with(tmp_path: Path) -> None:
+    settings = _settings()
+    other = replace(settings, affinity=replace(settings.affinity, inference=AffinityInferenceConfig(long_side_px=64)))
+    cam, affinity = _trained(tmp_path / "cam", "cam", settings), _trained(tmp_path / "affinity", "affinity", other)
+    used = replace(engine.Labeler(cam=cam, affinity=affinity).settings, resources=other.resources)
+    assert used == other
+    arguments: dict[str, Any] = {
+        "images": [picture(60, 80)],
+        "tags": [["cat", "bird"]],
+        "cam": cam,
+        "affinity": affinity,
+    }
+    (by_record,), (by_hand,) = engine.label_images(**arguments), engine.label_images(**arguments, settings=other)
+    assert by_record.confidence == by_hand.confidence
+    np.testing.assert_array_equal(_mask(by_record), _mask(by_hand))
+    assert engine.Labeler(cam=cam, affinity=affinity, settings="paper").settings.walk == preset("paper").walk
+
+
+def test_labeler_takes_the_networks_of_a_run_and_keeps_them(tmp_path: Path) -> None:
+    _trained(tmp_path / "cam", "cam", _settings())
+    _trained(tmp_path / "affinity", "affinity", _settings())
+    first = engine.Labeler(tmp_path)
+    assert first.class_names == CLASS_NAMES
+    image, tags = picture(60, 80), ["cat", "bird"]
+    (alone,) = engine.label_images([image], [tags], cam=tmp_path / "cam", affinity=str(tmp_path / "affinity"))
+    for kind in ("cam", "affinity"):
+        (tmp_path / kind / "weights.safetensors").unlink()
+    for _ in range(2):
+        (result,) = first.label([image], [tags])
+        np.testing.assert_array_equal(_mask(result), _mask(alone))
+    (tmp_path / "segmentation").mkdir()
+    write_network(tmp_path / "segmentation", "segmentation")
+    write_network(tmp_path / "affinity", "affinity")
+    (later,) = engine.Labeler(tmp_path).label([image], [tags])
+    (same,) = engine.label_images(
+        [image], [tags], cam=tmp_path / "segmentation", affinity=tmp_path / "affinity", settings="small"
+    )
+    assert later.confidence == same.confidence != alone.confidence
 
 
 def test_importing_the_engine_starts_and_loads_nothing() -> None:

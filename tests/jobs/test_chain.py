@@ -16,6 +16,7 @@ import torch
 from engine.config import PamrConfig, WalkConfig
 from engine.errors import ManifestError, OutputError
 from engine.imaging.codecs import decode_mask
+from engine.labeling import label_images
 from engine.networks import load_network
 from engine.plain_settings import with_part
 from engine.records import mask_schema
@@ -167,6 +168,20 @@ def test_masks_keep_the_contract(folder: Path) -> None:
         assert sum(row["areas"]) == pytest.approx(1, abs=1e-5)
         assert len(row["areas"]) == len(row["tags"]) + 1
         assert 0 <= row["confidence"] <= 1
+
+
+def test_networks_of_a_run_are_used_with_the_settings_of_the_run(folder: Path, tmp_path: Path) -> None:
+    networks = [f"--cam={folder / 'cam'}", f"--affinity={folder / 'affinity'}"]
+    arguments = [f"--data={folder / 'scenes' / 'manifest.csv'}", f"--out={tmp_path / 'masks'}", *networks]
+    assert main(label.Label, label.run, arguments) == 0
+    first = {row["image_id"]: row for row in _rows(str(folder / "round-1" / "masks"))}
+    rows = _rows(str(tmp_path / "masks"))
+    assert [row["mask"] for row in rows] == [first[row["image_id"]]["mask"] for row in rows]
+    row = rows[0]
+    (alone,) = label_images(
+        [folder / "scenes" / row["image"]], [row["tags"]], cam=folder / "cam", affinity=folder / "affinity"
+    )
+    np.testing.assert_array_equal(alone.mask, decode_mask(row["mask"]["bytes"]))
 
 
 @pytest.mark.parametrize("reader", ["pandas", "polars", "duckdb", "datasets"])

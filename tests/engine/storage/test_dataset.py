@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from engine.errors import StorageError
 from engine.imaging.codecs import encode_mask
-from engine.storage.dataset import MaskDataset, MaskStream, Sample
+from engine.storage.dataset import MaskDataset, MaskStream, Sample, collate
 from engine.storage.shards import read_shard, write_shard
 from tests.engine.export.examples import FOLDER_CLASSES, IDS, ring, upload_labeled_folder, write_labeled_folder
 from tests.s3_server import S3Server
@@ -63,6 +63,30 @@ def test_two_workers_of_a_loader_give_each_row_once(masks: str) -> None:
     ids, images, corners = batches[0]
     assert list(ids) == GOOD[:2]
     assert (images.shape, corners.shape) == ((2, 3, 8, 8), (2, 8, 8))
+
+
+def test_loader_makes_batches_of_samples_by_itself(masks: str) -> None:
+    found = MaskDataset(Path(masks))
+    (batch,) = DataLoader(found, batch_size=2, sampler=[0, 1], num_workers=1, multiprocessing_context="spawn")
+    assert batch["image_id"] == GOOD[:2]
+    assert batch["tags"] == [found[0].tags, found[1].tags]
+    assert torch.equal(batch["mask"], torch.stack([found[0].mask, found[1].mask]))
+    assert batch["image"].shape == (2, 3, *found[0].mask.shape)
+
+
+def test_batch_of_two_sizes_is_padded_with_what_does_not_count() -> None:
+    def sample(height: int, width: int) -> Sample:
+        image, mask = torch.full((3, height, width), 7, dtype=torch.uint8), torch.ones(height, width, dtype=torch.uint8)
+        return Sample(image_id=f"{height}", image=image, mask=mask, tags=("cat",), confidence=0.5)
+
+    batch = collate([sample(2, 5), sample(4, 3)])
+    assert (batch["image"].shape, batch["mask"].shape) == ((2, 3, 4, 5), (2, 4, 5))
+    for row, (height, width) in enumerate([(2, 5), (4, 3)]):
+        outside = torch.ones(4, 5, dtype=torch.bool)
+        outside[:height, :width] = False
+        assert bool((batch["mask"][row] == torch.where(outside, 255, 1)).all())
+        assert bool((batch["image"][row] == torch.where(outside, 0, 7)).all())
+    assert batch["confidence"].tolist() == [0.5, 0.5]
 
 
 @pytest.mark.parametrize("num_ranks", [2, 3])

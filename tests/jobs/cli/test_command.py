@@ -125,6 +125,27 @@ def test_record_of_any_job_is_a_config_file_though_it_knows_options_of_its_own(t
     assert config.settings == replace(preset("small"), val_fraction=0.25)
 
 
+def test_job_starts_from_the_settings_of_its_networks_and_says_what_differs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny = preset("tiny")
+    trained = TrainCam(out=str(tmp_path), data="m.csv", settings=tiny)
+    record = run_record("train_cam", trained, uses=("cam.training",), inputs={}, class_names=("cat",))
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    arguments = ["--data=m.csv", "--out=out", "--cam", str(tmp_path), "--affinity=a"]
+    assert parse(Label, arguments).settings == tiny
+    assert capsys.readouterr().err == f"settings: those of {tmp_path} and a\n"
+
+    changed = parse(Label, [*arguments, "--walk.alpha=7", "--resources.num-workers=2"])
+    assert changed.settings.walk == replace(tiny.walk, alpha=7.0)
+    assert capsys.readouterr().err == f"settings: those of {tmp_path} and a, except walk.alpha: 2.0 -> 7.0\n"
+
+    assert parse(Label, [*arguments, "--preset=small"]).settings == preset("small")
+    said = capsys.readouterr().err
+    assert "; cam.inference.long_side_px: 240 -> 512; " in said
+    assert len(said.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -1,0 +1,57 @@
+"""From the record of an earlier job to the settings that a later one starts from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from engine.config import Settings
+from engine.errors import ConfigError, OutputError
+from engine.plain_settings import with_part
+from engine.presets import preset
+from engine.runs.options import DataOptions
+from engine.runs.output import run_record
+from engine.storage.recorded_settings import recorded_settings
+from engine.storage.run_record import write_json
+
+MINE: Settings = with_part(with_part(preset("paper"), "walk.beta", 3.0), "affinity.inference.long_side_px", 200)
+
+
+def _folder(place: Path, settings: Settings, *uses: str) -> str:
+    options = DataOptions(out=str(place), data="m.csv", settings=settings)
+    write_json(str(place / "run.json"), run_record("train_cam", options, uses=uses, inputs={}, class_names=["cat"]))
+    return str(place)
+
+
+def test_whole_tree_comes_back_from_what_decided_the_result_and_the_rest(tmp_path: Path) -> None:
+    folder = _folder(tmp_path, MINE, "cam.backbone", "cam.training", "val_fraction")
+    assert recorded_settings({"cam": (folder, ())}) == MINE
+    assert recorded_settings({"cam": (f"{folder}/best-weights.safetensors", ())}) == MINE
+
+
+def test_second_network_decides_its_own_part_alone(tmp_path: Path) -> None:
+    tiny = preset("tiny")
+    cam, affinity = _folder(tmp_path / "cam", tiny, "cam"), _folder(tmp_path / "affinity", MINE, "affinity")
+    found = recorded_settings({"cam": (cam, ()), "affinity": (affinity, ("affinity.inference",))})
+    assert found == replace(tiny, affinity=replace(tiny.affinity, inference=MINE.affinity.inference))
+
+
+def test_record_of_version_0_1_names_its_preset(tmp_path: Path) -> None:
+    record = {"settings": {"cam": {"stride": 32}}, "options": {"preset": "tiny"}}
+    write_json(str(tmp_path / "run.json"), record)
+    assert recorded_settings({"cam": (str(tmp_path), ())}) == with_part(preset("tiny"), "cam.stride", 32)
+
+
+def test_folder_without_a_record_has_no_settings(tmp_path: Path) -> None:
+    assert recorded_settings({"cam": (str(tmp_path), ()), "affinity": (str(tmp_path / "nowhere"), ("walk",))}) is None
+
+
+def test_record_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(OutputError, match=r"cam '.*run.json' is damaged"):
+        recorded_settings({"cam": (str(tmp_path), ())})
+    write_json(str(tmp_path / "run.json"), {"settings": {"walk": {"gamma": 1}}})
+    with pytest.raises(ConfigError, match=r"the record of '.*': there is no setting 'walk.gamma'"):
+        recorded_settings({"cam": (str(tmp_path), ())})
