@@ -1,5 +1,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 OUT ?= runs/demo
 DATA ?=
 TRUTH ?=
@@ -9,28 +10,36 @@ PYTEST_ARGS ?=
 FAST := not slow and not s3
 RUN ?=
 
-.PHONY: install demo test test-fast test-slow unit bench lint types imports format audit test-oldest clean
+.PHONY: install develop demo test test-fast test-slow unit bench lint types imports format audit test-oldest clean
 
+# What a user needs; .venv/bin/tag2mask lists the jobs.
 install: .venv/installed
 
-# Installed once, and again when what is to be installed changes.
-.venv/installed: pyproject.toml constraints.txt
+# What the tests need too.
+develop: .venv/developed
+
+.venv/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "error: $(PYTHON) is older than 3.11; give another: make PYTHON=python3.12" >&2; exit 2; }
 	@command -v c++ >/dev/null || command -v g++ >/dev/null \
 	  || { echo "error: a C++ compiler is needed (Debian: apt-get install g++)" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+
+# Installed once, and again when what is to be installed changes.
+.venv/installed: pyproject.toml constraints.txt | .venv/bin/pip
+	$(PIP_INSTALL) --editable '.[export]'
 	touch $@
+
+.venv/developed: pyproject.toml constraints.txt | .venv/bin/pip
+	$(PIP_INSTALL) --editable '.[test]'
+	touch $@ .venv/installed
 
 # DATA=manifest.csv [TRUTH=folder] runs it on real images, else on synthetic scenes; OUT= chooses the folder.
 demo: install
 ifeq ($(DATA),)
-	$(BIN)/python -m jobs.make_scenes --out $(OUT)/scenes --num-images $(NUM_SCENES)
-	$(BIN)/python -m jobs.run --data $(OUT)/scenes/manifest.csv --truth $(OUT)/scenes/truth --out $(OUT) \
-	  --preset $(PRESET) --overwrite
+	$(BIN)/tag2mask demo --out $(OUT) --num-images $(NUM_SCENES) --preset $(PRESET)
 else
-	$(BIN)/python -m jobs.run --data "$(DATA)" $(if $(TRUTH),--truth "$(TRUTH)") --out $(OUT) --preset $(PRESET) --overwrite
+	$(BIN)/tag2mask run --data "$(DATA)" $(if $(TRUTH),--truth "$(TRUTH)") --out $(OUT) --preset $(PRESET) --overwrite
 endif
 
 test: lint types imports unit
@@ -48,27 +57,27 @@ ifneq ($(RUN),)
 endif
 endif
 
-lint: install
+lint: develop
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: install
+types: develop
 	$(BIN)/mypy
 
-imports: install
+imports: develop
 	$(BIN)/lint-imports
 
-unit: install
+unit: develop
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 # The inner loop: without Ray, without training.
-test-fast: install
+test-fast: develop
 	$(BIN)/python -m pytest -m '$(FAST)' $(PYTEST_ARGS)
 
-test-slow: install
+test-slow: develop
 	$(BIN)/python -m pytest -m 'not ($(FAST))' $(PYTEST_ARGS)
 
-format: install
+format: develop
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

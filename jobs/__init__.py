@@ -1,5 +1,15 @@
-"""What users run: ``python -m jobs.NAME``."""
+"""What users run: ``tag2mask NAME``, or ``python -m jobs.NAME``."""
 
-from jobs.cli.start import start_of
+import sys
+
+from tag2mask import check_packages
+
+try:
+    check_packages()
+except ImportError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+
+from jobs.cli.start import start_of  # only now: it imports the engine
 
 start_of(__name__)

@@ -56,6 +56,7 @@ ACROSS = {
     "test_faults_doc.py": "docs/faults.md",
     "test_golden.py": "the masks, end to end",
     "test_mirror.py": "this",
+    "test_tag2mask.py": "the public names",
     "test_security.py": "the boundary of trust",
     "tune/test_search_runs.py": "a search that is killed",
 }

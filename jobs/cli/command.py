@@ -92,26 +92,40 @@ def parse(options_class: type[Options], arguments: Sequence[str]) -> Options:
         SystemExit: status 0, after ``--help``, also if its reader left before the end (``--help | head``).
     """
     surface = Surface(options_class)
-    recorded = settings = None
-    if surface.paths:
-        start = _parsed(surface, surface.start(), arguments, add_help=False, return_unknown_args=True)[0]
-        sources = {name: (place, paths) for name, paths in surface.sources.items() if (place := getattr(start, name))}
-        recorded = recorded_settings(sources)
-        settings = preset(start.preset) if start.preset != "auto" else recorded or preset("small")
-        settings = _configured(settings, start.config)
-    named: dict[str, Any] = {"prog": surface.program, "description": surface.description}
-    options = surface.options(vars(_parsed(surface, surface.command(settings), arguments, **named)), settings)
+    sources, recorded, settings = _start(surface, arguments)
+    options = surface.options(_values(surface, settings, arguments), settings)
     if recorded is not None:
-        places = " and ".join(place for place, _ in sources.values())
-        print(_origin(recorded, cast(Any, options).settings, places, surface.paths), file=sys.stderr)
+        print(_origin(recorded, cast(Any, options).settings, sources, surface.paths), file=sys.stderr)
     return options
 
 
-def _origin(recorded: Settings, chosen: Settings, places: str, paths: Sequence[str]) -> str:
+def check(options_class: type[Any], arguments: Sequence[str]) -> None:
+    """:func:`parse` without making the options, whose class may be only :func:`jobs.cli.outline.outlined`."""
+    surface = Surface(options_class)
+    _values(surface, _start(surface, arguments)[2], arguments)
+
+
+def _start(surface: Surface[Any], arguments: Sequence[str]) -> tuple[Sequence[str], Settings | None, Settings | None]:
+    """The places of earlier outputs, the settings recorded there, and those that single options change."""
+    if not surface.paths:
+        return (), None, None
+    start = _parsed(surface, surface.start(), arguments, add_help=False, return_unknown_args=True)[0]
+    sources = {name: (place, paths) for name, paths in surface.sources.items() if (place := getattr(start, name))}
+    recorded = recorded_settings(sources)
+    settings = preset(start.preset) if start.preset != "auto" else recorded or preset("small")
+    return [place for place, _ in sources.values()], recorded, _configured(settings, start.config)
+
+
+def _values(surface: Surface[Any], settings: Settings | None, arguments: Sequence[str]) -> dict[str, Any]:
+    named = {"prog": surface.program, "description": surface.description}
+    return vars(_parsed(surface, surface.command(settings), arguments, **named))
+
+
+def _origin(recorded: Settings, chosen: Settings, places: Sequence[str], paths: Sequence[str]) -> str:
     """Which settings a job takes, and what differs from the recorded ones."""
     used = [path for path in paths if path != "resources"]
     lines = differences(parts_to_dict(recorded, used), parts_to_dict(chosen, used))
-    return f"settings: those of {places}" + (f", except {shortened(lines)}" if lines else "")
+    return f"settings: those of {' and '.join(places)}" + (f", except {shortened(lines)}" if lines else "")
 
 
 def _parsed(surface: Surface[Any], command: type[Any], arguments: Sequence[str], **more: Any) -> Any:
