@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from engine.errors import ConfigError, OtherRunError, about
 from engine.imports import READERS, ReaderOptions, with_clean_tags, write_manifest
+from engine.imports.pets import TRUTH, download_pets
 from engine.storage.filesystem import exists, join, read_bytes
 from engine.storage.probes import check_writable
 from jobs.cli.command import main
@@ -20,7 +21,7 @@ class Import:
     source: str
     """The VOC folder, the instances .json, the folder of class folders, or .parquet (a file, a folder, a pattern)."""
     format: str
-    """voc, coco, folders (one for each class), parquet (of Hugging Face datasets)."""
+    """voc, coco, folders (one for each class), parquet (of Hugging Face datasets), pets (Oxford-IIIT Pet)."""
     out: str
     """Folder or URI for the manifest, classes.txt, and the images of parquet."""
     images: str = ""
@@ -31,6 +32,8 @@ class Import:
     """parquet: column of the labels; without it `label`, `labels`, `tags`, or the only one of type ClassLabel."""
     background: str = ""
     """A class that stands for none, such as background: no class of its own, and its images have no tag of it."""
+    download: bool = False
+    """pets: fetch the data set (800 MB) into --source first; its licence is CC BY-SA 4.0."""
     manifest: Literal["csv", "jsonl", "parquet"] = "csv"
     """Kind of the manifest."""
     overwrite: bool = False
@@ -44,7 +47,12 @@ class Import:
                 raise ConfigError(f"is for {' and '.join(formats)}, not for {self.format}", thing=name)
 
 
-_ONLY_FOR = {"images": ("coco", "parquet"), "image_column": ("parquet",), "label_column": ("parquet",)}
+_ONLY_FOR = {
+    "images": ("coco", "parquet"),
+    "image_column": ("parquet",),
+    "label_column": ("parquet",),
+    "download": ("pets",),
+}
 """Options that other formats would ignore."""
 
 
@@ -59,6 +67,8 @@ def run(config: Import) -> dict[str, Any]:
         out=config.out, images=config.images, image_column=config.image_column, label_column=config.label_column
     )
     with about("source"):
+        if config.download:
+            download_pets(config.source)
         read = READERS[config.format](config.source, options)
         found = with_clean_tags(read, config.source, background=config.background)
     if not config.overwrite:
@@ -72,7 +82,8 @@ def run(config: Import) -> dict[str, Any]:
         print(
             "Images lie outside of the manifest's folder, so the jobs need --allow-outside; or give --out above them."
         )
-    print(f"Next: python -m jobs.run --data {location}{outside} --out runs/mine")
+    truth = f" --truth {join(config.out, TRUTH)}" if config.format == "pets" else ""
+    print(f"Next: tag2mask run --data {location}{truth}{outside} --out runs/mine")
     return summary
 
 

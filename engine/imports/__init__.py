@@ -6,6 +6,7 @@ from engine.imports.coco import read_coco
 from engine.imports.folders import read_folders
 from engine.imports.found import Reader, ReaderOptions, with_clean_tags, write_manifest
 from engine.imports.parquet import read_parquet
+from engine.imports.pets import read_pets
 from engine.imports.voc import read_voc
 
 READERS: dict[str, Reader] = {
@@ -13,6 +14,7 @@ READERS: dict[str, Reader] = {
     "coco": read_coco,
     "folders": read_folders,
     "parquet": read_parquet,
+    "pets": read_pets,
 }
 """Every format by its name on the command line."""
 

@@ -32,7 +32,7 @@ def test_what_was_written_and_what_to_do_next_is_said(tmp_path: Path, capsys: py
         assert main(job.Import, job.run, arguments) == 0
         said = capsys.readouterr().out.splitlines()
         assert said[0] == "1 images; classes: dog"
-        assert said[-1] == f"Next: python -m jobs.run --data {tmp_path / out / 'manifest.csv'}{words} --out runs/mine"
+        assert said[-1] == f"Next: tag2mask run --data {tmp_path / out / 'manifest.csv'}{words} --out runs/mine"
 
 
 def test_classes_or_manifest_that_cannot_be_read_or_written_are_one_line(

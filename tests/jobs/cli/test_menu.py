@@ -56,7 +56,7 @@ def test_mistake_in_an_option_ends_with_status_2_and_its_line(capsys: pytest.Cap
     assert said.startswith("error: ")
 
 
-@pytest.mark.parametrize("arguments", [[], ["label", "--help"], ["run", "--help"], ["search", "--help"]])
+@pytest.mark.parametrize("arguments", [[], ["run", "--help"]])
 def test_list_and_help_load_neither_torch_nor_ray(arguments: list[str]) -> None:
     code = (
         "import atexit, sys; atexit.register(lambda: print('loaded', {'ray', 'torch'} & set(sys.modules)));"
