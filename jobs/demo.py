@@ -30,7 +30,7 @@ class Demo(JobOptions):
 def run(config: Demo) -> dict[str, Any]:
     """Write the scenes and run the chain; returns the summary of ``jobs.run``."""
     scenes = make_scenes.run(make_scenes.MakeScenes(out=join(config.out, "scenes"), num_images=config.num_images))
-    return chain.run(
+    summary = chain.run(
         chain.Run(
             data=scenes["manifest"],
             truth=scenes["truth"],
@@ -41,6 +41,8 @@ def run(config: Demo) -> dict[str, Any]:
             settings=config.settings,
         )
     )
+    print("Try real photographs: tag2mask import --format pets --source pets --out pets --download")
+    return summary
 
 
 if __name__ == "__main__":

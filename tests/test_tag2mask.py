@@ -17,12 +17,12 @@ def test_every_public_name_is_there_and_listed() -> None:
     assert set(tag2mask.__all__) <= set(dir(tag2mask))
     assert all(getattr(tag2mask, name) is not None for name in tag2mask.__all__)
     assert tag2mask.label_images is engine.label_images
-    assert tag2mask.ops.crf.dense_crf and tag2mask.ops.metrics.mean_iou and tag2mask.ops.random_walk.refine
+    assert all((tag2mask.ops.crf.dense_crf, tag2mask.ops.metrics.mean_iou, tag2mask.ops.random_walk.refine))
 
 
 def test_name_that_is_not_public_is_no_attribute() -> None:
     with pytest.raises(AttributeError, match="module 'tag2mask' has no attribute 'label_image'"):
-        tag2mask.label_image  # type: ignore[attr-defined]  # noqa: B018
+        tag2mask.label_image  # noqa: B018
 
 
 def test_importing_it_loads_nothing() -> None:
@@ -41,7 +41,6 @@ def test_distribution_holds_every_package_and_its_types() -> None:
         for path in (ROOT / name).rglob("__init__.py")
     }
     assert set(config["packages"]) == packages
-    assert all(
-        (ROOT / name / "py.typed").exists() and "py.typed" in config["package-data"][name]
-        for name in ("tag2mask", "engine")
-    )
+    for name in ("tag2mask", "engine"):
+        assert (ROOT / name / "py.typed").exists()
+        assert "py.typed" in config["package-data"][name]

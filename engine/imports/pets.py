@@ -1,4 +1,4 @@
-"""The Oxford-IIIT Pet data set as torchvision leaves it: breeds from the names of the files, true masks from the trimaps.
+"""The Oxford-IIIT Pet data set as torchvision leaves it: breeds from the file names, true masks from the trimaps.
 
 Source: Parkhi et al., Cats and Dogs, CVPR 2012; ``torchvision.datasets.OxfordIIITPet``.
 """

@@ -118,7 +118,8 @@ def _start(surface: Surface[Any], arguments: Sequence[str]) -> tuple[Sequence[st
 
 def _values(surface: Surface[Any], settings: Settings | None, arguments: Sequence[str]) -> dict[str, Any]:
     named = {"prog": surface.program, "description": surface.description}
-    return vars(_parsed(surface, surface.command(settings), arguments, **named))
+    values: dict[str, Any] = vars(_parsed(surface, surface.command(settings), arguments, **named))
+    return values
 
 
 def _origin(recorded: Settings, chosen: Settings, places: Sequence[str], paths: Sequence[str]) -> str:

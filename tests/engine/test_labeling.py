@@ -176,7 +176,7 @@ WRONG_USES: dict[str, tuple[Callable[[dict[str, Any], Path], object], str]] = {
     "number for a folder": (lambda w, _: engine.Labeler(cam=cast(Any, 3)), "^cam must be a path or a URI, got 3$"),
     "URI in a Path": (
         lambda w, _: engine.Labeler(cam=Path("s3://b/cam")),
-        "run is a URI in a Path, .* give it as text",
+        "cam is a URI in a Path, .*; give it as text",
     ),
     "no such preset": (lambda w, _: engine.Labeler(**w, settings="huge"), "preset must be one of tiny, .*, got 'huge'"),
     "settings as a dict": (
@@ -256,9 +256,7 @@ def test_labeler_takes_the_networks_of_a_run_and_keeps_them(tmp_path: Path) -> N
     write_network(tmp_path / "segmentation", "segmentation")
     write_network(tmp_path / "affinity", "affinity")
     (later,) = engine.Labeler(tmp_path).label([image], [tags])
-    (same,) = engine.label_images(
-        [image], [tags], cam=tmp_path / "segmentation", affinity=tmp_path / "affinity", settings="small"
-    )
+    (same,) = engine.label_images([image], [tags], cam=tmp_path / "segmentation", affinity=tmp_path / "affinity")
     assert later.confidence == same.confidence != alone.confidence
 
 

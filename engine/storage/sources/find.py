@@ -101,7 +101,7 @@ def _in_folder(location: str) -> Source:
             return Source(location=location, ending=ending, files=files, folder=location.rstrip("/"))
     raise ManifestError(
         f"must be a file that ends with {', '.join(ENDINGS)}, a folder of .tar or .parquet files, or a pattern of such "
-        f"files, got '{location}'"
+        f"files, got '{location}'; jobs.import makes a manifest from class folders, VOC, COCO and others"
     )
 
 

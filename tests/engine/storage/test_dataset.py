@@ -66,7 +66,7 @@ def test_two_workers_of_a_loader_give_each_row_once(masks: str) -> None:
 
 
 def test_loader_makes_batches_of_samples_by_itself(masks: str) -> None:
-    found = MaskDataset(Path(masks))
+    found: MaskDataset[Sample] = MaskDataset(Path(masks))
     (batch,) = DataLoader(found, batch_size=2, sampler=[0, 1], num_workers=1)
     assert batch["image_id"] == GOOD[:2]
     assert batch["tags"] == [found[0].tags, found[1].tags]
