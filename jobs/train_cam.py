@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from engine.config import Settings
+from engine.errors import ConfigError
 from engine.fitting.objectives import Objective
 from engine.fitting.samples import SampleSource
 from engine.runs.images import ImageSet
 from engine.runs.options import DataOptions, Uses
 from engine.runs.output import claim
+from engine.runs.tag_counts import has_tags
 from engine.runs.training import WRITES, MakeObjective, train, training_paths
-from engine.storage.filesystem import absolute, join
-from engine.storage.run_record import WORK_FOLDER
+from engine.storage.filesystem import absolute, delete_file, delete_folder, join
+from engine.storage.run_record import RECORD_NAME, WORK_FOLDER
 from jobs.cli.command import main
 
 ROWS_PER_SHARD = 1024
@@ -43,6 +45,10 @@ def run(
         writes=WRITES,
     )
     manifest = claimed.manifest
+    if not has_tags(manifest):
+        delete_file(join(config.out, RECORD_NAME))  # so that the corrected manifest may go here
+        delete_folder(join(config.out, WORK_FOLDER))
+        raise ConfigError("has no tags, so there is nothing to learn from", thing="data")
     source = SampleSource(
         manifest=join(absolute(config.out), WORK_FOLDER),
         target="tags",
