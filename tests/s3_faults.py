@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -13,13 +14,14 @@ from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 Rule = Callable[[str, str], str]
-"""Method and path to the fault of a request, or to nothing."""
+"""Method and path to the fault of a request, or to nothing. ``no trailers``: the store knows none."""
 
 _REFUSALS = {
     "busy": (503, "SlowDown", "Please reduce your request rate."),
     "broken": (500, "InternalError", "We encountered an internal error."),
     "forbidden": (403, "AccessDenied", "Access Denied"),
     "expired": (400, "ExpiredToken", "The provided token has expired."),
+    "unknown": (501, "NotImplemented", "A header you provided implies functionality that is not implemented."),
     "skewed": (403, "RequestTimeTooSkewed", "The difference between the request time and the server's is too large."),
 }
 _HANG_S = 5.0
@@ -46,6 +48,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self) -> None:
         body = self._body()
         fault = self.server.rule(self.command, self.path)
+        if fault == "no trailers":
+            fault = "unknown" if "x-amz-trailer" in self.headers else ""
         if fault == "reset":
             # with no time to linger, closing sends RST
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -109,10 +113,13 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def faulty(endpoint: str, rule: Rule) -> Iterator[str]:
+def faulty(endpoint: str, rule: Rule, tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """The address of a proxy before ``endpoint``; requests go through or fail as ``rule`` says."""
-    with served(_Server(endpoint, rule)) as address:
-        yield address
+    server = _Server(endpoint, rule)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    with served(server) as address:
+        yield address.replace("http:", "https:") if tls else address
 
 
 @contextmanager

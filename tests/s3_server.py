@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import random
@@ -17,6 +18,25 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyarrow.fs as pafs
+
+ROLE = "arn:aws:iam::role/worker"
+_VERSION = "2012-10-17"
+_TRUST = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": ["sts:AssumeRole"]}
+_EVERYTHING = {"Effect": "Allow", "Action": ["s3:*"], "Resource": ["arn:aws:s3:::*"]}
+_IAM = {
+    "sts": {"tokenDuration": "1h", "issuer": "test", "signingKey": base64.b64encode(secrets.token_bytes(32)).decode()},
+    "policy": {"defaultEffect": "Deny"},
+    "roles": [
+        {
+            "roleName": "worker",
+            "roleArn": ROLE,
+            "trustPolicy": {"Version": _VERSION, "Statement": [_TRUST]},
+            "attachedPolicies": ["all"],
+        }
+    ],
+    "policies": [{"name": "all", "document": {"Version": _VERSION, "Statement": [_EVERYTHING]}}],
+}
+"""A role for everybody, with keys and a token that expire, that may do everything."""
 
 _START_S = 60.0
 _STOP_S = 4.0
@@ -34,8 +54,9 @@ class S3Server:
             "credentials": [{"accessKey": self.access_key, "secretKey": self.secret_key}],
             "actions": ["Admin", "Read", "List", "Tagging", "Write"],
         }
-        accounts, data = folder / "accounts.json", folder / "data"
+        accounts, iam, data = folder / "accounts.json", folder / "iam.json", folder / "data"
         accounts.write_text(json.dumps({"identities": [account]}))
+        iam.write_text(json.dumps(_IAM))
         data.mkdir()
         master, volume, filer, s3 = _free_ports(4)
         self.endpoint = f"http://127.0.0.1:{s3}"
@@ -53,6 +74,8 @@ class S3Server:
             f"-filer.port={filer}",
             f"-s3.port={s3}",
             f"-s3.config={accounts}",
+            f"-s3.iam.config={iam}",
+            "-s3.domainName=localhost",  # a bucket's name may come first in the host: bucket.localhost
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
             "-webdav=false",
@@ -107,6 +130,9 @@ class S3Server:
             "AWS_REGION": "us-east-1",
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
+            # never those of whoever runs the tests
+            "AWS_CONFIG_FILE": str(self._folder / "no-config"),
+            "AWS_SHARED_CREDENTIALS_FILE": str(self._folder / "no-credentials"),
         }
 
     def filesystem(self) -> pafs.S3FileSystem:

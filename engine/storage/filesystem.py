@@ -1,7 +1,7 @@
 """Bytes at a location: a local path, or a URI ``s3://bucket/key``.
 
-S3 takes endpoint, region and credentials from the usual AWS variables. A key is never parsed as a URI, so spaces,
-``#``, ``?``, ``%`` and any letter may stand in it. What is written appears whole or not at all.
+A key is never parsed as a URI, so spaces, ``#``, ``?``, ``%`` and any letter may stand in it. What is written appears
+whole or not at all.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -26,21 +25,10 @@ import pyarrow.fs as pafs
 
 from engine.errors import LocationError, StorageError, first_line
 from engine.storage.retries import plain, retry
+from engine.storage.s3 import S3Handler
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
-_S3_VARIABLES = (
-    "AWS_ENDPOINT_URL_S3",
-    "AWS_ENDPOINT_URL",
-    "AWS_REGION",
-    "AWS_DEFAULT_REGION",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "AWS_PROFILE",
-)
-_CONNECT_TIMEOUT_S = 10.0
-_REQUEST_TIMEOUT_S = 30.0
-"""Longest silence of a store in the middle of a request."""
+_S3 = pafs.PyFileSystem(S3Handler())
 
 
 def as_location(value: object, thing: str) -> str:
@@ -119,7 +107,6 @@ def open_filesystem(location: str) -> tuple[Any, str]:
     Raises:
         LocationError: the scheme is neither ``s3://`` nor ``file://``, the bucket has no name, or holds a password, or
             a part of the key is empty.
-        StorageError: as :func:`engine.storage.retries.retry`, where AWS has to be asked for a bucket's region.
     """
     if "\0" in location:
         raise LocationError(f"{location!r} holds a zero byte")
@@ -137,32 +124,7 @@ def open_filesystem(location: str) -> tuple[Any, str]:
         raise LocationError(f"'{location}' names no bucket; give s3://bucket/key")
     if "//" in path.rstrip("/"):
         raise LocationError(f"'{location}' has an empty part between two slashes; give s3://bucket/folder/name")
-    # a client that was made before a fork waits half a minute for connections that the child does not have
-    return _s3(bucket, tuple(os.environ.get(name, "") for name in _S3_VARIABLES), os.getpid()), path
-
-
-@lru_cache(maxsize=64)
-def _s3(bucket: str, variables: tuple[str, ...], process: int) -> Any:
-    value = dict(zip(_S3_VARIABLES, variables, strict=True))
-    endpoint = value["AWS_ENDPOINT_URL_S3"] or value["AWS_ENDPOINT_URL"]
-    region = value["AWS_REGION"] or value["AWS_DEFAULT_REGION"]
-    options: dict[str, Any] = {
-        "connect_timeout": _CONNECT_TIMEOUT_S,
-        "request_timeout": _REQUEST_TIMEOUT_S,
-        # one PUT for a small object, and parts that only their completion makes visible for a large one
-        "allow_delayed_open": True,
-    }
-    if endpoint:
-        scheme = _SCHEME.match(endpoint)
-        options["scheme"] = scheme.group(1) if scheme else "https"
-        options["endpoint_override"] = (endpoint[scheme.end() :] if scheme else endpoint).rstrip("/")
-    elif not region:
-        region = retry(lambda: pafs.resolve_s3_region(bucket), f"s3://{bucket}")
-    if value["AWS_ACCESS_KEY_ID"] and value["AWS_SECRET_ACCESS_KEY"]:
-        options["access_key"] = value["AWS_ACCESS_KEY_ID"]
-        options["secret_key"] = value["AWS_SECRET_ACCESS_KEY"]
-        options["session_token"] = value["AWS_SESSION_TOKEN"] or None
-    return pafs.S3FileSystem(region=region or "us-east-1", **options)
+    return _S3, path
 
 
 def read_bytes(location: str, *, most_bytes: float = math.inf, patience_s: float | None = None) -> bytes:

@@ -24,7 +24,7 @@ def check_writable(location: str) -> None:
     try:
         filesystem, path = open_filesystem(location)
         bucket = path.partition("/")[0]
-        if isinstance(filesystem, pafs.S3FileSystem) and not exists(f"s3://{bucket}"):
+        if not isinstance(filesystem, pafs.LocalFileSystem) and not exists(f"s3://{bucket}"):
             # some stores would make it, and a typo would pass unseen
             raise OutputError(f"'{location}' cannot be written: bucket '{bucket}' does not exist", thing="out")
         write_bytes(probe, b"probe")

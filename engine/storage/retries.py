@@ -12,12 +12,13 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import pyarrow as pa
 
 from engine.errors import DeniedError, MissingError, NoFileError, StorageError, first_line
+from engine.storage.account import AccountError, current_account
 
 Result = TypeVar("Result")
 
@@ -36,6 +37,9 @@ _REFUSED_ACCOUNT = re.compile(
     r"|MISSING_AUTHENTICATION_TOKEN|REQUEST_EXPIRED|EXPIRED_?TOKEN|ExpiredToken|InvalidToken|TokenRefreshRequired"
 )
 _DENIED = re.compile(rf"ACCESS_DENIED|HTTP status 40[13]|{_REFUSED_ACCOUNT.pattern}")
+_CERTIFICATE = re.compile(r"curlCode: (60|77)\b")
+_CURL = re.compile(r"curlCode: \d+, ([^;]+)")
+_REGION = re.compile(r"bucket is located in '([\w-]+)'")
 _MISSING = re.compile(r"NO_SUCH_BUCKET|NO_SUCH_KEY|RESOURCE_NOT_FOUND|HTTP status 404|[Pp]ath does not exist")
 _TRANSIENT_ERRNO = {
     errno.EAGAIN,
@@ -47,6 +51,7 @@ _TRANSIENT_ERRNO = {
     errno.ESTALE,
     errno.ETIMEDOUT,
 }
+_PERMANENT = (AccountError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 8.0
 
@@ -61,13 +66,14 @@ def expect_stores() -> None:
 
 
 def _store(location: str) -> str:
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
-    return endpoint + "/" + "/".join(location.split("/")[:3])
+    with suppress(AccountError):
+        return f"{current_account().endpoint}/{'/'.join(location.split('/')[:3])}"
+    return location
 
 
 def is_transient(error: OSError) -> bool:
     """Whether the same call may succeed a little later."""
-    if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)):
+    if isinstance(error, _PERMANENT) or _CERTIFICATE.search(str(error)):
         return False
     if isinstance(error, (ConnectionError, TimeoutError)) or error.errno in _TRANSIENT_ERRNO:
         return True
@@ -89,6 +95,8 @@ def plain(error: OSError, location: str) -> StorageError:
     if isinstance(error, StorageError):
         return error
     text = str(error)
+    if isinstance(error, AccountError):
+        return StorageError(f"'{location}' cannot be accessed: {text}")
     if isinstance(error, IsADirectoryError):
         return NoFileError(f"'{location}' is a folder or a device, not a file")
     if isinstance(error, (FileNotFoundError, NotADirectoryError)) or _MISSING.search(text):
@@ -97,13 +105,27 @@ def plain(error: OSError, location: str) -> StorageError:
     if isinstance(error, PermissionError) or _DENIED.search(text):
         if "://" not in location:
             return DeniedError(f"'{location}' may not be accessed ({os.strerror(errno.EACCES)})")
+        if current_account().is_anonymous:
+            return DeniedError(f"'{location}' may not be accessed: no AWS credentials were found")
         expired = ": they have expired" if re.search("EXPIRED|ExpiredToken", text) else ""
         return DeniedError(f"'{location}' may not be accessed with these credentials{expired}")
+    return StorageError(f"'{location}' failed: {_reason(error, text)}")
+
+
+def _reason(error: OSError, text: str) -> str:
     code = _AWS_ERROR.search(text)
-    reason = code.group(1) if code else (os.strerror(error.errno) if error.errno else first_line(error))
-    if code and code.group(1) == "UNKNOWN":
-        reason = next(iter(re.findall(r"HTTP status \d+", text)), "UNKNOWN")
-    return StorageError(f"'{location}' failed: {reason}")
+    certificate, region, curl = _CERTIFICATE.search(text), _REGION.search(text), _CURL.search(text)
+    if certificate is not None and certificate.group(1) == "60":
+        return "the store's certificate cannot be verified; set AWS_CA_BUNDLE to a file with that of its authority"
+    if certificate is not None:
+        return "the file of certificates (AWS_CA_BUNDLE, or ca_bundle of the profile) cannot be read"
+    if region is not None:
+        return f"the bucket is in the region {region.group(1)}; set AWS_REGION"
+    if code is None:
+        return os.strerror(error.errno) if error.errno else first_line(error)
+    if code.group(1) == "UNKNOWN":
+        return next(iter(re.findall(r"HTTP status \d+", text)), "UNKNOWN")
+    return f"{code.group(1)} ({curl.group(1)})" if curl else code.group(1)
 
 
 @contextmanager

@@ -149,16 +149,17 @@ def test_wrong_or_missing_credentials_are_the_users_mistake(
     else:
         monkeypatch.delenv("AWS_ACCESS_KEY_ID")
         monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    said = "may not be accessed" + (" with these credentials" if key else ": no AWS credentials were found")
     data = f"{bucket}/scenes/manifest.csv"
     line = refused(train_cam, train_cam.TrainCam, "--data", data, "--out", str(tmp_path / "cam"))
-    assert line == f"error: --data '{bucket}/scenes/classes.txt' may not be accessed with these credentials"
+    assert line == f"error: --data '{bucket}/scenes/classes.txt' {said}"
     inputs = ["--data", data, "--cam", f"{bucket}/random", "--walk.num-steps=0"]
     line = refused(label, label.Label, *inputs, "--out", f"{bucket}/no")
-    assert "may not be accessed with these credentials" in line
+    assert said in line
     local = write_some_scenes(tmp_path / "scenes", 2)
     options = ["--cam.weights=random", "--cam.backbone=mobilenetv3_small_050"]
     line = refused(train_cam, train_cam.TrainCam, "--data", local, "--out", f"{bucket}/no", *options)
-    assert line == f"error: --out '{bucket}/no' may not be accessed with these credentials"
+    assert line == f"error: --out '{bucket}/no' {said}"
 
 
 def test_missing_bucket_is_the_users_mistake(bucket: str, refused: Any, tmp_path: Path) -> None:
@@ -177,7 +178,9 @@ def test_server_that_does_not_answer_is_told_in_one_line(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     data = f"{bucket}/scenes/manifest.csv"
     line = refused(train_cam, train_cam.TrainCam, "--data", data, "--out", str(tmp_path / "cam"))
-    assert line == f"error: --data '{bucket}/scenes/classes.txt' failed: NETWORK_CONNECTION"
+    assert (
+        line == f"error: --data '{bucket}/scenes/classes.txt' failed: NETWORK_CONNECTION (Could not connect to server)"
+    )
 
 
 def test_expired_credentials_are_told_in_one_line(

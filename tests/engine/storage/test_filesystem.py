@@ -225,22 +225,6 @@ def test_image_of_a_manifest_is_found_beside_it(image: str, folder: str, expecte
     assert filesystem.resolve(image, folder) == expected
 
 
-def test_region_that_aws_is_asked_for_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    answers: list[str | OSError] = [OSError("When resolving region: curlCode: 28, Timeout was reached"), "eu-north-1"]
-
-    def resolve(bucket: str) -> str:
-        answer = answers.pop(0)
-        if isinstance(answer, OSError):
-            raise answer
-        return answer
-
-    monkeypatch.setattr("pyarrow.fs.resolve_s3_region", resolve)
-    opened, path = filesystem.open_filesystem(f"s3://region-{uuid.uuid4().hex}/key")
-    assert (opened.region, path.partition("/")[2], answers) == ("eu-north-1", "key", [])
-
-
 def test_empty_part_of_a_key_is_named() -> None:
     for use in (filesystem.read_bytes, filesystem.exists, filesystem.list_names):
         with pytest.raises(LocationError, match="has an empty part between two slashes"):

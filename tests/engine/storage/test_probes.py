@@ -10,6 +10,7 @@ import pytest
 
 from engine.errors import OutputError, StoreUnavailableError
 from engine.storage import probes
+from tests.engine.storage.conftest import Configure
 from tests.s3_server import S3Server
 
 
@@ -52,7 +53,7 @@ def test_bucket_that_cannot_be_written_is_the_users_mistake(bucket: str, monkeyp
         probes.check_writable("s3://there-is-no-such-bucket/out")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
-    with pytest.raises(OutputError, match="may not be accessed with these credentials"):
+    with pytest.raises(OutputError, match="may not be accessed: no AWS credentials were found"):
         probes.check_writable(f"{bucket}/out")
 
 
@@ -66,9 +67,8 @@ def test_local_file_has_no_bucket() -> None:
     probes.check_bucket("/nowhere/a.jpg")
 
 
-def test_store_whose_region_cannot_be_found_is_to_blame(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
+def test_store_whose_region_cannot_be_found_is_to_blame(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    configure("")
 
     def resolve(bucket: str) -> str:
         raise OSError("When resolving region: no such thing")

@@ -22,6 +22,7 @@ from engine.records import Batch
 from engine.stages.fetch import FetchImages
 from engine.step import Step
 from engine.storage import filesystem, probes, retries
+from engine.storage import s3 as s3_client
 from engine.storage.manifest import freeze_manifest
 from tests.engine.stages.examples import png
 from tests.s3_faults import Rule, faulty
@@ -78,7 +79,7 @@ def test_write_goes_on_after_a_fault_that_passes(fault: str, bucket: str, throug
 def test_server_that_never_answers_a_request_is_asked_again(
     bucket: str, through: Through, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(filesystem, "_REQUEST_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(s3_client, "_REQUEST_TIMEOUT_S", 0.5)
     through(_first(1, "hang", "GET"))
     assert filesystem.read_bytes(f"{bucket}/a") == b"a" * 1000
 

@@ -1,0 +1,146 @@
+"""The AWS account: which store is asked, how, and with which keys; resolved by botocore as every AWS tool does.
+
+Variables, profiles, SSO, roles, web identities, processes and instance roles are botocore's, as is the renewal of keys
+that expire. ``AWS_REGION`` and ``AWS_S3_ADDRESSING_STYLE``, which other clients know, are honored too.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import first_line
+
+if TYPE_CHECKING:
+    from botocore.credentials import ReadOnlyCredentials
+    from botocore.session import Session
+
+_FILES = {"AWS_CONFIG_FILE": "~/.aws/config", "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials"}
+CHECKSUMS = "AWS_REQUEST_CHECKSUM_CALCULATION"
+_LOOK_AGAIN_S = 60.0
+"""An instance may be too busy to give a process its role's keys; without any, public buckets can be read."""
+
+
+class AccountError(OSError):
+    """No keys can be had, or the configuration is wrong; trying again does not help."""
+
+
+class Account:
+    """A store, and who asks it."""
+
+    def __init__(self) -> None:
+        """Raises AccountError for a profile that does not exist, a damaged file or an endpoint without a scheme."""
+        import botocore.session  # a third of a second, for processes that read S3 only
+
+        # a failed renewal is raised, or tried again while the keys are still valid; the warning is a traceback
+        logging.getLogger("botocore.credentials").setLevel(logging.ERROR)
+        with _told():
+            self._session: Session = botocore.session.Session()
+            profile: dict[str, Any] = self._session.get_scoped_config()
+            self.endpoint = _endpoint(self._session, profile)
+            """URL of the store; empty for AWS."""
+            self.region: str = (
+                os.environ.get("AWS_REGION")
+                or self._session.get_config_variable("region")
+                or ("us-east-1" if self.endpoint else "")
+            )
+            """Empty where AWS has to be asked for that of a bucket."""
+            self._session.set_config_variable("region", self.region or None)  # of those who give keys, too
+            self.ca_bundle: str = self._session.get_config_variable("ca_bundle") or ""
+            """A file of certificates, or empty for the usual ones."""
+            configured: dict[str, Any] = self._session.get_config_variable("s3") or {}
+        style = os.environ.get("AWS_S3_ADDRESSING_STYLE") or configured.get("addressing_style")
+        self.virtual_addressing = style == "virtual"
+        self.checksums: str = profile.get("request_checksum_calculation") or ("when_required" if self.endpoint else "")
+        """``when_required`` sends none behind the data, which stores other than AWS may lack: the data's is signed."""
+        self._lock = threading.Lock()
+        self._look_again_at = 0.0
+        self._credentials: Any = None
+
+    def keys(self) -> ReadOnlyCredentials | None:
+        """The keys of the moment, renewed before they expire; None where there are none.
+
+        Raises:
+            AccountError: they cannot be had.
+            ConnectionError: whoever gives them does not answer.
+        """
+        with _told():
+            with self._lock:
+                if self._credentials is None and time.monotonic() >= self._look_again_at:
+                    self._credentials = self._session.get_credentials()
+                    self._look_again_at = time.monotonic() + _LOOK_AGAIN_S
+            return None if self._credentials is None else self._credentials.get_frozen_credentials()
+
+    @property
+    def is_anonymous(self) -> bool:
+        """Whether no keys were found."""
+        return self._look_again_at > 0 and self._credentials is None
+
+
+_accounts: dict[tuple[object, ...], Account] = {}
+
+
+def current_account() -> Account:
+    """The account of this process; resolved anew after its variables or files have changed.
+
+    Raises:
+        AccountError: as :class:`Account`.
+    """
+    variables = sorted((name, os.environ[name]) for name in os.environ if name.startswith("AWS_") and name != CHECKSUMS)
+    files = (os.path.expanduser(os.environ.get(name, usual)) for name, usual in _FILES.items())
+    # neither a client nor a lock outlives a fork
+    key = (os.getpid(), *variables, *((file, _modified(file)) for file in files))
+    found = _accounts.get(key)
+    if found is None:
+        if len(_accounts) > 8:
+            _accounts.clear()
+        found = _accounts.setdefault(key, Account())
+    return found
+
+
+def _modified(file: str) -> int:
+    try:
+        return os.stat(file).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _endpoint(session: Session, profile: dict[str, Any]) -> str:
+    """The store's URL in botocore's order; its own function for it is private."""
+    if session.get_config_variable("ignore_configured_endpoint_urls"):
+        return ""
+    services = session.full_config.get("services", {}).get(profile.get("services"), {})
+    places = {
+        "AWS_ENDPOINT_URL_S3": os.environ.get("AWS_ENDPOINT_URL_S3"),
+        "AWS_ENDPOINT_URL": os.environ.get("AWS_ENDPOINT_URL"),
+        "endpoint_url of the profile's services": services.get("s3", {}).get("endpoint_url"),
+        "endpoint_url of the profile": profile.get("endpoint_url"),
+    }
+    place, url = next(((place, url) for place, url in places.items() if url), ("", ""))
+    scheme, separator, rest = url.partition("://")
+    if url and not (separator and scheme.lower() in ("http", "https")):
+        host = url.rpartition("@")[2]  # never a password
+        raise AccountError(f"{place} must start with http:// or https://, got '{host}'")
+    return f"{scheme.lower()}://{rest.rstrip('/')}" if url else ""
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Make an OSError of what botocore raises in the block."""
+    from botocore import exceptions
+
+    try:
+        yield
+    except (exceptions.HTTPClientError, exceptions.ConnectionError, exceptions.MetadataRetrievalError) as error:
+        raise ConnectionError(f"no AWS credentials: {first_line(error)}") from error
+    except exceptions.ClientError as error:
+        text = f"no AWS credentials: {first_line(error)}"
+        busy = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500 or "Throttl" in text
+        raise (ConnectionError(text) if busy else AccountError(text)) from error
+    except (exceptions.BotoCoreError, RuntimeError) as error:  # RuntimeError: renewed, and expired still
+        raise AccountError(first_line(error)) from error
