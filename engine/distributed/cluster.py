@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import ray
 
-from engine.distributed.ray_internals import ENVIRONMENT, started_too_slowly, without_log_level_remark
+from engine.distributed.ray_internals import ENVIRONMENT, answers, started_too_slowly, without_log_level_remark
 from engine.errors import ConfigError, StartError, first_line
 from engine.progress import doing
 from engine.resources import ResourceConfig
@@ -19,6 +19,8 @@ _started_here = False
 """Whether this process started the Ray that it is connected to."""
 STARTS = 3
 """Attempts at starting Ray."""
+ANSWER_S = 10.0
+"""How long a cluster may take to answer; Ray itself asks for minutes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +40,8 @@ def connected(resources: ResourceConfig) -> Iterator[Cluster]:
     """Connect to Ray while the block runs; an existing connection is used and kept.
 
     Raises:
-        ConfigError: more GPUs are requested than this machine has, and there is no cluster.
+        ConfigError: more GPUs are requested than this machine has, and there is no cluster; ``RAY_ADDRESS`` is not the
+            address of a cluster that answers.
         StartError: this machine is too busy to start Ray.
     """
     global _started_here
@@ -47,9 +50,11 @@ def connected(resources: ResourceConfig) -> Iterator[Cluster]:
         return
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    joins = bool(os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_ID"))
+    address = os.environ.get("RAY_ADDRESS", "")
+    joins = bool(address or os.environ.get("RAY_JOB_ID")) and address != "local"
     if joins:
         with doing("joining the Ray cluster"):
+            _check_address(address)
             ray.init(logging_level=logging.ERROR, log_to_driver=False)
     else:
         cores = num_cores()
@@ -70,6 +75,26 @@ def connected(resources: ResourceConfig) -> Iterator[Cluster]:
         with doing("stopping Ray"):
             ray.shutdown()
         _started_here = False
+
+
+def _check_address(address: str) -> None:
+    """Raise ConfigError for an address that Ray would ask for minutes, or that no driver can use."""
+    scheme, is_url, _ = address.partition("://")
+    if is_url and scheme in ("http", "https"):
+        raise ConfigError(
+            f"RAY_ADDRESS is '{address}', a dashboard, which only takes submissions: run `ray job submit --address "
+            f"{address} --working-dir . -- python -m jobs...`, or set RAY_ADDRESS to the cluster itself (host:6379)"
+        )
+    if is_url and scheme == "ray":
+        raise ConfigError(
+            f"RAY_ADDRESS is '{address}', a Ray Client server, which runs no data pipelines: run the job with "
+            "`ray job submit --address http://HOST:8265`, or on a node with RAY_ADDRESS=auto"
+        )
+    if address and address != "auto" and not is_url and not answers(address, ANSWER_S):
+        raise ConfigError(
+            f"RAY_ADDRESS is '{address}', but no Ray answered there within {ANSWER_S:g} s; set it to the address that "
+            "`ray start --head` prints (host:6379), or unset it to start a local Ray"
+        )
 
 
 def _start_ray(num_cpus: int) -> None:

@@ -16,7 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import grpc
 import ray.data
+from ray._private.grpc_utils import init_grpc_channel
 from ray.data import DataContext
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
@@ -95,6 +97,16 @@ def restored_sigint() -> Iterator[None]:
         # elsewhere neither Ray nor Python sets a handler
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, before)
+
+
+def answers(address: str, timeout_s: float) -> bool:
+    """Whether a Ray head answers at ``host:port``; ``ray.init`` asks for minutes, and prints that it does."""
+    with init_grpc_channel(address) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout_s)
+        except grpc.FutureTimeoutError:
+            return False
+    return True
 
 
 def started_too_slowly(error: Exception) -> bool:

@@ -8,7 +8,7 @@ import pyarrow.fs as pafs
 
 from engine.errors import DeniedError, LocationError, MissingError, OutputError, StorageError, StoreUnavailableError
 from engine.storage.filesystem import delete_file, exists, join, open_filesystem, write_bytes
-from engine.storage.retries import is_refused_account, retry
+from engine.storage.retries import in_ray_copy, is_refused_account, retry
 
 _PROBE_S = 20.0
 """How long a store may take to show that it lives."""
@@ -18,8 +18,14 @@ def check_writable(location: str) -> None:
     """Write and delete a small file in the folder ``location``, which is made if it does not exist.
 
     Raises:
-        OutputError: that is not possible; the sentence says why.
+        OutputError: that is not possible, or would not last; the sentence says why.
     """
+    if in_ray_copy(location):
+        raise OutputError(
+            f"'{location}' lies in Ray's copy of the working directory, which Ray deletes; give an absolute path that "
+            "all nodes share, or a URI",
+            thing="out",
+        )
     probe = join(location, f".tag2mask-probe-{uuid.uuid4().hex}.tmp")  # an ending that a later claim ignores
     try:
         filesystem, path = open_filesystem(location)

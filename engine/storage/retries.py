@@ -51,6 +51,7 @@ _TRANSIENT_ERRNO = {
     errno.ESTALE,
     errno.ETIMEDOUT,
 }
+_RAY_COPY = "/runtime_resources/working_dir_files/"
 _PERMANENT = (AccountError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 8.0
@@ -90,6 +91,11 @@ def is_refused_account(error: OSError) -> bool:
     return _REFUSED_ACCOUNT.search(str(error.__cause__)) is not None
 
 
+def in_ray_copy(location: str) -> bool:
+    """Whether a local path lies where Ray unpacks the working directory of a submitted job, and later deletes it."""
+    return "://" not in location and _RAY_COPY in os.path.abspath(location)
+
+
 def plain(error: OSError, location: str) -> StorageError:
     """The same error with a reason that a person reads, and without addresses that change from run to run."""
     if isinstance(error, StorageError):
@@ -100,6 +106,10 @@ def plain(error: OSError, location: str) -> StorageError:
     if isinstance(error, IsADirectoryError):
         return NoFileError(f"'{location}' is a folder or a device, not a file")
     if isinstance(error, (FileNotFoundError, NotADirectoryError)) or _MISSING.search(text):
+        if in_ray_copy(location):
+            return MissingError(
+                f"'{location}' does not exist in Ray's copy of the working directory; give an absolute path or a URI"
+            )
         bucket = " (the bucket does not exist)" if "NO_SUCH_BUCKET" in text else ""
         return MissingError(f"'{location}' does not exist{bucket}")
     if isinstance(error, PermissionError) or _DENIED.search(text):

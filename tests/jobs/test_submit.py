@@ -81,7 +81,13 @@ def test_submitted_job_labels_from_s3_to_s3(address: str, s3: S3Server, tmp_path
     job += [f"--out={bucket}/masks", "--walk.num-steps=0", *QUICK]
     job += [f"--config={write_settings(tmp_path, small_settings())}"]
     submit = [RAY, "job", "submit", "--address", address, "--working-dir", "."]
-    submit += ["--runtime-env-json", json.dumps({"env_vars": s3.variables()})]
+    profile = tmp_path / "aws-config"
+    profile.write_text(
+        f"[profile lab]\nendpoint_url = {s3.endpoint}\nregion = us-east-1\n"
+        f"aws_access_key_id = {s3.access_key}\naws_secret_access_key = {s3.secret_key}\n"
+    )
+    account = {"AWS_CONFIG_FILE": str(profile), "AWS_PROFILE": "lab"}  # the keys stay in the file
+    submit += ["--runtime-env-json", json.dumps({"env_vars": account})]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     end = time.monotonic() + START_S
     while True:
@@ -94,9 +100,30 @@ def test_submitted_job_labels_from_s3_to_s3(address: str, s3: S3Server, tmp_path
         if "No available agent" not in said or time.monotonic() > end:
             break
     assert done.returncode == 0, said
-    (info,) = JobSubmissionClient(address).list_jobs()
+    info = next(info for info in JobSubmissionClient(address).list_jobs() if "--cam=s3" in info.entrypoint)
     assert (info.status, info.driver_exit_code) == (JobStatus.SUCCEEDED, 0)
     assert committed_shards(f"{bucket}/masks") == {0, 1}
     rows = [row for table in read_shards(f"{bucket}/masks") for row in table.to_pylist()]
     assert len(rows) == 6
     assert all(row["mask"] is not None and row["error"] is None for row in rows)
+
+
+def test_submitted_job_with_relative_paths_is_refused(address: str, tmp_path: Path) -> None:
+    client = JobSubmissionClient(address)
+    commands = {
+        "import --source /nowhere --format folders --out runs/x": "error: --out 'runs/x' lies in Ray's copy of the",
+        f"label --data m.csv --cam c --out {tmp_path}/out": "error: --data 'm.csv' does not exist in Ray's copy of the",
+    }
+    working_dir = {"working_dir": str(ROOT)}
+    jobs = {
+        client.submit_job(entrypoint=f"{sys.executable} -m jobs.{command}", runtime_env=working_dir): said
+        for command, said in commands.items()
+    }
+    end = time.monotonic() + JOB_S
+    while any(not client.get_job_status(job).is_terminal() for job in jobs):
+        assert time.monotonic() < end
+        time.sleep(0.5)
+    for job, said in jobs.items():
+        logs = client.get_job_logs(job)
+        assert said in logs
+        assert client.get_job_info(job).driver_exit_code == 2, logs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import ray
 
 from engine.distributed import cluster
 from engine.distributed.cluster import connected
+from engine.errors import ConfigError
 from engine.resources import ResourceConfig
 
 
@@ -19,6 +21,30 @@ def test_existing_connection_is_used_and_kept(ray_session: None) -> None:
     with connected(ResourceConfig()) as found:
         assert (found.num_cpus, found.num_gpus, found.started_here) == (8, 0, False)
     assert ray.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        (
+            "http://127.0.0.1:8265",
+            r"a dashboard, which only takes submissions: run `ray job submit --address http://127",
+        ),
+        ("ray://127.0.0.1:10001", r"a Ray Client server, .*: run the job with `ray job submit"),
+        ("127.0.0.1:{port}", r"but no Ray answered there within 0.5 s; .* or unset it"),
+    ],
+)
+def test_address_that_no_driver_can_use_is_the_users_mistake(
+    address: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "ANSWER_S", 0.5)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)  # whatever ran before this test
+    with socket.socket() as silent:  # as a service of another kind
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        monkeypatch.setenv("RAY_ADDRESS", address.format(port=silent.getsockname()[1]))
+        with pytest.raises(ConfigError, match=f"^RAY_ADDRESS is '.*', {said}"), connected(ResourceConfig()):
+            pass
 
 
 ALONE = """

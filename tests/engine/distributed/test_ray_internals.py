@@ -8,21 +8,28 @@ import re
 import subprocess
 import sys
 import time
+import zipfile
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import ray
 import ray.data
+from ray._private import ray_constants
+from ray._private.runtime_env import working_dir
+from ray._private.runtime_env.packaging import create_package
 from ray.data import ActorPoolStrategy, DataContext
 
 from engine.distributed.ray_internals import (
     PAUSE_S,
     Pause,
+    answers,
     grow_with_one_task_each,
     map_whole_blocks,
     started_too_slowly,
     throttled_context,
 )
+from engine.storage.retries import in_ray_copy
 from tests.conftest import ROOT
 
 
@@ -108,6 +115,34 @@ def test_ray_still_says_that_it_started_too_slowly_in_the_words_that_are_searche
     assert started_too_slowly(Exception("The current node timed out during startup. This could happen because ..."))
     assert not started_too_slowly(ValueError("no such address"))
     assert "timed out during startup" in inspect.getsource(ray._private.node)
+
+
+@pytest.mark.slow
+def test_head_of_a_cluster_answers(ray_session: None) -> None:
+    assert answers(ray.get_runtime_context().gcs_address, 20)
+
+
+def test_working_directory_goes_along_without_what_it_says_to_ignore(tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    for name in ("jobs/run.py", "images/a.jpg", "runs/b.png", ".git/c", ".venv/d"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+    (folder / ".gitignore").write_text("/runs/\n")
+    (folder / ".rayignore").write_text("/images/\n")
+    excludes = ray_constants.get_runtime_env_default_excludes()
+    create_package(str(folder), tmp_path / "package.zip", include_gitignore=True, excludes=excludes)
+    with zipfile.ZipFile(tmp_path / "package.zip") as package:
+        assert {name for name in package.namelist() if not name.endswith("/")} == {
+            ".gitignore",
+            ".rayignore",
+            "jobs/run.py",
+        }
+    assert ray_constants.DASHBOARD_CLIENT_MAX_SIZE == 100 << 20  # as README says
+
+
+def test_ray_unpacks_working_directories_where_no_output_is_taken() -> None:
+    assert in_ray_copy(f"/tmp/x/{ray_constants.DEFAULT_RUNTIME_ENV_DIR_NAME}/working_dir_files/_ray_pkg_1/out")
+    assert 'os.path.join(resources_dir, "working_dir_files")' in inspect.getsource(working_dir)
 
 
 def test_no_other_module_reaches_into_ray() -> None:

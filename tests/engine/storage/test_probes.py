@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import OutputError, StoreUnavailableError
+from engine.errors import MissingError, OutputError, StoreUnavailableError
 from engine.storage import probes
+from engine.storage.filesystem import read_bytes
 from tests.engine.storage.conftest import Configure
 from tests.s3_server import S3Server
 
@@ -44,6 +45,21 @@ def test_folder_that_cannot_be_written_is_named_once_with_the_reason(
     with pytest.raises(OutputError, match=rf"^out '{location}[^']*' {reason}$") as caught:
         probes.check_writable(location)
     assert "probe" not in str(caught.value)
+
+
+def test_output_in_the_copy_of_the_working_directory_that_ray_deletes_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "session" / "runtime_resources" / "working_dir_files" / "_ray_pkg_1"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    for location in ("runs/out", str(copy / "runs")):
+        with pytest.raises(OutputError, match="Ray's copy of the working directory, which Ray deletes; give an abs"):
+            probes.check_writable(location)
+    assert os.listdir(copy) == []
+    with pytest.raises(MissingError, match=r"^'data.csv' does not exist in Ray's copy .*; give an absolute path"):
+        read_bytes("data.csv")
+    probes.check_writable(str(tmp_path / "out"))
 
 
 @pytest.mark.s3
