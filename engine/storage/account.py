@@ -1,7 +1,8 @@
 """The AWS account: which store is asked, how, and with which keys; resolved by botocore as every AWS tool does.
 
 Variables, profiles, SSO, roles, web identities, processes and instance roles are botocore's, as is the renewal of keys
-that expire. ``AWS_REGION`` and ``AWS_S3_ADDRESSING_STYLE``, which other clients know, are honored too.
+that expire. ``AWS_REGION``, ``AWS_S3_ADDRESSING_STYLE`` and ``AWS_REQUEST_PAYER``, which other clients know,
+are honored too.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ class Account:
         self.virtual_addressing = style == "virtual"
         self.checksums: str = profile.get("request_checksum_calculation") or ("when_required" if self.endpoint else "")
         """``when_required`` sends none behind the data, which stores other than AWS may lack: the data's is signed."""
+        self.pays = os.environ.get("AWS_REQUEST_PAYER") == "requester"
+        """Whether buckets may be read whose readers pay."""
         self._lock = threading.Lock()
         self._look_again_at = 0.0
         self._credentials: Any = None
@@ -75,6 +78,16 @@ class Account:
                     self._credentials = self._session.get_credentials()
                     self._look_again_at = time.monotonic() + _LOOK_AGAIN_S
             return None if self._credentials is None else self._credentials.get_frozen_credentials()
+
+    def botocore_client(self, region: str) -> Any:
+        """S3 by botocore itself; its keys are renewed too."""
+        from botocore.config import Config
+
+        style = "virtual" if self.virtual_addressing else "auto"
+        with _told():
+            return self._session.create_client(
+                "s3", region, endpoint_url=self.endpoint or None, config=Config(s3={"addressing_style": style})
+            )
 
     @property
     def is_anonymous(self) -> bool:

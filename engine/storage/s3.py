@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.fs as pafs
 
 from engine.storage.account import CHECKSUMS, Account, current_account
+from engine.storage.requester_pays import paying_reader
 
 _CONNECT_TIMEOUT_S = 10.0
 _REQUEST_TIMEOUT_S = 30.0
@@ -34,10 +35,10 @@ class S3Handler(pafs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has no
         return path
 
     def get_file_info(self, paths: list[str]) -> Any:
-        return [info for path in paths for info in client(path).get_file_info([path])]
+        return [info for path in paths for info in _reader(path).get_file_info([path])]
 
     def get_file_info_selector(self, selector: pafs.FileSelector) -> Any:
-        return client(selector.base_dir).get_file_info(selector)
+        return _reader(selector.base_dir).get_file_info(selector)
 
     def create_dir(self, path: str, recursive: bool) -> None:
         client(path).create_dir(path, recursive=recursive)
@@ -61,10 +62,10 @@ class S3Handler(pafs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has no
         client(src).copy_file(src, dest)
 
     def open_input_stream(self, path: str) -> Any:
-        return client(path).open_input_stream(path, compression=None)
+        return self.open_input_file(path)
 
     def open_input_file(self, path: str) -> Any:
-        return client(path).open_input_file(path)
+        return _reader(path).open_input_file(path)
 
     def open_output_stream(self, path: str, metadata: dict[str, str]) -> Any:
         return client(path).open_output_stream(path, compression=None, metadata=metadata)
@@ -80,11 +81,20 @@ def client(path: str) -> pafs.S3FileSystem:
         OSError: as :meth:`engine.storage.account.Account.keys`; AWS does not tell the region of the bucket.
     """
     account = current_account()
-    return _client(account, account.region or _region(path.partition("/")[0]), account.keys())
+    return _client(account, _region(account, path), account.keys())
+
+
+def _reader(path: str) -> Any:
+    account = current_account()
+    return paying_reader(account, _region(account, path)) if account.pays else client(path)
+
+
+def _region(account: Account, path: str) -> str:
+    return account.region or _region_of(path.partition("/")[0])
 
 
 @lru_cache(maxsize=1024)
-def _region(bucket: str) -> str:
+def _region_of(bucket: str) -> str:
     return str(pafs.resolve_s3_region(bucket))
 
 

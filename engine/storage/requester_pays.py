@@ -1,0 +1,147 @@
+"""Buckets whose readers pay for the requests: read by botocore, as pyarrow's client cannot say that it pays."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from engine.errors import first_line
+from engine.storage.account import Account, AccountError
+
+_AHEAD_BYTES = 1 << 20
+"""Read at once, at least: a request costs money and some milliseconds."""
+
+
+@lru_cache(maxsize=4)
+def paying_reader(account: Account, region: str) -> PayingReader:
+    """The reader for an account; its client renews the account's keys."""
+    return PayingReader(account.botocore_client(region))
+
+
+class PayingReader:
+    """What :class:`engine.storage.s3.S3Handler` reads with."""
+
+    def __init__(self, client: Any) -> None:
+        """Args:
+        client: of botocore, for S3.
+        """
+        self._client = client
+        client.meta.events.register("before-sign.s3", _pay)
+
+    def get_file_info(self, wanted: list[str] | pafs.FileSelector) -> list[pafs.FileInfo]:
+        """As pyarrow's filesystems give it; a folder is what keys start with, and its listing has no subfolders'."""
+        if isinstance(wanted, pafs.FileSelector):
+            assert not wanted.recursive
+            return self._listing(wanted)
+        return [self._info(path) for path in wanted]
+
+    def _info(self, path: str) -> pafs.FileInfo:
+        bucket, _, key = path.partition("/")
+        errors = self._client.exceptions
+        with _told(path):
+            if key:
+                try:
+                    head = self._client.head_object(Bucket=bucket, Key=key)
+                    return pafs.FileInfo(path, pafs.FileType.File, size=head["ContentLength"])
+                except errors.ClientError as error:
+                    if _status(error) != 404:
+                        raise
+            try:
+                found = self._client.list_objects_v2(Bucket=bucket, Prefix=_prefix(key), MaxKeys=1)
+            except errors.NoSuchBucket:
+                return pafs.FileInfo(path, pafs.FileType.NotFound)
+        is_folder = not key or found["KeyCount"] > 0
+        return pafs.FileInfo(path, pafs.FileType.Directory if is_folder else pafs.FileType.NotFound)
+
+    def _listing(self, selector: pafs.FileSelector) -> list[pafs.FileInfo]:
+        bucket, _, key = selector.base_dir.partition("/")
+        pages = self._client.get_paginator("list_objects_v2")
+        found = []
+        with _told(selector.base_dir):
+            for page in pages.paginate(Bucket=bucket, Prefix=_prefix(key), Delimiter="/"):
+                for folder in page.get("CommonPrefixes", ()):
+                    found.append(pafs.FileInfo(f"{bucket}/{folder['Prefix'].rstrip('/')}", pafs.FileType.Directory))
+                for file in page.get("Contents", ()):
+                    if file["Key"] != _prefix(key):  # the mark of an empty folder
+                        found.append(pafs.FileInfo(f"{bucket}/{file['Key']}", pafs.FileType.File, size=file["Size"]))
+        if not found and not selector.allow_not_found:
+            raise _missing(selector.base_dir)
+        return found
+
+    def open_input_file(self, path: str) -> pa.NativeFile:
+        """An object, for reads anywhere in it."""
+        info = self._info(path)
+        if info.type != pafs.FileType.File:
+            raise _missing(path)
+        return pa.PythonFile(io.BufferedReader(_Object(self._client, path, info.size), _AHEAD_BYTES), mode="r")
+
+
+class _Object(io.RawIOBase):
+    """An object's bytes, a range for each read."""
+
+    def __init__(self, client: Any, path: str, size: int) -> None:
+        self._client, self._path, self._size, self._offset = client, path, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._offset = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._offset, os.SEEK_END: self._size}[whence]
+        return self._offset
+
+    def readinto(self, into: Any) -> int:
+        view = memoryview(into)
+        end = min(self._offset + len(view), self._size)
+        if end <= self._offset:
+            return 0
+        bucket, _, key = self._path.partition("/")
+        with _told(self._path):
+            body = self._client.get_object(Bucket=bucket, Key=key, Range=f"bytes={self._offset}-{end - 1}")["Body"]
+            data = body.read()
+        view[: len(data)] = data
+        self._offset += len(data)
+        return len(data)
+
+
+def _pay(request: Any, **_: Any) -> None:
+    request.headers["x-amz-request-payer"] = "requester"
+
+
+def _prefix(key: str) -> str:
+    return f"{key}/" if key else ""
+
+
+def _missing(path: str) -> FileNotFoundError:
+    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+
+def _status(error: Any) -> int:
+    return int(error.response["ResponseMetadata"]["HTTPStatusCode"])
+
+
+@contextmanager
+def _told(path: str) -> Iterator[None]:
+    """Make of botocore's errors those that pyarrow's client raises."""
+    from botocore import exceptions
+
+    try:
+        yield
+    except exceptions.ClientError as error:
+        if _status(error) == 404:
+            raise _missing(path) from error
+        raise OSError(f"AWS Error {error.response['Error']['Code']} (HTTP status {_status(error)})") from error
+    except (exceptions.HTTPClientError, exceptions.ConnectionError) as error:
+        raise ConnectionError(first_line(error)) from error
+    except exceptions.BotoCoreError as error:
+        raise AccountError(first_line(error)) from error
