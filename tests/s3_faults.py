@@ -14,8 +14,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 Rule = Callable[[str, str], str]
-"""Method and path to the fault of a request, or to nothing. ``no trailers``: the store knows none; ``pay``: it
-refuses who does not."""
+"""Method and path to the fault of a request, or to nothing. ``no trailers``: trailing checksums are refused;
+``requester pays``: requests without that header are."""
 
 _REFUSALS = {
     "busy": (503, "SlowDown", "Please reduce your request rate."),
@@ -51,7 +51,7 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.server.rule(self.command, self.path)
         if fault == "no trailers":
             fault = "unknown" if "x-amz-trailer" in self.headers else ""
-        if fault == "pay":
+        if fault == "requester pays":
             fault = "" if self.headers.get("x-amz-request-payer") == "requester" else "forbidden"
         if fault == "reset":
             # with no time to linger, closing sends RST

@@ -1,14 +1,15 @@
-"""The AWS account: which store is asked, how, and with which keys; resolved by botocore as every AWS tool does.
+"""The AWS account: endpoint, region and credentials, resolved by botocore as every AWS tool does.
 
-Variables, profiles, SSO, roles, web identities, processes and instance roles are botocore's, as is the renewal of keys
-that expire. ``AWS_REGION``, ``AWS_S3_ADDRESSING_STYLE`` and ``AWS_REQUEST_PAYER``, which other clients know,
-are honored too.
+botocore reads variables and profiles, takes roles, logs in (SSO, web identity, processes, instance metadata) and renews
+credentials before they expire. ``AWS_REGION``, ``AWS_S3_ADDRESSING_STYLE`` and ``AWS_REQUEST_PAYER``, which other
+clients know, are read here.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -24,23 +25,23 @@ if TYPE_CHECKING:
 _FILES = {"AWS_CONFIG_FILE": "~/.aws/config", "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials"}
 CHECKSUMS = "AWS_REQUEST_CHECKSUM_CALCULATION"
 _LOOK_AGAIN_S = 60.0
-"""An instance may be too busy to give a process its role's keys; without any, public buckets can be read."""
+"""How long to go without credentials, which is enough for public buckets: a busy instance may give a process none."""
 
 
 class AccountError(OSError):
-    """No keys can be had, or the configuration is wrong; trying again does not help."""
+    """The configuration is wrong, or gives no credentials; trying again does not help."""
 
 
 class Account:
-    """A store, and who asks it."""
+    """A store, and how to access it."""
 
     def __init__(self) -> None:
         """Raises AccountError for a profile that does not exist, a damaged file or an endpoint without a scheme."""
-        import botocore.session  # a third of a second, for processes that read S3 only
+        import botocore.session  # takes a third of a second, which only users of S3 pay
 
-        # a failed renewal is raised, or tried again while the keys are still valid; the warning is a traceback
+        # it logs a traceback for a failed renewal, which is raised, or repeated while the credentials are valid
         logging.getLogger("botocore.credentials").setLevel(logging.ERROR)
-        with _told():
+        with _os_errors():
             self._session: Session = botocore.session.Session()
             profile: dict[str, Any] = self._session.get_scoped_config()
             self.endpoint = _endpoint(self._session, profile)
@@ -50,29 +51,29 @@ class Account:
                 or self._session.get_config_variable("region")
                 or ("us-east-1" if self.endpoint else "")
             )
-            """Empty where AWS has to be asked for that of a bucket."""
-            self._session.set_config_variable("region", self.region or None)  # of those who give keys, too
+            """Empty if AWS has to be asked for the region of a bucket."""
+            self._session.set_config_variable("region", self.region or None)  # for STS and SSO
             self.ca_bundle: str = self._session.get_config_variable("ca_bundle") or ""
-            """A file of certificates, or empty for the usual ones."""
+            """A file of CA certificates, or empty for the default."""
             configured: dict[str, Any] = self._session.get_config_variable("s3") or {}
         style = os.environ.get("AWS_S3_ADDRESSING_STYLE") or configured.get("addressing_style")
         self.virtual_addressing = style == "virtual"
         self.checksums: str = profile.get("request_checksum_calculation") or ("when_required" if self.endpoint else "")
-        """``when_required`` sends none behind the data, which stores other than AWS may lack: the data's is signed."""
-        self.pays = os.environ.get("AWS_REQUEST_PAYER") == "requester"
-        """Whether buckets may be read whose readers pay."""
+        """``when_required`` sends no trailing checksums, which other stores may lack; the payload is signed."""
+        self.requester_pays = os.environ.get("AWS_REQUEST_PAYER") == "requester"
+        """Whether to accept the charges of requester-pays buckets."""
         self._lock = threading.Lock()
         self._look_again_at = 0.0
         self._credentials: Any = None
 
-    def keys(self) -> ReadOnlyCredentials | None:
-        """The keys of the moment, renewed before they expire; None where there are none.
+    def credentials(self) -> ReadOnlyCredentials | None:
+        """The current credentials, renewed before they expire; None if there are none.
 
         Raises:
-            AccountError: they cannot be had.
-            ConnectionError: whoever gives them does not answer.
+            AccountError: they cannot be obtained.
+            ConnectionError: their provider does not answer.
         """
-        with _told():
+        with _os_errors():
             with self._lock:
                 if self._credentials is None and time.monotonic() >= self._look_again_at:
                     self._credentials = self._session.get_credentials()
@@ -80,18 +81,18 @@ class Account:
             return None if self._credentials is None else self._credentials.get_frozen_credentials()
 
     def botocore_client(self, region: str) -> Any:
-        """S3 by botocore itself; its keys are renewed too."""
+        """botocore's own client for S3."""
         from botocore.config import Config
 
         style = "virtual" if self.virtual_addressing else "auto"
-        with _told():
+        with _os_errors():
             return self._session.create_client(
                 "s3", region, endpoint_url=self.endpoint or None, config=Config(s3={"addressing_style": style})
             )
 
     @property
     def is_anonymous(self) -> bool:
-        """Whether no keys were found."""
+        """Whether no credentials were found."""
         return self._look_again_at > 0 and self._credentials is None
 
 
@@ -106,7 +107,7 @@ def current_account() -> Account:
     """
     variables = sorted((name, os.environ[name]) for name in os.environ if name.startswith("AWS_") and name != CHECKSUMS)
     files = (os.path.expanduser(os.environ.get(name, usual)) for name, usual in _FILES.items())
-    # neither a client nor a lock outlives a fork
+    # clients and locks do not survive a fork
     key = (os.getpid(), *variables, *((file, _modified(file)) for file in files))
     found = _accounts.get(key)
     if found is None:
@@ -124,7 +125,7 @@ def _modified(file: str) -> int:
 
 
 def _endpoint(session: Session, profile: dict[str, Any]) -> str:
-    """The store's URL in botocore's order; its own function for it is private."""
+    """The store's URL, looked up in botocore's order; its own function is private."""
     if session.get_config_variable("ignore_configured_endpoint_urls"):
         return ""
     services = session.full_config.get("services", {}).get(profile.get("services"), {})
@@ -142,18 +143,23 @@ def _endpoint(session: Session, profile: dict[str, Any]) -> str:
     return f"{scheme.lower()}://{rest.rstrip('/')}" if url else ""
 
 
+def safe_message(error: Exception) -> str:
+    """The first line of botocore's message, without passwords in URLs."""
+    return re.sub(r"//[^/@\s]*@", "//", first_line(error))
+
+
 @contextmanager
-def _told() -> Iterator[None]:
-    """Make an OSError of what botocore raises in the block."""
+def _os_errors() -> Iterator[None]:
+    """Raise botocore's errors as OSErrors."""
     from botocore import exceptions
 
     try:
         yield
     except (exceptions.HTTPClientError, exceptions.ConnectionError, exceptions.MetadataRetrievalError) as error:
-        raise ConnectionError(f"no AWS credentials: {first_line(error)}") from error
+        raise ConnectionError(f"no AWS credentials: {safe_message(error)}") from error
     except exceptions.ClientError as error:
-        text = f"no AWS credentials: {first_line(error)}"
+        text = f"no AWS credentials: {safe_message(error)}"
         busy = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500 or "Throttl" in text
         raise (ConnectionError(text) if busy else AccountError(text)) from error
-    except (exceptions.BotoCoreError, RuntimeError) as error:  # RuntimeError: renewed, and expired still
-        raise AccountError(first_line(error)) from error
+    except (exceptions.BotoCoreError, RuntimeError) as error:  # RuntimeError: renewed, but still expired
+        raise AccountError(safe_message(error)) from error

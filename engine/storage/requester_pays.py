@@ -1,4 +1,4 @@
-"""Buckets whose readers pay for the requests: read by botocore, as pyarrow's client cannot say that it pays."""
+"""Reading requester-pays buckets with botocore; pyarrow's client cannot send ``x-amz-request-payer``."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from engine.errors import first_line
-from engine.storage.account import Account, AccountError
+from engine.storage.account import Account, AccountError, safe_message
 
 _AHEAD_BYTES = 1 << 20
-"""Read at once, at least: a request costs money and some milliseconds."""
+"""Least size of a read: each request costs money and some milliseconds."""
 
 
 @lru_cache(maxsize=4)
-def paying_reader(account: Account, region: str) -> PayingReader:
-    """The reader for an account; its client renews the account's keys."""
-    return PayingReader(account.botocore_client(region))
+def requester_pays_reader(account: Account, region: str) -> RequesterPaysReader:
+    """The reader of an account, whose client renews its credentials."""
+    return RequesterPaysReader(account.botocore_client(region))
 
 
-class PayingReader:
-    """What :class:`engine.storage.s3.S3Handler` reads with."""
+class RequesterPaysReader:
+    """The part of a pyarrow filesystem that reads."""
 
     def __init__(self, client: Any) -> None:
         """Args:
@@ -37,7 +36,7 @@ class PayingReader:
         client.meta.events.register("before-sign.s3", _pay)
 
     def get_file_info(self, wanted: list[str] | pafs.FileSelector) -> list[pafs.FileInfo]:
-        """As pyarrow's filesystems give it; a folder is what keys start with, and its listing has no subfolders'."""
+        """What pyarrow's filesystems return for paths, or for a selector that is not recursive."""
         if isinstance(wanted, pafs.FileSelector):
             assert not wanted.recursive
             return self._listing(wanted)
@@ -46,7 +45,7 @@ class PayingReader:
     def _info(self, path: str) -> pafs.FileInfo:
         bucket, _, key = path.partition("/")
         errors = self._client.exceptions
-        with _told(path):
+        with _pyarrow_errors(path):
             if key:
                 try:
                     head = self._client.head_object(Bucket=bucket, Key=key)
@@ -65,19 +64,19 @@ class PayingReader:
         bucket, _, key = selector.base_dir.partition("/")
         pages = self._client.get_paginator("list_objects_v2")
         found = []
-        with _told(selector.base_dir):
+        with _pyarrow_errors(selector.base_dir):
             for page in pages.paginate(Bucket=bucket, Prefix=_prefix(key), Delimiter="/"):
                 for folder in page.get("CommonPrefixes", ()):
                     found.append(pafs.FileInfo(f"{bucket}/{folder['Prefix'].rstrip('/')}", pafs.FileType.Directory))
                 for file in page.get("Contents", ()):
-                    if file["Key"] != _prefix(key):  # the mark of an empty folder
+                    if file["Key"] != _prefix(key):  # the marker of an empty folder
                         found.append(pafs.FileInfo(f"{bucket}/{file['Key']}", pafs.FileType.File, size=file["Size"]))
         if not found and not selector.allow_not_found:
             raise _missing(selector.base_dir)
         return found
 
     def open_input_file(self, path: str) -> pa.NativeFile:
-        """An object, for reads anywhere in it."""
+        """Open an object for random access."""
         info = self._info(path)
         if info.type != pafs.FileType.File:
             raise _missing(path)
@@ -85,7 +84,7 @@ class PayingReader:
 
 
 class _Object(io.RawIOBase):
-    """An object's bytes, a range for each read."""
+    """An object's bytes, a ranged request for each read."""
 
     def __init__(self, client: Any, path: str, size: int) -> None:
         self._client, self._path, self._size, self._offset = client, path, size, 0
@@ -106,7 +105,7 @@ class _Object(io.RawIOBase):
         if end <= self._offset:
             return 0
         bucket, _, key = self._path.partition("/")
-        with _told(self._path):
+        with _pyarrow_errors(self._path):
             body = self._client.get_object(Bucket=bucket, Key=key, Range=f"bytes={self._offset}-{end - 1}")["Body"]
             data = body.read()
         view[: len(data)] = data
@@ -131,8 +130,8 @@ def _status(error: Any) -> int:
 
 
 @contextmanager
-def _told(path: str) -> Iterator[None]:
-    """Make of botocore's errors those that pyarrow's client raises."""
+def _pyarrow_errors(path: str) -> Iterator[None]:
+    """Raise botocore's errors as those of pyarrow's client."""
     from botocore import exceptions
 
     try:
@@ -142,6 +141,6 @@ def _told(path: str) -> Iterator[None]:
             raise _missing(path) from error
         raise OSError(f"AWS Error {error.response['Error']['Code']} (HTTP status {_status(error)})") from error
     except (exceptions.HTTPClientError, exceptions.ConnectionError) as error:
-        raise ConnectionError(first_line(error)) from error
+        raise ConnectionError(safe_message(error)) from error
     except exceptions.BotoCoreError as error:
-        raise AccountError(first_line(error)) from error
+        raise AccountError(safe_message(error)) from error

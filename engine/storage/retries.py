@@ -126,9 +126,9 @@ def _reason(error: OSError, text: str) -> str:
     code = _AWS_ERROR.search(text)
     certificate, region, curl = _CERTIFICATE.search(text), _REGION.search(text), _CURL.search(text)
     if certificate is not None and certificate.group(1) == "60":
-        return "the store's certificate cannot be verified; set AWS_CA_BUNDLE to a file with that of its authority"
+        return "the store's certificate cannot be verified; set AWS_CA_BUNDLE to the file of its certificate authority"
     if certificate is not None:
-        return "the file of certificates (AWS_CA_BUNDLE, or ca_bundle of the profile) cannot be read"
+        return "the CA bundle (AWS_CA_BUNDLE, or ca_bundle in the profile) cannot be read"
     if region is not None:
         return f"the bucket is in the region {region.group(1)}; set AWS_REGION"
     if code is None:

@@ -1,4 +1,4 @@
-"""S3 for pyarrow: its own client moves the bytes, with the account that botocore resolves."""
+"""S3 as a pyarrow filesystem: pyarrow's client moves the bytes, botocore resolves the account."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.fs as pafs
 
 from engine.storage.account import CHECKSUMS, Account, current_account
-from engine.storage.requester_pays import paying_reader
+from engine.storage.requester_pays import requester_pays_reader
 
 _CONNECT_TIMEOUT_S = 10.0
 _REQUEST_TIMEOUT_S = 30.0
@@ -20,9 +20,9 @@ _REQUEST_TIMEOUT_S = 30.0
 
 
 class S3Handler(pafs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has no types
-    """Passes each call to a client with the keys of that moment.
+    """Passes each call to a client with the current credentials.
 
-    So whoever holds the filesystem outlives keys that expire, in any process: pickled, it is a name without keys.
+    So a filesystem may be held for longer than its credentials are valid, and holds none when it is pickled.
     """
 
     def __eq__(self, other: object) -> bool:
@@ -50,7 +50,7 @@ class S3Handler(pafs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has no
         client(path).delete_dir_contents(path, missing_dir_ok=missing_dir_ok)
 
     def delete_root_dir_contents(self) -> None:
-        raise NotImplementedError("nobody deletes all buckets")
+        raise NotImplementedError("all buckets")
 
     def delete_file(self, path: str) -> None:
         client(path).delete_file(path)
@@ -71,22 +71,22 @@ class S3Handler(pafs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has no
         return client(path).open_output_stream(path, compression=None, metadata=metadata)
 
     def open_append_stream(self, path: str, metadata: dict[str, str]) -> Any:
-        raise NotImplementedError("S3 appends to no object")
+        raise NotImplementedError("S3 cannot append")
 
 
 def client(path: str) -> pafs.S3FileSystem:
     """A client for ``bucket/key``.
 
     Raises:
-        OSError: as :meth:`engine.storage.account.Account.keys`; AWS does not tell the region of the bucket.
+        OSError: as :meth:`engine.storage.account.Account.credentials`; AWS does not tell the bucket's region.
     """
     account = current_account()
-    return _client(account, _region(account, path), account.keys())
+    return _client(account, _region(account, path), account.credentials())
 
 
 def _reader(path: str) -> Any:
     account = current_account()
-    return paying_reader(account, _region(account, path)) if account.pays else client(path)
+    return requester_pays_reader(account, _region(account, path)) if account.requester_pays else client(path)
 
 
 def _region(account: Account, path: str) -> str:
@@ -99,7 +99,7 @@ def _region_of(bucket: str) -> str:
 
 
 @lru_cache(maxsize=16)
-def _client(account: Account, region: str, keys: Any) -> pafs.S3FileSystem:
+def _client(account: Account, region: str, credentials: Any) -> pafs.S3FileSystem:
     options: dict[str, Any] = {
         "region": region,
         "connect_timeout": _CONNECT_TIMEOUT_S,
@@ -112,10 +112,11 @@ def _client(account: Account, region: str, keys: Any) -> pafs.S3FileSystem:
         options["scheme"], _, options["endpoint_override"] = account.endpoint.partition("://")
     if account.ca_bundle:
         options["tls_ca_file_path"] = os.path.expanduser(account.ca_bundle)
-    if keys is None:
+    if credentials is None:
         options["anonymous"] = True
     else:
-        options |= {"access_key": keys.access_key, "secret_key": keys.secret_key, "session_token": keys.token}
+        options["access_key"], options["secret_key"] = credentials.access_key, credentials.secret_key
+        options["session_token"] = credentials.token
     with _checksums(account.checksums):
         return pafs.S3FileSystem(**options)
 
@@ -125,7 +126,7 @@ _environment = threading.Lock()
 
 @contextmanager
 def _checksums(value: str) -> Iterator[None]:
-    """The client takes this setting from the environment alone, when it is made."""
+    """The client reads this setting from the environment only, when it is created."""
     with _environment:
         if not value or os.environ.get(CHECKSUMS):
             yield

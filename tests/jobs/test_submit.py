@@ -112,7 +112,7 @@ def test_submitted_job_with_relative_paths_is_refused(address: str, tmp_path: Pa
     client = JobSubmissionClient(address)
     commands = {
         "import --source /nowhere --format folders --out runs/x": "error: --out 'runs/x' lies in Ray's copy of the",
-        f"label --data m.csv --cam c --out {tmp_path}/out": "error: --data 'm.csv' does not exist in Ray's copy of the",
+        f"label --data m.csv --cam c --out {tmp_path}/x": "does not exist in Ray's copy of the working directory; give",
     }
     working_dir = {"working_dir": str(ROOT)}
     jobs = {

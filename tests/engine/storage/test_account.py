@@ -97,24 +97,25 @@ def test_mistake_in_the_configuration_is_one_sentence_without_a_secret(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(AccountError, match=f"^{said}") as caught:
-        current_account().keys()
+        current_account().credentials()
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_whoever_gives_the_keys_may_be_away_for_a_while(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_provider_of_credentials_may_be_away_for_a_while(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     configure("[default]\nrole_arn = arn:aws:iam::1:role/x\nsource_profile = keys\n[profile keys]\n")
     Path(os.environ["AWS_SHARED_CREDENTIALS_FILE"]).write_text(
         "[keys]\naws_access_key_id = a\naws_secret_access_key = b\n"
     )
-    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://me:secret@127.0.0.1:1")
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    with pytest.raises(ConnectionError, match="no AWS credentials: Could not connect to the endpoint URL"):
-        current_account().keys()
+    with pytest.raises(ConnectionError, match="no AWS credentials: Could not connect to the endpoint URL") as caught:
+        current_account().credentials()
+    assert "secret" not in str(caught.value)
 
 
-def test_keys_that_expire_are_renewed_by_the_same_account(configure: Configure, tmp_path: Path) -> None:
+def test_credentials_that_expire_are_renewed_by_the_same_account(configure: Configure, tmp_path: Path) -> None:
     given = tmp_path / "given.json"
     configure(f"[default]\ncredential_process = {sys.executable} -c \"print(open('{given}').read())\"\n")
 
@@ -125,26 +126,26 @@ def test_keys_that_expire_are_renewed_by_the_same_account(configure: Configure, 
 
     give("first", 1)
     account = current_account()
-    first = account.keys()
+    first = account.credentials()
     give("second", 60)
-    second = account.keys()
+    second = account.credentials()
     give("third", 60)
-    third = account.keys()
+    third = account.credentials()
     assert first is not None
     assert second is not None
     assert (first.access_key, second.access_key) == ("first", "second")
     assert third == second
 
 
-def test_keys_of_a_file_that_is_written_anew_are_the_new_ones(configure: Configure) -> None:
+def test_credentials_of_a_file_that_is_rewritten_are_the_new_ones(configure: Configure) -> None:
     configure("")
-    assert current_account().keys() is None
+    assert current_account().credentials() is None
     assert current_account().is_anonymous
     file = Path(os.environ["AWS_SHARED_CREDENTIALS_FILE"])
     for number, key in enumerate(("first", "second"), start=1):
         file.write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = b\n")
         os.utime(file, (number, number))  # a clock may be coarse
-        found = current_account().keys()
+        found = current_account().credentials()
         assert found is not None
         assert found.access_key == key
     assert not current_account().is_anonymous

@@ -1,4 +1,4 @@
-"""Buckets whose readers pay, against a real server behind a proxy that refuses who does not."""
+"""Requester-pays buckets: a real server behind a proxy that refuses requests without the header."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ LARGE = os.urandom(3_000_000)
 
 @pytest.fixture
 def bucket(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """With a few objects; from here on its readers pay."""
+    """With a few objects; from here on a requester-pays bucket."""
     uri = s3.make_bucket(f"pays-{uuid.uuid4().hex[:12]}")
     for name, data in {"a b+%.jpg": b"x", "large": LARGE, "empty": b"", "folder/file": b"y"}.items():
         filesystem.write_bytes(f"{uri}/{name}", data)
     opened, path = filesystem.open_filesystem(f"{uri}/table.parquet")
     pq.write_table(pa.table({"row": range(100_000)}), path, row_group_size=10_000, filesystem=opened)
-    with faulty(s3.endpoint, lambda method, path: "pay") as address:
+    with faulty(s3.endpoint, lambda method, path: "requester pays") as address:
         monkeypatch.setenv("AWS_ENDPOINT_URL", address)
         yield uri
 
 
-def test_bucket_whose_readers_pay_is_read_by_who_says_that_he_pays(
+def test_requester_pays_bucket_is_read_if_the_requester_accepts_the_charges(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(DeniedError, match="may not be accessed"):

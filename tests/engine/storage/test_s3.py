@@ -49,17 +49,17 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.s3
-def test_private_certificate_authority_is_trusted_where_it_is_named_and_its_lack_is_said(
+def test_private_certificate_authority_is_trusted_if_named_and_named_if_missing(
     s3: S3Server, bucket: str, authority: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(authority / "server.pem", authority / "server.key")
     with faulty(s3.endpoint, lambda method, path: "", tls) as address:
         monkeypatch.setenv("AWS_ENDPOINT_URL", address)
-        with pytest.raises(StorageError, match=r"certificate cannot be verified; set AWS_CA_BUNDLE to a file with"):
+        with pytest.raises(StorageError, match=r"certificate cannot be verified; set AWS_CA_BUNDLE to the file"):
             filesystem.write_bytes(f"{bucket}/object", b"x", patience_s=60)
         monkeypatch.setenv("AWS_CA_BUNDLE", str(authority / "nowhere.pem"))
-        with pytest.raises(StorageError, match=r"the file of certificates \(AWS_CA_BUNDLE, .*\) cannot be read"):
+        with pytest.raises(StorageError, match=r"the CA bundle \(AWS_CA_BUNDLE, .*\) cannot be read"):
             filesystem.write_bytes(f"{bucket}/object", b"x", patience_s=60)
         monkeypatch.setenv("AWS_CA_BUNDLE", str(authority / "ca.pem"))
         for data in (b"x", LARGE):
@@ -68,7 +68,7 @@ def test_private_certificate_authority_is_trusted_where_it_is_named_and_its_lack
 
 
 @pytest.mark.s3
-def test_bucket_stands_in_the_host_where_a_store_wants_it_there(
+def test_virtual_addressing_puts_the_bucket_in_the_host(
     s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths: list[str] = []
@@ -90,7 +90,9 @@ def test_bucket_stands_in_the_host_where_a_store_wants_it_there(
 
 
 @pytest.mark.s3
-def test_store_that_knows_no_trailers_is_sent_none(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_without_trailing_checksums_is_sent_none(
+    s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with faulty(s3.endpoint, lambda method, path: "no trailers") as address:
         monkeypatch.setenv("AWS_ENDPOINT_URL", address)
         for data in (b"x", LARGE):
@@ -105,7 +107,7 @@ def test_store_that_knows_no_trailers_is_sent_none(s3: S3Server, bucket: str, mo
 
 
 @pytest.mark.s3
-def test_role_of_a_profile_is_taken_with_its_token_and_renewed_for_whoever_holds_the_filesystem(
+def test_credentials_of_a_role_are_renewed_in_a_filesystem_that_is_held(
     s3: S3Server, bucket: str, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[str] = []
@@ -116,7 +118,7 @@ def test_role_of_a_profile_is_taken_with_its_token_and_renewed_for_whoever_holds
         return ""
 
     with faulty(s3.endpoint, rule) as address:
-        # keys that expire within 15 minutes are renewed before each use
+        # credentials that expire within 15 minutes are renewed before each use
         configure(
             f"[profile worker]\nrole_arn = {ROLE}\nsource_profile = us\nduration_seconds = 900\n"
             f"endpoint_url = {address}\nregion = us-east-1\n[profile us]\n"
@@ -128,12 +130,13 @@ def test_role_of_a_profile_is_taken_with_its_token_and_renewed_for_whoever_holds
         before = len(taken)
         assert opened.open_input_file(path).read() == b"some bytes"
         assert 0 < before < len(taken)
-        assert len(pickle.dumps(opened)) < 200
+        assert s3.secret_key.encode() not in pickle.dumps(opened)
+        assert len(pickle.dumps(opened)) < 200  # so no other keys either
         assert pickle.loads(pickle.dumps(opened)).open_input_file(path).read() == b"some bytes"
 
 
 @pytest.mark.s3
-def test_more_keys_than_a_listing_holds_are_all_found_whatever_stands_in_them(bucket: str) -> None:
+def test_more_than_1000_odd_keys_are_all_listed(bucket: str) -> None:
     names = sorted(f"{number} {letter}.jpg" for number in range(210) for letter in ("+", "%", "%20", "a&b", "é#?"))
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda name: filesystem.write_bytes(f"{bucket}/folder/{name}", name.encode()), names))
