@@ -82,18 +82,18 @@ def _check_address(address: str) -> None:
     scheme, is_url, _ = address.partition("://")
     if is_url and scheme in ("http", "https"):
         raise ConfigError(
-            f"RAY_ADDRESS is '{address}', a dashboard, which only takes submissions: run `ray job submit --address "
-            f"{address} --working-dir . -- python -m jobs...`, or set RAY_ADDRESS to the cluster itself (host:6379)"
+            f"RAY_ADDRESS is '{address}', a dashboard, which only takes submissions: use `ray job submit`, or set "
+            "RAY_ADDRESS to the cluster itself (host:6379)"
         )
     if is_url and scheme == "ray":
         raise ConfigError(
-            f"RAY_ADDRESS is '{address}', a Ray Client server, which runs no data pipelines: run the job with "
-            "`ray job submit --address http://HOST:8265`, or on a node with RAY_ADDRESS=auto"
+            f"RAY_ADDRESS is '{address}', a Ray Client server, which runs no data pipelines: use `ray job submit` with "
+            "the dashboard's address (http://host:8265), or run on a node of the cluster with RAY_ADDRESS=auto"
         )
     if address and address != "auto" and not is_url and not answers(address, ANSWER_S):
         raise ConfigError(
-            f"RAY_ADDRESS is '{address}', but no Ray answered there within {ANSWER_S:g} s; set it to the address that "
-            "`ray start --head` prints (host:6379), or unset it to start a local Ray"
+            f"RAY_ADDRESS is '{address}', but no Ray answered there within {ANSWER_S:g} s; set it to the address of a "
+            "cluster (host:6379), or unset it to start a local Ray"
         )
 
 

@@ -28,9 +28,9 @@ def test_existing_connection_is_used_and_kept(ray_session: None) -> None:
     [
         (
             "http://127.0.0.1:8265",
-            r"a dashboard, which only takes submissions: run `ray job submit --address http://127",
+            "a dashboard, which only takes submissions: use `ray job submit`",
         ),
-        ("ray://127.0.0.1:10001", r"a Ray Client server, .*: run the job with `ray job submit"),
+        ("ray://127.0.0.1:10001", "a Ray Client server, .*: use `ray job submit`"),
         ("127.0.0.1:{port}", r"but no Ray answered there within 0.5 s; .* or unset it"),
     ],
 )
