@@ -11,6 +11,7 @@ from engine.runs.options import JobOptions, PresetChoice, Uses
 from engine.storage.filesystem import join
 from jobs import make_scenes
 from jobs import run as chain
+from jobs.cli.closing import print_closing
 from jobs.cli.command import main
 
 
@@ -30,17 +31,17 @@ class Demo(JobOptions):
 def run(config: Demo) -> dict[str, Any]:
     """Write the scenes and run the chain; returns the summary of ``jobs.run``."""
     scenes = make_scenes.run(make_scenes.MakeScenes(out=join(config.out, "scenes"), num_images=config.num_images))
-    summary = chain.run(
-        chain.Run(
-            data=scenes["manifest"],
-            truth=scenes["truth"],
-            out=config.out,
-            preset=config.preset,
-            config=config.config,
-            overwrite=True,
-            settings=config.settings,
-        )
+    options = chain.Run(
+        data=scenes["manifest"],
+        truth=scenes["truth"],
+        out=config.out,
+        preset=config.preset,
+        config=config.config,
+        overwrite=True,
+        settings=config.settings,
     )
+    summary = chain.run(options)
+    print_closing("run", options, summary, summary["seconds"])
     print("Try real photographs: tag2mask import --format pets --source pets --out pets --download")
     return summary
 

@@ -22,21 +22,21 @@ class _Closing:
 
 _NETWORK = ("network", "{out}")
 _CLOSINGS = {
-    "train_cam": _Closing(made=(_NETWORK,), then="jobs.make_seeds --data {data} --cam {out} --out SEEDS"),
+    "train_cam": _Closing(made=(_NETWORK,), then="tag2mask make-seeds --data {data} --cam {out} --out SEEDS"),
     "make_seeds": _Closing(
-        made=(("seeds", "{out}"),), then="jobs.train_affinity --data {data} --seeds {out} --out AFFINITY"
+        made=(("seeds", "{out}"),), then="tag2mask train-affinity --data {data} --seeds {out} --out AFFINITY"
     ),
     "train_affinity": _Closing(
-        made=(_NETWORK,), then="jobs.label --data {data} --cam CAM --affinity {out} --out MASKS"
+        made=(_NETWORK,), then="tag2mask label --data {data} --cam CAM --affinity {out} --out MASKS"
     ),
-    "label": _Closing(made=(("masks", "{out}"),), then="jobs.report --data {data} --masks {out}"),
+    "label": _Closing(made=(("masks", "{out}"),), then="tag2mask report --data {data} --masks {out}"),
     "train_segmentation": _Closing(
-        made=(_NETWORK,), then="jobs.segment --data {data} --segmentation {out} --out MASKS"
+        made=(_NETWORK,), then="tag2mask segment --data {data} --segmentation {out} --out MASKS"
     ),
-    "segment": _Closing(made=(("masks", "{out}"),), then="jobs.report --data {data} --masks {out}"),
+    "segment": _Closing(made=(("masks", "{out}"),), then="tag2mask report --data {data} --masks {out}"),
     "run": _Closing(
         made=(("masks", "{out}/masks"), ("network", "{out}/segmentation"), ("report", "{out}/report.html")),
-        then="jobs.export --data {data} --masks {out}/masks --format voc --out EXPORTED",
+        then="tag2mask export --data {data} --masks {out}/masks --format voc --out EXPORTED",
     ),
 }
 """Of the jobs that others follow; the rest say themselves what they have made."""
@@ -54,4 +54,4 @@ def print_closing(job: str, options: Any, summary: Mapping[str, Any], seconds: f
     for what, where in closing.made:
         print(f"{what}: {where.format(out=options.out.rstrip('/'))}")
     words = (word.format(out=options.out.rstrip("/"), data=options.data) for word in closing.then.split())
-    print(f"next: python -m {shlex.join(words)}")
+    print(f"next: {shlex.join(words)}")

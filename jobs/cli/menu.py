@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any, get_type_hints
 
 import engine
 import jobs
+from engine.progress import starting
 from jobs.cli.outline import outlined, syntax
-from jobs.cli.start import begin
+from jobs.cli.supervisor import supervise
 
 ORDER = (
     *("demo", "make-scenes", "import", "run", "train-cam", "make-seeds", "train-affinity", "label"),
@@ -56,11 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     modules = job_modules()
     if name in ("-h", "--help"):
-        print(listing())
-        return 0
+        return _show(listing())
     if name == "--version":
-        print(f"tag2mask {engine.__version__}")
-        return 0
+        return _show(f"tag2mask {engine.__version__}")
     if name in COMPLETION:
         import tyro
 
@@ -69,16 +69,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: there is no job '{name}'; there are {', '.join(modules)}", file=sys.stderr)
         return 2
     module = modules[name.replace("_", "-")]
-    if arguments is None:  # this process is the command's own
-        begin(module.rpartition(".")[2])
+    own_process = arguments is None
+    if own_process:
+        supervise()
     from jobs.cli import command  # only now: it takes a while
 
     with outlined(module) as outline:
         status = command.exit_status(lambda: command.check(outline, rest))
     if status:
         return status
+    if own_process:
+        starting(module.rpartition(".")[2])
     run = importlib.import_module(module).run
     return command.main(get_type_hints(run)["config"], run, rest)
+
+
+def _show(text: str) -> int:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # the reader has left: tag2mask | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains as it ends
+    return 0
 
 
 def _commands(modules: dict[str, str]) -> dict[str, Any]:

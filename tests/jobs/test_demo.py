@@ -14,12 +14,14 @@ from jobs import run as chain
 from jobs.cli.command import main
 
 
-def test_demo_runs_the_chain_on_scenes_that_it_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_runs_the_chain_on_scenes_that_it_makes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     given: list[chain.Run] = []
 
     def run(config: chain.Run) -> dict[str, Any]:
         given.append(config)
-        return {}
+        return {"images": 2, "seconds": 3.0}
 
     monkeypatch.setattr(chain, "run", run)
     assert main(demo.Demo, demo.run, [f"--out={tmp_path}", "--num-images=2", "--rounds.num-rounds=1"]) == 0
@@ -28,3 +30,6 @@ def test_demo_runs_the_chain_on_scenes_that_it_makes(tmp_path: Path, monkeypatch
     assert len(list(Path(config.truth).iterdir())) == 2
     assert (config.out, config.overwrite) == (str(tmp_path), True)
     assert config.settings == with_part(preset("tiny"), "rounds.num_rounds", 1)
+    said = capsys.readouterr().out.splitlines()
+    assert f"report: {tmp_path}/report.html" in said
+    assert said[-1].startswith("Try real photographs: tag2mask import --format pets ")

@@ -18,7 +18,7 @@ def test_end_says_how_much_what_failed_where_it_is_and_what_to_do_next(capsys: p
         "masks: runs/x/masks",
         "network: runs/x/segmentation",
         "report: runs/x/report.html",
-        "next: python -m jobs.export --data 'my photos/m.csv' --masks runs/x/masks --format voc --out EXPORTED",
+        "next: tag2mask export --data 'my photos/m.csv' --masks runs/x/masks --format voc --out EXPORTED",
     ]
 
 
@@ -28,7 +28,7 @@ def test_next_command_of_the_labeling_can_be_typed(capsys: pytest.CaptureFixture
     assert capsys.readouterr().out.splitlines() == [
         "done in 3 s: 5 images",
         "masks: masks",
-        "next: python -m jobs.report --data m.csv --masks masks",
+        "next: tag2mask report --data m.csv --masks masks",
     ]
 
 

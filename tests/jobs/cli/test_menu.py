@@ -32,6 +32,17 @@ def test_list_has_every_job_in_the_order_of_use_with_a_line_each(capsys: pytest.
     assert _python("-m", "jobs") == _python("-m", "tag2mask", "--help") == shown
 
 
+def test_list_may_lose_its_reader() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "tag2mask"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 0
+
+
 def test_version_is_that_of_the_engine(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"tag2mask {engine.__version__}\n"
