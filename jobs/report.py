@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.report import render_report
-from engine.runs.options import PresetChoice
-from engine.runs.reporting import ReportSource, report_data
+from engine.runs.options import PresetChoice, ReportSource
+from engine.runs.reporting import report_data
 from engine.storage.filesystem import join, write_bytes
 from engine.storage.run_record import WORK_FOLDER
 from jobs.cli.command import main

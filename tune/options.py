@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from engine.checks import require, require_at_least, require_fractions
 from engine.config import Settings
 from engine.errors import ConfigError
 from engine.runs.options import ShardOptions, StartsFrom, Uses
-from tune.space import SearchName
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +25,7 @@ class SearchOptions(ShardOptions):
     a segmentation network)."""
     cache: str = ""
     """Folder or URI for the networks' maps, reused by later searches; 'cache' in --out by default."""
-    search: SearchName = "grid"
+    search: Literal["grid", "random", "optuna"] = "grid"
     """grid: every combination. random: --num-betas slices, each with a random beta, set of scales, and as many random
     alphas and steps as are given, all within the given ranges. optuna: a model chooses beta and scales of each slice;
     every alpha and number of steps is tried with each."""

@@ -125,7 +125,7 @@ def write_outcome(config: SearchOptions, found: SearchResults, default: Default)
             print(f"cross-validated over {config.folds} folds, {name}: mIoU {100 * value:.2f} %")
     if found.seeds:
         print_seeds(found.seeds, own_seed, scales, coverage=config.seed_coverage)
-    print(f"use it with: python -m jobs.label --config {join(folder, BEST)} ...")
+    print(f"use it with: tag2mask label --config {join(folder, BEST)} ...")
     return summary
 
 

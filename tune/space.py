@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from itertools import product
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from engine.config import CrfConfig, SeedConfig, WalkConfig
 from engine.errors import ConfigError
 from engine.stages.count import Scales, Slice
-
-SearchName = Literal["grid", "random", "optuna"]
 
 CRF_NUMBERS = tuple(item.name for item in fields(CrfConfig) if item.name != "backend")
 """The numeric settings of the dCRF."""

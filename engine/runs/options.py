@@ -81,3 +81,30 @@ class ShardOptions(DataOptions):
     def __post_init__(self) -> None:
         DataOptions.__post_init__(self)
         require_fractions(max_error_fraction=self.max_error_fraction)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportSource:
+    """What a report is about."""
+
+    data: str
+    """The manifest that the masks were made from."""
+    masks: str
+    """Folder of mask shards."""
+    truth: str = ""
+    """True masks: a folder of PNGs named by image stem, or a folder of mask shards."""
+    run_folder: str = ""
+    """Output folder of jobs.run, for the training curves, the mIoU of each stage, and both networks."""
+    cam: str = ""
+    """Output folder of jobs.train_cam, to also show the activation maps."""
+    affinity: str = ""
+    """Output folder of jobs.train_affinity, to also show the maps after the walk."""
+    num_images: int = 48
+    """Images to show: the most and the least confident, some of each class, some at random."""
+    max_pixels: int = 100_000_000
+    """Images with more pixels are not shown."""
+    allow_outside: bool = False
+    """Also show local images outside the manifest's folder."""
+
+    def __post_init__(self) -> None:
+        require_at_least(1, num_images=self.num_images)

@@ -24,6 +24,7 @@ from engine.report import ReportData, ReportImage
 from engine.report.sample import Row, Sample, is_background
 from engine.resources import ResourceConfig
 from engine.runs.evaluation import Scores, as_result, class_names_of, score_images
+from engine.runs.options import ReportSource
 from engine.runs.output import SUMMARY
 from engine.runs.stage_scores import EARLIER_ROUND, MOST_ROUNDS, SEGMENTED, by_measure, score_stages, stages_of
 from engine.storage.filesystem import exists, join, name_of, parent, resolve
@@ -40,34 +41,6 @@ SHOWN_LONG_SIDE_PX = 480
 NUM_LISTED_ERRORS = 200
 ROW_COLUMNS = ("image_id", "image", "tags", "areas", "confidence", "error")
 """All but the pictures: what is read of every row."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ReportSource:
-    """What a report is about."""
-
-    data: str
-    """The manifest that the masks were made from."""
-    masks: str
-    """Folder of mask shards."""
-    truth: str = ""
-    """True masks: a folder of PNGs named by image stem, or a folder of mask shards."""
-    run_folder: str = ""
-    """Output folder of jobs.run, for the training curves, the mIoU of each stage, and both networks."""
-    cam: str = ""
-    """Output folder of jobs.train_cam, to also show the activation maps."""
-    affinity: str = ""
-    """Output folder of jobs.train_affinity, to also show the maps after the walk."""
-    num_images: int = 48
-    """Images to show: the most and the least confident, some of each class, some at random."""
-    max_pixels: int = 100_000_000
-    """Images with more pixels are not shown."""
-    allow_outside: bool = False
-    """Also show local images outside the manifest's folder."""
-
-    def __post_init__(self) -> None:
-        if self.num_images < 1:
-            raise ConfigError(f"must be 1 or more, got {self.num_images}", thing="num_images")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

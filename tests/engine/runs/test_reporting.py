@@ -12,7 +12,8 @@ from engine.errors import ConfigError
 from engine.fitting.objectives import Objective
 from engine.networks import save_network
 from engine.report import ReportData, render_report
-from engine.runs.reporting import ReportSource, report_data
+from engine.runs.options import ReportSource
+from engine.runs.reporting import report_data
 from engine.scenes import CLASS_NAMES
 from engine.storage.weights import weights_hash
 from tests.engine.runs.report_examples import HOSTILE, write_report_masks, write_report_record
