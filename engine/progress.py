@@ -11,6 +11,7 @@ Blocks nest; the innermost is shown, beside the chain that it is a step of. A le
 
 from __future__ import annotations
 
+import atexit
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -40,6 +41,11 @@ class doing(Block):
     def status(self) -> str:
         lasts_s = time.monotonic() - self.start
         return f"{self._what} ({duration(lasts_s)})" if self.is_announced else self._what
+
+    def announce(self) -> None:
+        """Say so now, unless a line already has."""
+        self.announced_after_s = 0.0
+        display.say_if_due()
 
 
 class Meter(Block):
@@ -171,12 +177,13 @@ class Chain(Block):
 _starting: list[doing] = []
 
 
-def starting(name: str) -> None:
+def starting(name: str) -> doing:
     """Show that a job is starting, until :func:`started`."""
     block = doing("starting", name=name)
-    block.announced_after_s = 0.0
+    block.announced_after_s = 1.5  # after a mistake in the options has been said, so that it is the only line
     _starting.append(block.__enter__())
-    display.say_if_due()
+    atexit.register(started)  # a terminal gets its cursor back
+    return block
 
 
 def started() -> None:

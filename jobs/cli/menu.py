@@ -12,9 +12,8 @@ from typing import Any, get_type_hints
 
 import engine
 import jobs
-from engine.progress import starting
 from jobs.cli.outline import outlined, syntax
-from jobs.cli.supervisor import supervise
+from jobs.cli.start import begin
 
 ORDER = (
     *("demo", "make-scenes", "import", "run", "train-cam", "make-seeds", "train-affinity", "label"),
@@ -69,17 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: there is no job '{name}'; there are {', '.join(modules)}", file=sys.stderr)
         return 2
     module = modules[name.replace("_", "-")]
-    own_process = arguments is None
-    if own_process:
-        supervise()
+    if arguments is None:  # this process is the command's own
+        begin(module, rest)
     from jobs.cli import command  # only now: it takes a while
 
-    with outlined(module) as outline:
-        status = command.exit_status(lambda: command.check(outline, rest))
-    if status:
-        return status
-    if own_process:
-        starting(module.rpartition(".")[2])
     run = importlib.import_module(module).run
     return command.main(get_type_hints(run)["config"], run, rest)
 

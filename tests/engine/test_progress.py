@@ -145,9 +145,11 @@ def test_eta_of_a_chain_is_said_once_every_kind_of_step_is_measured(
 
 
 def test_start_of_a_command_is_shown_until_it_has_started(clock: Clock, lines: Callable[[], list[str]]) -> None:
-    starting("label")
-    clock.now += 2
+    block = starting("label")
     display.say_if_due()
+    assert lines() == []
+    block.announce()
+    block.announce()
     assert lines() == ["[label] starting"]
     started()
     clock.now += 100

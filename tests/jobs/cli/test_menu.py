@@ -71,7 +71,7 @@ def test_mistake_in_an_option_ends_with_status_2_and_its_line(capsys: pytest.Cap
 def test_list_and_help_load_neither_torch_nor_ray(arguments: list[str]) -> None:
     code = (
         "import atexit, sys; atexit.register(lambda: print('loaded', {'ray', 'torch'} & set(sys.modules)));"
-        "from jobs.cli.menu import main; sys.exit(main(sys.argv[1:]))"
+        "from jobs.cli.menu import main; sys.exit(main())"
     )
     shown = _python("-c", code, *arguments)
     assert shown.splitlines()[-1] == "loaded set()"

@@ -121,6 +121,15 @@ def test_processes_of_the_job_can_be_ended_by_sigterm() -> None:
     assert out == f"{-signal.SIGTERM}\n"
 
 
+def test_mistake_in_the_options_is_said_in_one_line_before_the_imports() -> None:
+    code = "from jobs.cli.start import begin; import sys; begin('jobs.label', ['--walk.alfa', '3'])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    *starting, said = done.stderr.splitlines()
+    assert said.startswith("error: ")
+    assert starting in ([], ["[label] starting"])  # a busy machine
+
+
 @pytest.mark.parametrize("name", ["jobs.make_scenes", "tune.search"])
 def test_command_is_supervised_before_its_imports(name: str, tmp_path: Path) -> None:
     (tmp_path / "numpy.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(100)\n")
