@@ -27,7 +27,6 @@ from benchmarks.photographs import MAX_PIXELS, Stage, add_options, frozen, label
 from benchmarks.runner import Line, parser, report, timed
 from benchmarks.walk import dense_walk
 from engine.config import Settings
-from engine.crf import build_crf
 from engine.imaging.codecs import decode_mask, encode_mask
 from engine.imaging.decoding import decode_image
 from engine.imaging.scaling import as_tensor, resized
@@ -35,6 +34,7 @@ from engine.models.affinity_net import AffinityNetwork
 from engine.models.cam_net import CamNetwork
 from engine.networks import load_network, open_network
 from engine.ops.cam import normalize_cam, with_background
+from engine.ops.crf import DenseCrf
 from engine.ops.mask import pseudo_mask, to_probabilities, upsample
 from engine.presets import preset
 from engine.records import Batch, mask_dtype
@@ -80,8 +80,10 @@ class Authors:
         return normalize_cam(total)
 
     def _sharpened(self, image: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-        crf = replace(self._settings.crf, backend="pydensecrf")
-        return build_crf(crf, image, len(probabilities)).infer(probabilities, crf.num_iterations)
+        crf = self._settings.crf
+        return DenseCrf(image, len(probabilities), kernels=crf, backend="pydensecrf").infer(
+            probabilities, crf.num_iterations
+        )
 
 
 def authors_walk(cam: Tensor, features: Tensor, *, radius: int, beta: float, num_steps: int) -> Tensor:

@@ -18,8 +18,8 @@ from PIL import Image
 from benchmarks.photographs import MAX_PIXELS
 from benchmarks.runner import Line, parser, report, timed
 from engine.config import CrfConfig
-from engine.crf import build_crf
 from engine.imaging.decoding import decode_image
+from engine.ops.crf import DenseCrf
 from engine.storage.manifest import iter_manifest
 from engine.storage.pictures import read_picture
 
@@ -57,7 +57,7 @@ def probabilities(image: NDArray[np.uint8], num_labels: int, rng_seed: int) -> P
 
 def refine(image: NDArray[np.uint8], unaries: list[Probabilities], crf: CrfConfig) -> list[Probabilities]:
     """What is timed."""
-    return build_crf(crf, image, len(unaries[0])).infer_many(unaries, crf.num_iterations)
+    return DenseCrf(image, len(unaries[0]), kernels=crf, backend=crf.backend).infer_many(unaries, crf.num_iterations)
 
 
 def measure(images: list[NDArray[np.uint8]], num_labels: int, num_unaries: int, repeats: int) -> Line:

@@ -20,7 +20,6 @@ from engine.records import Batch
 from engine.resources import PassConfig
 from engine.stages.cam import ComputeCam
 from engine.stages.mask import MakeMask
-from engine.stages.pamr import AdaptMaps
 from engine.stages.seed import MakeSeed
 from engine.stages.segment import Segment
 from engine.stages.tag_scores import ScoreTags
@@ -42,11 +41,9 @@ def label_chain(
     maps, passes = settings.maps_of(cam.map_kind), settings.resources.passes(max_pixels)
     refine = partial(RefineCam, affinity, settings.affinity.inference, maps.walk, passes, keep_cam=keep_stages)
     background = partial(AddBackground, maps.walk, keep_cam=keep_stages)
-    adapt = Step(name="pamr", build=partial(AdaptMaps, settings.pamr, passes), on="network")
     return [
         Step(name="cam", build=partial(ComputeCam, cam.file, maps.inference, passes), on="network"),
         Step(name="walk", build=refine if maps.walk.num_steps > 0 else background, on="network"),
-        *([adapt] if settings.pamr.num_iterations > 0 else []),
         _masks(settings, cam, passes, keep_stages=keep_stages),
     ]
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from engine.checks import require, require_at_least, require_fractions
+from engine.kernels import Kernels
 from engine.resources import ResourceConfig
 
 Precision = Literal["float32", "bfloat16"]
@@ -158,21 +159,11 @@ class CamConfig(NetworkConfig):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CrfConfig:
+class CrfConfig(Kernels):
     """Dense CRF."""
 
     num_iterations: int = 10
     """Mean-field iterations; 0 leaves the dCRF out."""
-    spatial_sigma_px: float = 3.0
-    """Width of the smoothness kernel, pixels."""
-    spatial_weight: float = 3.0
-    """Weight of the smoothness kernel."""
-    bilateral_sigma_px: float = 80.0
-    """Spatial width of the appearance kernel, pixels."""
-    bilateral_sigma_rgb: float = 13.0
-    """Colour width of the appearance kernel, on the scale of 0 to 255."""
-    bilateral_weight: float = 10.0
-    """Weight of the appearance kernel."""
     backend: Literal["auto", "numba", "torch", "pydensecrf"] = "auto"
     """Implementation: numba is fast, torch runs on the networks' device (for GPUs), pydensecrf is the reference. All
     give the same result."""
@@ -185,20 +176,6 @@ class CrfConfig:
             bilateral_sigma_px=self.bilateral_sigma_px,
             bilateral_sigma_rgb=self.bilateral_sigma_rgb,
         )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PamrConfig:
-    """Pixel-adaptive refinement between the walk and the dCRF, meant for GPUs (engine/ops/pamr.py)."""
-
-    num_iterations: int = 0
-    """Passes, for example 10; 0 leaves it out."""
-    long_side_px: int = 256
-    """Long side of the image on which it works, pixels; 0 keeps its own size."""
-
-    def __post_init__(self) -> None:
-        require_at_least(0, num_iterations=self.num_iterations)
-        _require_long_side(self.long_side_px)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -353,8 +330,6 @@ class Settings:
     """How the segmentation network's maps are computed from the second round on."""
     later_walk: WalkConfig = field(default_factory=lambda: WalkConfig(alpha=8.0, num_steps=24))
     """Background and random walk from the second round on: sharper maps want less background and a shorter walk."""
-    pamr: PamrConfig = field(default_factory=PamrConfig)
-    """Local refinement between the walk and the dCRF; off by default."""
     crf: CrfConfig = field(default_factory=CrfConfig)
     """Dense CRF of the masks."""
     confidence: ConfidenceConfig = field(default_factory=ConfidenceConfig)

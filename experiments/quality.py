@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 
 from benchmarks.runner import Line, parser, report
 from engine.chain import label_chain
-from engine.crf import build_crf
 from engine.imaging.codecs import decode_map, decode_mask
 from engine.imaging.decoding import decode_image
 from engine.networks import open_network
 from engine.ops.cam import with_background
+from engine.ops.crf import DenseCrf
 from engine.ops.mask import pseudo_mask, to_probabilities, upsample
 from engine.ops.metrics import confusion_matrix, mean_iou
 from engine.runs.stage_scores import EARLIER_ROUND, SEGMENTED
@@ -119,7 +119,9 @@ def cam_figures(run: FinishedRun, truth: str, part: str) -> dict[str, Figures]:
         size = (image.mask.shape[0], image.mask.shape[1])
         alone = [to_probabilities(upsample(with_background(maps, alpha), size)).numpy() for alpha in CAM_ALPHAS]
         pixels = decode_image(batch["encoded"][0], max_pixels=MAX_PIXELS)
-        sharpened = build_crf(crf, pixels, len(ids) + 1).infer_many(alone, crf.num_iterations)
+        sharpened = DenseCrf(pixels, len(ids) + 1, kernels=crf, backend=crf.backend).infer_many(
+            alone, crf.num_iterations
+        )
         for name, made in {"CAM": alone, "CAM + dCRF": sharpened}.items():
             for score, probabilities in zip(scores[name], made, strict=True):
                 score.add(image.mask, pseudo_mask(probabilities, ids))

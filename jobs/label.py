@@ -40,7 +40,6 @@ class Label(ShardOptions):
             "walk",
             "later_maps",
             "later_walk",
-            "pamr",
             "crf",
             "confidence",
             "shards",
@@ -55,8 +54,6 @@ def run(config: Label, images: ImageSet | None = None) -> dict[str, Any]:
     maps, (inference_path, walk_path) = settings.maps_of(cam.map_kind), map_paths(cam.map_kind)
     check_map_network(cam, maps.inference)
     uses = [inference_path, walk_path, "affinity.inference", "crf", "confidence", "shards"]
-    if settings.pamr.num_iterations > 0:
-        uses.append("pamr")
     inputs = {"cam": cam.hash, "keep_stages": str(config.keep_stages)}
     if maps.walk.num_steps > 0:
         if not config.affinity:

@@ -52,7 +52,7 @@ def half_plane_offsets(radius: int) -> list[tuple[int, int]]:
         ValueError: ``radius`` is below 1.
     """
     if radius < 1:
-        raise ValueError(f"radius is {radius!r}; allowed: 1 or more cells")
+        raise ValueError(f"radius must be 1 or more cells, got {radius!r}")
     return [
         (dy, dx)
         for dy in range(radius)

@@ -47,7 +47,7 @@ def spread_along_attention(maps: Tensor, attention: Tensor, *, num_steps: int) -
     num_cells = maps.shape[2] * maps.shape[3]
     if attention.shape != (maps.shape[0], num_cells, num_cells):
         raise ValueError(
-            f"attention is {tuple(attention.shape)}; allowed: {(maps.shape[0], num_cells, num_cells)} for these maps"
+            f"attention must be {(maps.shape[0], num_cells, num_cells)} for these maps, got {tuple(attention.shape)}"
         )
     if num_steps == 0:
         return maps

@@ -26,7 +26,7 @@ def merge_cams(cams: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         ValueError: ``cams`` is empty.
     """
     if not cams:
-        raise ValueError("cams is empty; allowed: one or more maps")
+        raise ValueError("cams must hold one or more maps, got none")
     merged = cams[0].new_zeros((cams[0].shape[0], *size), dtype=torch.float32)
     for cam in cams:
         merged += functional.interpolate(cam.float().relu()[:, None], size, mode="bilinear", align_corners=False)[:, 0]
@@ -46,7 +46,7 @@ def normalize_cam(cam: Tensor) -> Tensor:
         ValueError: ``cam`` holds NaN or infinity: the network that gave it is broken.
     """
     if not bool(torch.isfinite(cam).all()):
-        raise ValueError("cam holds NaN or infinity; allowed: finite numbers")
+        raise ValueError("cam must be finite, got NaN or infinity")
     cam = cam.relu()
     maximum = cam.amax(dim=(1, 2), keepdim=True)
     return cam / torch.where(maximum > 0, maximum, 1.0)
@@ -66,7 +66,7 @@ def background_map(cam: Tensor, alpha: float) -> Tensor:
         ValueError: ``alpha`` is not above 0.
     """
     if not alpha > 0:
-        raise ValueError(f"alpha is {alpha!r}; allowed: above 0")
+        raise ValueError(f"alpha must be above 0, got {alpha!r}")
     if cam.shape[0] == 0:
         return cam.new_ones(cam.shape[1:])
     return (1 - cam.amax(dim=0)).clamp(min=0).pow(alpha)

@@ -9,7 +9,6 @@ Letters: K labels (background and classes present), (H, W) pixels, N = H * W.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.kernels import AUTHORS_KERNELS, Kernels
 from engine.ops.lattice_keys import SigmaTooSmallError
 
 BACKENDS = ("auto", "numba", "torch", "pydensecrf")
@@ -26,31 +26,6 @@ _SMALLEST_PROBABILITY = 1e-5
 
 
 Values = TypeVar("Values", NDArray[np.float32], Tensor)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Kernels:
-    """The two pairwise kernels: smoothness in the plane, appearance in the plane and in colour."""
-
-    spatial_sigma_px: float = 3.0
-    """Reach of the smoothness kernel, pixels."""
-    spatial_weight: float = 3.0
-    """Weight of the smoothness kernel."""
-    bilateral_sigma_px: float = 80.0
-    """Reach of the appearance kernel, pixels."""
-    bilateral_sigma_rgb: float = 13.0
-    """Colour difference that the appearance kernel bridges, in 0..255."""
-    bilateral_weight: float = 10.0
-    """Weight of the appearance kernel."""
-
-    def __post_init__(self) -> None:
-        for name in ("spatial_sigma_px", "bilateral_sigma_px", "bilateral_sigma_rgb"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; allowed: above 0")
-
-
-AUTHORS_KERNELS = Kernels()
-"""As jiwoon-ahn/psa sets them."""
 
 
 class DenseCrf:
@@ -80,11 +55,11 @@ class DenseCrf:
             ImportError: the backend asked for is not installed.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-            raise ValueError(f"image is {image.shape} {image.dtype}; allowed: (H, W, 3) uint8")
+            raise ValueError(f"image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
         if num_labels < 1:
-            raise ValueError(f"num_labels is {num_labels!r}; allowed: 1 or more")
+            raise ValueError(f"num_labels must be 1 or more, got {num_labels!r}")
         if backend not in BACKENDS:
-            raise ValueError(f"backend is {backend!r}; allowed: {', '.join(map(repr, BACKENDS))}")
+            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
         self._shape = (num_labels, *image.shape[:2])
         self._inference: _Inference | None = None
         if num_labels > 1:
@@ -122,11 +97,11 @@ class DenseCrf:
         """
         for values in probabilities:
             if values.shape != self._shape:
-                raise ValueError(f"probabilities has the shape {values.shape}; allowed: {self._shape}")
+                raise ValueError(f"probabilities must be {self._shape}, got {values.shape}")
             if not np.isfinite(values).all():
-                raise ValueError("probabilities holds NaN or infinity; allowed: finite numbers")
+                raise ValueError("probabilities must be finite, got NaN or infinity")
         if num_iterations < 0:
-            raise ValueError(f"num_iterations is {num_iterations!r}; allowed: 0 or more")
+            raise ValueError(f"num_iterations must be 0 or more, got {num_iterations!r}")
         if num_iterations == 0 or not probabilities:
             return list(probabilities)
         if self._inference is None:
@@ -234,10 +209,10 @@ def dense_crf(
         ImportError: the backend asked for is not installed.
     """
     if backend not in BACKENDS:
-        raise ValueError(f"backend is {backend!r}; allowed: {', '.join(map(repr, BACKENDS))}")
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     if probabilities.ndim != 3 or probabilities.shape[1:] != image.shape[:2]:
         shape, size = tuple(probabilities.shape), tuple(image.shape[:2])
-        raise ValueError(f"probabilities has the shape {shape}; allowed: (K, H, W) of {size}")
+        raise ValueError(f"probabilities must be (K, H, W) with (H, W) = {size}, got {shape}")
     if num_iterations == 0:
         return probabilities
     kernels = Kernels(

@@ -48,10 +48,10 @@ def key_strides(largest: Sequence[float], scales: NDArray[np.float32]) -> tuple[
         below, above = (i * scaled[i - 1] if i else 0.0), sum(scaled[i:])
         cells = (below + above) / size
         if not cells < _MOST_CELLS:
-            raise SigmaTooSmallError(f"a sigma is too small: {cells:.3g} cells on an axis, allowed: {_MOST_CELLS}")
+            raise SigmaTooSmallError(f"a sigma is too small: {cells:.3g} cells on an axis, more than {_MOST_CELLS}")
         strides.append(stride)
         # Room for rounding, for the corners of the simplex and for their neighbours.
         stride *= math.ceil(cells) + 6
     if stride >= LARGEST_KEY:
-        raise SigmaTooSmallError(f"a sigma is too small: {stride:.3g} cells in all, allowed: {LARGEST_KEY:.3g}")
+        raise SigmaTooSmallError(f"a sigma is too small: {stride:.3g} cells in all, more than {LARGEST_KEY:.3g}")
     return np.array([*strides, 0], np.int64), stride

@@ -62,10 +62,10 @@ def pseudo_mask(
         ValueError: the channels are not those of the background and ``class_ids``, or an id does not fit ``dtype``.
     """
     if len(probabilities) != len(class_ids) + 1:
-        raise ValueError(f"probabilities has {len(probabilities)} channels; allowed: {len(class_ids) + 1}")
+        raise ValueError(f"probabilities must have {len(class_ids) + 1} channels, got {len(probabilities)}")
     ids = np.array([0, *class_ids], dtype=np.int64)
     if ids.min() < 0 or ids.max() > np.iinfo(dtype).max:
-        raise ValueError(f"class_ids is {list(class_ids)}; allowed: what {np.dtype(dtype)} holds")
+        raise ValueError(f"class_ids must be what {np.dtype(dtype)} holds, got {list(class_ids)}")
     mask: NDArray[Any] = ids.astype(dtype)[probabilities.argmax(axis=0)]
     return mask
 

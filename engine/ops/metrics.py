@@ -34,16 +34,16 @@ def confusion_matrix(
     """
     truth, mask = np.asarray(truth), np.asarray(mask)
     if truth.shape != mask.shape:
-        raise ValueError(f"mask has the shape {mask.shape}; allowed: {truth.shape}, that of truth")
+        raise ValueError(f"mask must have the shape of truth, {truth.shape}, got {mask.shape}")
     if 0 <= ignore <= num_classes:
-        raise ValueError(f"ignore is {ignore!r}; allowed: a value outside 0..{num_classes}")
+        raise ValueError(f"ignore must be outside 0..{num_classes}, got {ignore!r}")
     counts = truth != ignore
     rows, columns = truth[counts].astype(np.int64), mask[counts].astype(np.int64)
     for name, values in (("truth", rows), ("mask", columns)):
         wrong = values[(values < 0) | (values > num_classes)]
         if wrong.size:
             also = f" or {ignore}" if name == "truth" else ", where truth counts"
-            raise ValueError(f"{name} holds {wrong[0]}; allowed: 0..{num_classes}{also}")
+            raise ValueError(f"{name} must hold 0..{num_classes}{also}, got {wrong[0]}")
     size = num_classes + 1
     confusion: NDArray[np.int64] = np.bincount(rows * size + columns, minlength=size * size).reshape(size, size)
     return confusion

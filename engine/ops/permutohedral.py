@@ -19,8 +19,8 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.kernels import Kernels
 from engine.ops import lattice_kernels, mean_field_kernels
-from engine.ops.crf import Kernels
 from engine.ops.lattice_keys import elevation_scales, key_strides
 
 _SPATIAL_CACHE_BYTES = 64 << 20

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.ops.crf import Kernels
+from engine.kernels import Kernels
 from engine.ops.lattice_keys import LARGEST_KEY, SigmaTooSmallError, elevation_scales, key_strides
 
 # torch says so once a process, in each of a cluster's workers; nothing here depends on the unfinished parts.

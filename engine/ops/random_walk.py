@@ -214,13 +214,13 @@ def refine_many(
         ValueError: as :func:`refine`.
     """
     if not (radius >= 1 and radius % 1 == 0):
-        raise ValueError(f"radius is {radius!r}; allowed: a whole number of cells, 1 or more")
+        raise ValueError(f"radius must be a whole number of cells, 1 or more, got {radius!r}")
     if not 0 < beta < math.inf:
-        raise ValueError(f"beta is {beta!r}; allowed: above 0")
+        raise ValueError(f"beta must be above 0, got {beta!r}")
     if not (num_steps >= 0 and num_steps % 1 == 0):
-        raise ValueError(f"num_steps is {num_steps!r}; allowed: a whole number, 0 or more")
+        raise ValueError(f"num_steps must be a whole number, 0 or more, got {num_steps!r}")
     if not tolerance >= 0:
-        raise ValueError(f"tolerance is {tolerance!r}; allowed: 0 or more")
+        raise ValueError(f"tolerance must be 0 or more, got {tolerance!r}")
     half_range = _checked_half_range(cams, features)
     refined = list(cams)
     chosen = [index for index, cam in enumerate(cams) if num_steps > 0 and cam.numel() > 0]
@@ -243,10 +243,10 @@ def _checked_half_range(cams: Sequence[Tensor], features: Sequence[Tensor]) -> f
     found = []
     for cam, one in zip(cams, features, strict=True):
         if cam.dim() != 3:
-            raise ValueError(f"cam has the shape {tuple(cam.shape)}; allowed: (K, h, w)")
+            raise ValueError(f"cam must be (K, h, w), got {tuple(cam.shape)}")
         if one.dim() != 3 or one.shape[1:] != cam.shape[1:] or len(one) == 0:
             h, w = cam.shape[1:]
-            raise ValueError(f"features has the shape {tuple(one.shape)}; allowed: (D, {h}, {w}), the grid of cam")
+            raise ValueError(f"features must be (D, {h}, {w}), the grid of cam, got {tuple(one.shape)}")
         low, high = _range(cam)
         widest = (high - low).float().amax() if cam.numel() else cam.new_zeros((), dtype=torch.float32)
         found.append(torch.stack([cam.isfinite().all().float(), one.isfinite().all().float(), widest]))
@@ -254,7 +254,7 @@ def _checked_half_range(cams: Sequence[Tensor], features: Sequence[Tensor]) -> f
     for cam_is_finite, features_are_finite, widest in torch.stack(found).tolist() if found else []:
         for name, is_finite in (("cam", cam_is_finite), ("features", features_are_finite)):
             if not is_finite:
-                raise ValueError(f"{name} holds NaN or infinity; allowed: finite numbers")
+                raise ValueError(f"{name} must be finite, got NaN or infinity")
         half_range = max(half_range, widest / 2)
     return half_range
 

@@ -47,8 +47,8 @@ def sure_cells(
     """
     if not probabilities_low.shape == probabilities_high.shape == (len(class_ids) + 1, *probabilities_low.shape[1:]):
         raise ValueError(
-            f"probabilities_low and probabilities_high are {tuple(probabilities_low.shape)} and "
-            f"{tuple(probabilities_high.shape)}; allowed: the same shape with {len(class_ids) + 1} channels"
+            f"probabilities_low and probabilities_high must have one shape with {len(class_ids) + 1} channels, "
+            f"got {tuple(probabilities_low.shape)} and {tuple(probabilities_high.shape)}"
         )
     device = probabilities_low.device
     foreground = torch.tensor([ignore, *class_ids], device=device)[probabilities_low.argmax(dim=0)]

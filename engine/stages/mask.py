@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from engine.config import ConfidenceConfig, CrfConfig, WalkConfig
-from engine.crf import build_crf
 from engine.imaging.codecs import decode_map, encode_mask
 from engine.imaging.decoding import decode_image
 from engine.imaging.memory import enlarged, working_size
 from engine.imaging.scaling import resized
 from engine.ops.cam import with_background
 from engine.ops.confidence import expected_iou, quality_features
+from engine.ops.crf import DenseCrf
 from engine.ops.mask import class_areas, pseudo_mask, to_probabilities, upsample
 from engine.records import Batch, mask_dtype
 from engine.resources import PassConfig
@@ -104,5 +104,5 @@ class MakeMask:
             return probabilities
         image = decode_image(encoded, max_pixels=self._passes.max_pixels)
         image = resized(image, (probabilities.shape[1], probabilities.shape[2]))
-        dense_crf = build_crf(crf, image, len(probabilities), device=self._passes.device)
+        dense_crf = DenseCrf(image, len(probabilities), kernels=crf, backend=crf.backend, device=self._passes.device)
         return dense_crf.infer(probabilities, crf.num_iterations)

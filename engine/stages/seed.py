@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.config import SeedConfig
-from engine.crf import build_crf
 from engine.imaging.codecs import decode_map, encode_mask
 from engine.imaging.decoding import decode_image
 from engine.imaging.memory import working_size
 from engine.imaging.scaling import resized, scaled_size
 from engine.ops.cam import with_background
+from engine.ops.crf import DenseCrf
 from engine.ops.mask import class_areas, to_probabilities, upsample
 from engine.ops.seed import sure_cells, to_grid
 from engine.records import Batch, ignore_value, mask_dtype
@@ -102,4 +102,5 @@ class MakeSeed:
         crf = self._seed.crf
         if crf.num_iterations == 0:
             return starts
-        return build_crf(crf, image, len(starts[0]), device=self._passes.device).infer_many(starts, crf.num_iterations)
+        dense_crf = DenseCrf(image, len(starts[0]), kernels=crf, backend=crf.backend, device=self._passes.device)
+        return dense_crf.infer_many(starts, crf.num_iterations)

@@ -15,7 +15,6 @@ from engine.presets import preset
 from engine.records import Batch
 from engine.resources import ResourceConfig
 from engine.stages.mask import MakeMask
-from engine.stages.pamr import AdaptMaps
 from engine.stages.seed import MakeSeed
 from engine.stages.walk import AddBackground, RefineCam
 from engine.step import Step
@@ -71,13 +70,6 @@ def test_walk_of_no_steps_adds_the_background_and_reads_no_affinity(networks: di
     assert isinstance(chain[1].build(), AddBackground)
 
 
-def test_local_refinement_stands_between_walk_and_dcrf_where_it_is_on(networks: dict[str, TrainedNetwork]) -> None:
-    settings = replace(_settings(), pamr=replace(_settings().pamr, num_iterations=3))
-    chain = _label(settings, networks)
-    assert _shape(chain) == [("cam", "network"), ("walk", "network"), ("pamr", "network"), ("crf", "crf")]
-    assert isinstance(chain[2].build(), AdaptMaps)
-
-
 @pytest.mark.parametrize(("backend", "actor"), [("auto", "crf"), ("numba", "crf"), ("torch", "network")])
 def test_torch_dcrf_runs_where_the_networks_do(
     backend: CrfBackend, actor: str, networks: dict[str, TrainedNetwork]
@@ -110,7 +102,7 @@ def test_settings_of_later_rounds_reach_the_maps_of_the_segmentation_network(
 
 def test_resources_reach_every_stage_of_a_network(networks: dict[str, TrainedNetwork]) -> None:
     resources = ResourceConfig(num_gpus=0.5, images_per_pass=7)
-    settings = replace(_settings(), resources=resources, pamr=replace(_settings().pamr, num_iterations=1))
+    settings = replace(_settings(), resources=resources)
     chains = [
         _label(settings, networks),
         seed_chain(settings, networks["cam"], max_pixels=MAX_PIXELS),

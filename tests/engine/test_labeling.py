@@ -81,19 +81,6 @@ def test_opened_picture_is_seen_as_its_file_is(weights: dict[str, Any], tmp_path
         assert opened.confidence == read.confidence
 
 
-def test_local_refinement_in_the_place_of_the_dcrf_gives_other_probabilities(weights: dict[str, Any]) -> None:
-    without = replace(_settings(), crf=replace(_settings().crf, num_iterations=0))
-    refined = replace(without, pamr=replace(without.pamr, num_iterations=5, long_side_px=64))
-    before, after = (
-        engine.label_images([picture(60, 80)], [["cat", "bird"]], **weights, settings=settings)[0]
-        for settings in (without, refined)
-    )
-    assert after.error is None
-    assert after.mask is not None
-    assert after.mask.shape == (60, 80)
-    assert after.confidence != before.confidence
-
-
 def test_segmentation_network_in_the_place_of_the_classifier_takes_the_settings_of_a_second_round(
     weights: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from engine.config import PamrConfig, WalkConfig
+from engine.config import WalkConfig
 from engine.errors import ManifestError, OutputError
 from engine.imaging.codecs import decode_mask
 from engine.labeling import label_images
@@ -313,7 +313,6 @@ def test_bad_images_end_in_error_rows_and_too_many_of_them_in_status_1(
         settings=replace(
             CHAIN_SETTINGS,
             walk=WalkConfig(num_steps=0),
-            pamr=PamrConfig(num_iterations=2, long_side_px=48),  # in the place of both
             crf=replace(CHAIN_SETTINGS.crf, num_iterations=0),
         ),
         keep_stages=False,
@@ -335,9 +334,8 @@ def test_bad_images_end_in_error_rows_and_too_many_of_them_in_status_1(
         assert all((row[column] is None) == (row["error"] is not None) for column in ("mask", "height", "width"))
     summary = _json(config.out, "summary.json")
     assert summary["errors"] == {"fetch": 1, "decode": 1, "manifest": 1}
-    assert summary["stage_seconds"]["pamr"] > 0
-    with pytest.raises(OutputError, match="pamr"):
-        label.run(replace(config, settings=replace(config.settings, pamr=PamrConfig())))
+    with pytest.raises(OutputError, match="alpha"):
+        label.run(replace(config, settings=replace(config.settings, walk=WalkConfig(num_steps=0, alpha=9.0))))
 
     lenient = replace(config, max_error_fraction=1.0)
     assert main(label.Label, lambda _: label.run(lenient), arguments) == 0

@@ -73,7 +73,7 @@ def test_radius_five_has_the_papers_34_offsets() -> None:
 
 
 def test_radius_below_one_is_refused() -> None:
-    with pytest.raises(ValueError, match="radius is 0"):
+    with pytest.raises(ValueError, match="radius must be 1 or more cells, got 0"):
         half_plane_offsets(0)
 
 

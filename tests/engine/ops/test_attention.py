@@ -49,5 +49,5 @@ def test_an_attention_of_nothing_gives_zeros_and_no_nan() -> None:
 
 
 def test_attention_of_another_grid_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"attention is \(2, 12, 12\); allowed: \(2, 6, 6\)"):
+    with pytest.raises(ValueError, match=r"attention must be \(2, 6, 6\) for these maps, got \(2, 12, 12\)"):
         spread_along_attention(torch.rand(2, 1, 2, 3), _attention(), num_steps=1)

@@ -25,7 +25,7 @@ def test_merging_agrees_with_bilinear_weights_written_by_hand() -> None:
 
 
 def test_merging_no_maps_is_refused() -> None:
-    with pytest.raises(ValueError, match="cams is empty"):
+    with pytest.raises(ValueError, match="cams must hold one or more maps"):
         merge_cams([], (4, 4))
 
 
@@ -68,5 +68,5 @@ def test_an_image_without_classes_is_all_background() -> None:
 
 
 def test_alpha_must_be_positive() -> None:
-    with pytest.raises(ValueError, match="alpha is 0"):
+    with pytest.raises(ValueError, match="alpha must be above 0, got 0"):
         background_map(torch.rand(1, 2, 2), 0)

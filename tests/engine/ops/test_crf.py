@@ -209,7 +209,7 @@ def test_tensors_are_taken_like_arrays_and_give_a_tensor(image: NDArray[np.uint8
         np.testing.assert_array_equal(refined.detach().numpy(), expected)
     as_array = dense_crf(torch.from_numpy(image), values, num_iterations=num_iterations)
     np.testing.assert_array_equal(as_array, expected)
-    with pytest.raises(ValueError, match=r"image is \(24, 32, 3\) float32; allowed: \(H, W, 3\) uint8"):
+    with pytest.raises(ValueError, match=r"image must be \(H, W, 3\) uint8, got \(24, 32, 3\) float32"):
         dense_crf(torch.from_numpy(image).float(), tensor)
 
 
@@ -230,15 +230,15 @@ def test_a_picture_of_one_pixel_is_refined_too() -> None:
 
 def test_what_is_not_allowed_is_named(image: NDArray[np.uint8]) -> None:
     values = probabilities(2)
-    with pytest.raises(ValueError, match="backend is 'gpu'"):
+    with pytest.raises(ValueError, match=r"backend must be one of .*, got 'gpu'"):
         dense_crf(image, values, backend="gpu")
-    with pytest.raises(ValueError, match="num_iterations is -1"):
+    with pytest.raises(ValueError, match="num_iterations must be 0 or more, got -1"):
         dense_crf(image, values, num_iterations=-1)
-    with pytest.raises(ValueError, match="spatial_sigma_px is 0"):
+    with pytest.raises(ValueError, match="spatial_sigma_px must be above 0, got 0"):
         dense_crf(image, values, spatial_sigma_px=0)
-    with pytest.raises(ValueError, match="probabilities has the shape"):
+    with pytest.raises(ValueError, match="probabilities must be "):
         dense_crf(image[:-1], values)
-    with pytest.raises(ValueError, match="image is"):
+    with pytest.raises(ValueError, match="image must be"):
         dense_crf(image[..., :1], values)
     values[0, 3, 3] = np.nan
     with pytest.raises(ValueError, match="NaN"):

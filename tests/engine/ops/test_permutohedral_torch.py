@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.ops.crf import Kernels, dense_crf
+from engine.kernels import Kernels
+from engine.ops.crf import dense_crf
 from engine.ops.lattice_keys import SigmaTooSmallError
 from engine.ops.permutohedral_torch import Lattice, MeanField
 

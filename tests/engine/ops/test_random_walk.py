@@ -236,11 +236,11 @@ def test_half_precision_maps_walk_in_float32() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"radius": 0}, "radius is 0"),
-        ({"beta": 0.0}, "beta is 0.0"),
-        ({"beta": math.nan}, "beta is nan"),
-        ({"num_steps": -1}, "num_steps is -1"),
-        ({"tolerance": -1e-3}, "tolerance is -0.001"),
+        ({"radius": 0}, "radius must be .*, got 0"),
+        ({"beta": 0.0}, "beta must be above 0, got 0.0"),
+        ({"beta": math.nan}, "beta must be above 0, got nan"),
+        ({"num_steps": -1}, "num_steps must be .*, got -1"),
+        ({"tolerance": -1e-3}, "tolerance must be .*, got -0.001"),
     ],
 )
 def test_a_setting_that_is_not_allowed_is_named(setting: dict[str, Any], message: str) -> None:
@@ -250,7 +250,7 @@ def test_a_setting_that_is_not_allowed_is_named(setting: dict[str, Any], message
 
 
 def test_maps_and_features_of_different_grids_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"features has the shape .*allowed: \(D, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"features must be \(D, 4, 4\)"):
         refine(torch.rand(2, 4, 4), torch.rand(3, 4, 5))
 
 
@@ -258,7 +258,7 @@ def test_maps_and_features_of_different_grids_are_refused() -> None:
 def test_nan_is_refused_not_spread(name: str) -> None:
     cam, features = scene(4, 4)
     (cam if name == "cam" else features)[0, 1, 1] = math.nan
-    with pytest.raises(ValueError, match=f"{name} holds NaN"):
+    with pytest.raises(ValueError, match=f"{name} must be finite"):
         refine(cam, features)
 
 

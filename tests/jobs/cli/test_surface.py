@@ -43,7 +43,7 @@ USED = {
     "train_affinity": ["affinity", "val_fraction"],
     "label": [
         *("cam.inference", "affinity.inference", "walk", "later_maps", "later_walk"),
-        *("pamr", "crf", "confidence", "shards"),
+        *("crf", "confidence", "shards"),
     ],
     "train_segmentation": ["segmentation", "val_fraction"],
     "segment": ["segmentation.inference", "crf", "confidence", "shards"],

@@ -1,4 +1,4 @@
-"""From the settings of the dCRF to the dCRF of an image."""
+"""The numbers of the dCRF, from the settings to the dCRF of an image."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from engine.config import CrfConfig
-from engine.crf import build_crf
-from engine.ops.crf import dense_crf
+from engine.ops.crf import DenseCrf, dense_crf
 from tests.engine.stages.examples import picture
 
 
@@ -29,6 +28,9 @@ def test_each_setting_reaches_the_dense_crf(setting: dict[str, Any]) -> None:
     image = picture(20, 30)
     scores = np.random.default_rng(0).random((3, 20, 30), np.float32)
     probabilities = scores / scores.sum(axis=0)
-    refined = build_crf(CrfConfig(**setting), image, 3).infer(probabilities, 2)
+    refined, usual = (
+        DenseCrf(image, 3, kernels=crf, backend=crf.backend).infer(probabilities, 2)
+        for crf in (CrfConfig(**setting), CrfConfig())
+    )
     np.testing.assert_array_equal(refined, dense_crf(image, probabilities, num_iterations=2, **setting))
-    assert (refined != build_crf(CrfConfig(), image, 3).infer(probabilities, 2)).any()
+    assert (refined != usual).any()

@@ -1,0 +1,30 @@
+"""The pairwise kernels of the dense CRF, for the settings and for :mod:`engine.ops.crf`. A leaf."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.checks import require
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kernels:
+    """Smoothness in the plane, and appearance in the plane and in colour; as jiwoon-ahn/psa by default."""
+
+    spatial_sigma_px: float = 3.0
+    """Width of the smoothness kernel, pixels."""
+    spatial_weight: float = 3.0
+    """Weight of the smoothness kernel."""
+    bilateral_sigma_px: float = 80.0
+    """Spatial width of the appearance kernel, pixels."""
+    bilateral_sigma_rgb: float = 13.0
+    """Colour width of the appearance kernel, on the scale of 0 to 255."""
+    bilateral_weight: float = 10.0
+    """Weight of the appearance kernel."""
+
+    def __post_init__(self) -> None:
+        for name in ("spatial_sigma_px", "bilateral_sigma_px", "bilateral_sigma_rgb"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+
+
+AUTHORS_KERNELS = Kernels()
