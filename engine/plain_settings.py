@@ -66,7 +66,7 @@ def merged(config: Part, changes: dict[str, Any], *, where: str, prefix: str = "
     Args:
         config: a dataclass of :mod:`engine.config`.
         changes: nested names and values; names that are left out keep their value.
-        where: the file, for the error's sentence.
+        where: the file, which the error names in brackets.
 
     Raises:
         ConfigError: a name does not exist or a value is not allowed.
@@ -77,7 +77,7 @@ def merged(config: Part, changes: dict[str, Any], *, where: str, prefix: str = "
     updates: dict[str, Any] = {}
     for name, value in changes.items():
         if name not in hints:
-            raise ConfigError(f"{where}: there is no setting '{prefix}{name}'; there are {', '.join(hints)}")
+            raise ConfigError(f"is no setting ({where}); there are {', '.join(hints)}", thing=f"{prefix}{name}")
         current = getattr(config, name)
         if dataclasses.is_dataclass(current) and isinstance(value, dict):
             updates[name] = merged(current, value, where=where, prefix=f"{prefix}{name}.")
@@ -85,11 +85,11 @@ def merged(config: Part, changes: dict[str, Any], *, where: str, prefix: str = "
         try:
             updates[name] = _as_type(value, hints[name])
         except TypeError as error:
-            raise ConfigError(f"{where}: {prefix}{name} must be {error}, got {value!r}") from error
+            raise ConfigError(f"must be {error}, got {value!r} ({where})", thing=f"{prefix}{name}") from error
     try:
         return cast(Part, replace(config, **updates))
     except ConfigError as error:
-        raise ConfigError(f"{where}: {prefix}{error}") from error
+        raise ConfigError(f"{error.reason} ({where})", thing=f"{prefix}{error.thing}") from error
 
 
 def _as_type(value: Any, hint: Any) -> Any:

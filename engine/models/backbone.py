@@ -144,7 +144,7 @@ class Backbone(nn.Module):
         """
         blocks = _attentions(self.timm_model)[-num_blocks:]
         if not blocks:
-            raise ValueError("the backbone has no attention; allowed: vision transformers of timm")
+            raise ValueError("the backbone must be a vision transformer of timm, whose attention can be read")
         seen: list[Tensor] = []
 
         def keep(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
@@ -172,19 +172,16 @@ class Backbone(nn.Module):
             last = self(torch.zeros(1, 3, side, side))[-1]
         except (AssertionError, RuntimeError) as error:
             raise ValueError(
-                f"backbone {name!r} takes no images of any size; allowed: convolutional timm models, and transformers "
-                "that timm can give another size"
+                "backbone must be a convolutional timm model, or a transformer that timm can give another size, "
+                f"got {name!r}"
             ) from error
         finally:
             self.train(was_training)
         if last.ndim != 4 or last.shape[-1] * stride != side:
             raise ValueError(
-                f"backbone {name!r} gives no features at stride {stride}; allowed: "
-                + (
-                    f"{side // last.shape[-1]}, the side of its patches"
-                    if self.has_attention
-                    else "models that timm can dilate"
-                )
+                f"stride must be {side // last.shape[-1]}, the side of the patches of backbone {name!r}, got {stride}"
+                if self.has_attention
+                else f"backbone must be a model that timm can dilate to stride {stride}, got {name!r}"
             )
 
 
@@ -192,7 +189,7 @@ def _create(name: str, stride: int) -> nn.Module:
     import timm  # a second: only for processes that build a network
 
     if not timm.is_model(name):
-        raise ValueError(f"backbone is {name!r}; allowed: a model name of timm, for example 'resnet50'")
+        raise ValueError(f"backbone must be a model name of timm, for example 'resnet50', got {name!r}")
     try:
         model: nn.Module = timm.create_model(name, features_only=True, pretrained=False, output_stride=stride)
         return model
@@ -205,7 +202,7 @@ def _create(name: str, stride: int) -> nn.Module:
     try:
         model = timm.create_model(name, features_only=True, pretrained=False)
     except (AssertionError, TypeError, RuntimeError) as error:
-        raise ValueError(f"backbone {name!r} offers no features; allowed: timm models with features_only") from error
+        raise ValueError(f"backbone must be a timm model that offers features_only, got {name!r}") from error
     _dilate(model, stride)
     return model
 

@@ -66,7 +66,7 @@ class SegmentationNetwork(nn.Module):
         """
         super().__init__()
         if head_channels % 8:
-            raise ValueError(f"head_channels is {head_channels}; allowed: a multiple of 8")
+            raise ValueError(f"head_channels must be a multiple of 8, got {head_channels}")
         self.backbone = backbone
         unit = max(1, 96 // stride)
         self.pyramid = AtrousPyramid(backbone.channels[-1], head_channels, rates=(unit, 2 * unit, 3 * unit))

@@ -49,7 +49,7 @@ def test_merged_takes_nested_changes_and_leaves_the_rest() -> None:
     ],
 )
 def test_merged_refuses_an_unknown_name(changes: dict[str, Any], name: str) -> None:
-    with pytest.raises(ConfigError, match=f"old.json: there is no setting '{re.escape(name)}'"):
+    with pytest.raises(ConfigError, match=rf"^{re.escape(name)} is no setting \(old.json\); there are "):
         merged(preset("small"), changes, where="old.json")
 
 
@@ -68,7 +68,7 @@ def test_merged_refuses_an_unknown_name(changes: dict[str, Any], name: str) -> N
     ],
 )
 def test_merged_refuses_a_value_of_another_type(changes: dict[str, Any], name: str) -> None:
-    with pytest.raises(ConfigError, match=f"old.json: {re.escape(name)} must be .*, got "):
+    with pytest.raises(ConfigError, match=rf"^{re.escape(name)} must be .*, got .* \(old.json\)$"):
         merged(preset("small"), changes, where="old.json")
 
 
@@ -90,7 +90,7 @@ def test_merged_refuses_what_the_command_line_would_refuse(changes: dict[str, An
 
 
 def test_merged_applies_the_checks_of_the_settings() -> None:
-    with pytest.raises(ConfigError, match=r"^old\.json: walk\.beta must be above 0, got -1\.0$"):
+    with pytest.raises(ConfigError, match=r"^walk\.beta must be above 0, got -1\.0 \(old\.json\)$"):
         merged(preset("small"), {"walk": {"beta": -1.0}}, where="old.json")
 
 

@@ -44,7 +44,7 @@ def test_an_images_result_does_not_depend_on_its_neighbours() -> None:
 
 
 def test_width_that_is_no_multiple_of_8_is_refused() -> None:
-    with pytest.raises(ValueError, match="head_channels is 20; allowed: a multiple of 8"):
+    with pytest.raises(ValueError, match="head_channels must be a multiple of 8, got 20"):
         _network(head_channels=20)
 
 
