@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 from engine.config import Settings
@@ -11,10 +12,9 @@ from engine.fitting.objectives import Objective
 from engine.fitting.samples import SampleSource
 from engine.runs.images import ImageSet
 from engine.runs.options import DataOptions, StartsFrom, Uses
-from engine.runs.output import claim, earlier_output
-from engine.runs.training import WRITES, MakeObjective, train, training_paths
-from engine.storage.filesystem import absolute, join
-from engine.storage.run_record import WORK_FOLDER
+from engine.runs.output import earlier_output
+from engine.runs.training import MakeObjective, train
+from engine.storage.filesystem import absolute
 from jobs.cli.command import main
 
 
@@ -30,30 +30,20 @@ class TrainAffinity(DataOptions):
 def run(
     config: TrainAffinity, images: ImageSet | None = None, *, make_objective: MakeObjective = Objective.of
 ) -> dict[str, Any]:
-    """Train AffinityNet; writes ``weights.safetensors``, ``run.json`` and ``summary.json`` to the output folder."""
-    images = images or ImageSet(config)
-    network = config.settings.affinity
+    """Train AffinityNet; see :func:`engine.runs.training.train`."""
+    images, network = images or ImageSet(config), config.settings.affinity
     made = earlier_output(config.seeds, ("make_seeds",), thing="seeds", images=images)
-    claimed = claim(
-        "train_affinity",
+    samples = partial(SampleSource, target="seed", shards=absolute(config.seeds), grid_stride=network.grid_stride)
+    return train(
+        "affinity",
         config,
         images,
-        uses=training_paths("affinity", network),
+        network,
+        samples,
         inputs={"seeds": made.hash},
-        rows_per_shard=made.manifest.rows_per_shard,
-        class_names=made.manifest.class_names,
-        writes=WRITES,
+        made=made,
+        make_objective=make_objective,
     )
-    source = SampleSource(
-        manifest=join(absolute(config.out), WORK_FOLDER),
-        target="seed",
-        shards=absolute(config.seeds),
-        rows_of_shards=claimed.manifest.rows_of_shards,
-        num_classes=len(claimed.manifest.class_names),
-        grid_stride=network.grid_stride,
-        max_pixels=config.max_pixels,
-    )
-    return train(config, claimed, network, source, make_objective=make_objective)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -18,18 +18,22 @@ from engine.fitting.objectives import Objective
 from engine.fitting.samples import LoadSamples, SampleSource, kept_rows, steps_of
 from engine.networks import check_attention, save_network
 from engine.progress import SKIPPED, Meter, doing, job
+from engine.runs.images import ImageSet
 from engine.runs.options import DataOptions
-from engine.runs.output import SUMMARY, Claimed
+from engine.runs.output import SUMMARY, Claimed, claim
+from engine.runs.tag_counts import has_tags
 from engine.storage.event_log import EventLog
-from engine.storage.filesystem import absolute, delete_folder, exists, join, write_bytes
+from engine.storage.filesystem import absolute, delete_file, delete_folder, exists, join, write_bytes
 from engine.storage.manifest import Manifest
-from engine.storage.run_record import WORK_FOLDER, read_json, write_json
+from engine.storage.run_record import RECORD_NAME, WORK_FOLDER, read_json, write_json
 from engine.storage.shards import read_shard
 from engine.storage.weights import BEST_WEIGHTS_NAME, WEIGHTS_NAME
 
 CURVES = "curves.png"
 EVENTS = "tensorboard"
 """Folder of TensorBoard's event files."""
+ROWS_PER_SHARD = 1024
+"""Rows of the manifest that a loader reads at once, where it reads no other output."""
 WRITES = (BEST_WEIGHTS_NAME, CURVES, EVENTS)
 """What a training job writes beside weights and summary."""
 
@@ -44,26 +48,58 @@ def training_paths(name: str, network: NetworkConfig) -> tuple[str, ...]:
 
 
 def train(
+    name: str,
     options: DataOptions,
-    claimed: Claimed,
+    images: ImageSet,
     config: NetworkConfig,
-    source: SampleSource,
+    samples: Callable[..., SampleSource],
     *,
+    inputs: Mapping[str, str],
+    made: Claimed | None = None,
+    needs_tags: bool = True,
     make_objective: MakeObjective = Objective.of,
 ) -> dict[str, Any]:
-    """Fit a network and write its weights; an output that is complete is left as it is.
+    """Fit a network; writes ``weights.safetensors``, ``run.json`` and ``summary.json`` to the output folder.
+
+    An output that is complete is left as it is.
 
     Args:
-        config: the network's part of the settings.
-        source: what it learns from, before images are held out.
+        name: of the network's part of the settings.
+        config: that part.
+        samples: what it learns from; takes what the claimed manifest says.
+        inputs: as for :func:`engine.runs.output.claim`.
+        made: the output that it learns from besides the images.
+        needs_tags: whether a manifest without tags is a mistake.
         make_objective: what it learns.
 
     Returns:
         The summary: images, steps, seconds, the last loss, the curve, and with held-out images the scores.
 
     Raises:
+        UserError: the manifest or the output folder cannot be used.
         ConfigError: a step has fewer images than there are workers, or no image is left to learn from or to score.
     """
+    claimed = claim(
+        f"train_{name}",
+        options,
+        images,
+        uses=training_paths(name, config),
+        inputs=inputs,
+        rows_per_shard=ROWS_PER_SHARD if made is None else made.manifest.rows_per_shard,
+        class_names=None if made is None else made.manifest.class_names,
+        writes=WRITES,
+        needs_tags=needs_tags,
+    )
+    if isinstance(config, CamConfig) and not has_tags(claimed.manifest):
+        delete_file(join(options.out, RECORD_NAME))  # so that the corrected manifest may go here
+        delete_folder(join(options.out, WORK_FOLDER))
+        raise ConfigError("has no tags, so there is nothing to learn from", thing="data")
+    source = samples(
+        manifest=join(absolute(options.out), WORK_FOLDER),
+        rows_of_shards=claimed.manifest.rows_of_shards,
+        num_classes=len(claimed.manifest.class_names),
+        max_pixels=options.max_pixels,
+    )
     training, out, workers = config.training, options.out, options.settings.resources.num_workers
     summary = read_json(join(out, SUMMARY))
     if summary is not None and exists(join(out, WEIGHTS_NAME)):
@@ -73,7 +109,7 @@ def train(
     if training.batch_size < workers:
         raise ConfigError(
             f"must be at least resources.num_workers {workers}, got {training.batch_size}",
-            thing=f"{objective.architecture.kind}.training.batch_size",
+            thing=f"{name}.training.batch_size",
         )
     with doing("loading network"):
         network = objective.build()  # a mistake in backbone or weights shows here, before anything starts
@@ -81,7 +117,7 @@ def train(
         check_attention(network, objective.architecture, config.inference)
     source = split(source, claimed.manifest, options.settings.val_fraction)
     start = time.monotonic()
-    with within(objective.architecture.kind):
+    with within(name):
         freeze_levels(network, training)
         trained, begun = _fitted(options, claimed, objective, config, source)
     seconds = time.monotonic() - start

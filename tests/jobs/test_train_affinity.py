@@ -11,6 +11,7 @@ import pytest
 from engine.errors import StorageError
 from engine.fitting.samples import SampleSource
 from engine.presets import preset
+from engine.runs.output import Claimed
 from jobs import train_affinity
 from tests.engine.runs.examples import write_data, write_output
 
@@ -21,7 +22,6 @@ def _config(root: Path, data: str) -> train_affinity.TrainAffinity:
         data=data,
         out=str(root / "affinity"),
         seeds=str(root / "seeds"),
-        max_pixels=77,
         settings=replace(tiny, affinity=replace(tiny.affinity, weights="random")),
     )
 
@@ -31,15 +31,15 @@ def test_samples_are_those_of_the_seeds(tmp_path: Path, monkeypatch: pytest.Monk
     write_output(tmp_path / "seeds", data, "make_seeds")
     found: list[SampleSource] = []
 
-    def train(config: Any, claimed: Any, network: Any, source: SampleSource, **_: Any) -> dict[str, Any]:
-        found.append(source)
-        return {}
+    def train(name: str, config: Any, images: Any, network: Any, samples: Any, *, made: Claimed, **_: Any) -> Any:
+        manifest = made.manifest
+        found.append(samples(manifest="", rows_of_shards=manifest.rows_of_shards, num_classes=1, max_pixels=77))
 
     monkeypatch.setattr(train_affinity, "train", train)
     train_affinity.run(_config(tmp_path, data))
     (source,) = found
     assert (source.target, source.shards, source.grid_stride) == ("seed", str(tmp_path / "seeds"), 8)
-    assert (source.rows_of_shards, source.num_classes, source.max_pixels) == ((2, 2, 1), 1, 77)
+    assert source.rows_of_shards == (2, 2, 1)
 
 
 def test_refusal_leaves_the_output_folder_free(tmp_path: Path) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, StorageError
 from engine.fitting.samples import SampleSource
 from engine.presets import preset
+from engine.runs.images import ImageSet
 from engine.runs.training import split, train, training_paths
 from engine.storage.subsets import is_held_out
-from jobs import train_cam
+from jobs import train_affinity, train_cam
 from jobs.cli.command import main
 from tests.engine.runs.examples import options_for, write_data, write_output
 from tests.jobs.small_runs import QUICK, RESOURCES, small_settings, write_settings, write_some_scenes
@@ -51,14 +54,33 @@ def test_training_counts_the_images_whose_masks_are_confident(tmp_path: Path) ->
 
 def test_batch_smaller_than_the_number_of_workers_is_refused(tmp_path: Path) -> None:
     data = write_data(tmp_path / "data")
-    options = options_for(data, tmp_path / "out")
-    options = replace(options, settings=replace(options.settings, resources=replace(RESOURCES, num_workers=9)))
-    made = write_output(tmp_path / "seeds", data, "make_seeds")
-    source = SampleSource(manifest="", target="seed", rows_of_shards=(), num_classes=1, max_pixels=1000)
+    write_output(tmp_path / "seeds", data, "make_seeds")
+    settings = replace(preset("tiny"), resources=replace(RESOURCES, num_workers=9))
+    seeds, out = str(tmp_path / "seeds"), str(tmp_path / "out")
     with pytest.raises(
         ConfigError, match=r"^affinity\.training\.batch_size must be at least resources\.num_workers 9, got 8$"
     ):
-        train(options, made, options.settings.affinity, source)
+        train_affinity.run(train_affinity.TrainAffinity(data=data, seeds=seeds, out=out, settings=settings))
+
+
+def test_samples_are_made_of_what_the_claimed_folder_holds(tmp_path: Path) -> None:
+    options = options_for(write_data(tmp_path / "data"), tmp_path / "out")
+    network = replace(options.settings.affinity, weights="random")
+
+    def samples(**said: Any) -> SampleSource:
+        assert said == {
+            "manifest": str(tmp_path / "out" / ".tag2mask"),
+            "rows_of_shards": (2, 2, 1),
+            "num_classes": 1,
+            "max_pixels": options.max_pixels,
+        }
+        raise StorageError("seen")
+
+    made = write_output(tmp_path / "seeds", options.data, "make_seeds")
+    with pytest.raises(StorageError, match="seen"):
+        train("affinity", options, ImageSet(options), network, samples, inputs={}, made=made)
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (record["job"], record["class_names"]) == ("train_affinity", ["cat"])
 
 
 def test_how_a_network_is_used_afterwards_does_not_decide_its_weights() -> None:
