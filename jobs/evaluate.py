@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.errors import ConfigError
-from engine.runs.evaluation import MASK, as_result, calibration, score_images
+from engine.runs.evaluation import MASK, calibration, score_images
 from engine.runs.options import PresetChoice
 from engine.storage.filesystem import join
 from engine.storage.run_record import WORK_FOLDER, write_json
@@ -49,7 +49,7 @@ def run(config: Evaluate) -> dict[str, Any]:
     if config.calibrate and config.column != MASK:
         raise ConfigError(f"must be {MASK} to calibrate its confidence, got '{config.column}'", thing="column")
     scores = score_images(config.masks, config.truth, config.column)
-    result = as_result(scores, config.column)
+    result = scores.result
     folder = config.out or join(config.masks, WORK_FOLDER)
     if config.calibrate:
         write_json(join(folder, CALIBRATION), calibration(config.masks, scores))

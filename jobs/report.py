@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.report import render_report
+from engine.runs.evaluation import Scores
 from engine.runs.options import PresetChoice, ReportSource
 from engine.runs.reporting import report_data
 from engine.storage.filesystem import join, write_bytes
@@ -29,10 +30,14 @@ class Report(ReportSource):
     """Accepted for consistency; ignored."""
 
 
-def run(config: Report) -> dict[str, Any]:
-    """Write ``report.html``; returns its location."""
+def run(config: Report, *, scores: Scores | None = None) -> dict[str, Any]:
+    """Write ``report.html``; returns its location.
+
+    Args:
+        scores: of the masks, if they are known.
+    """
     location = join(config.out or join(config.masks, WORK_FOLDER), REPORT)
-    data = replace(report_data(config), next_steps=_next_steps(config))
+    data = replace(report_data(config, scores), next_steps=_next_steps(config))
     write_bytes(location, render_report(data).encode())
     print(f"report: {location}")
     return {"report": location}

@@ -15,6 +15,7 @@ from engine.errors import OtherRunError, OutputError, within
 from engine.fitting.learner import freeze_levels
 from engine.fitting.objectives import Objective
 from engine.progress import Chain, Planned, doing
+from engine.runs.evaluation import Scores
 from engine.runs.images import ImageSet
 from engine.runs.options import JobOptions, PresetChoice, ShardOptions, Uses
 from engine.runs.output import SUMMARY, run_record
@@ -105,7 +106,7 @@ def run(config: Run, *, make_objective: MakeObjective = Objective.of) -> dict[st
                 own = segment.SegmentImages(**shared, **errors, out=segmented, segmentation=segmentation)
                 steps.do(SEGMENTED, segment.run, own)
         steps.chain.begin()
-        summary = _summary(config, labeled, steps.seconds)
+        summary, scores = _summary(config, labeled, steps.seconds)
         write_json(join(config.out, SUMMARY), summary)
         uses = Uses.everything().result_paths
         record = run_record("run", config, uses=uses, inputs={}, class_names=images.class_names)
@@ -120,7 +121,8 @@ def run(config: Run, *, make_objective: MakeObjective = Objective.of) -> dict[st
                     run_folder=config.out,
                     out=config.out,
                     allow_outside=config.allow_outside,
-                )
+                ),
+                scores=scores,
             )
     if config.truth:
         print_scores(summary)
@@ -147,8 +149,10 @@ def _planned(config: Run) -> list[Planned]:
     return [*steps, Planned(name="report", kind="report", passes=0)]
 
 
-def _summary(config: Run, labeled: dict[str, Any], step_seconds: dict[str, float]) -> dict[str, Any]:
-    """What ``summary.json`` holds; with truth, ``evaluation.json`` is written beside the masks."""
+def _summary(
+    config: Run, labeled: dict[str, Any], step_seconds: dict[str, float]
+) -> tuple[dict[str, Any], Scores | None]:
+    """What ``summary.json`` holds, and the scores of the last masks; ``evaluation.json`` is written beside these."""
     seconds = sum(step_seconds.values())
     summary: dict[str, Any] = {
         "images": labeled["images"],
@@ -157,14 +161,16 @@ def _summary(config: Run, labeled: dict[str, Any], step_seconds: dict[str, float
         "images_per_s": round(labeled["images"] / seconds, 3),
         "steps": step_seconds,
     }
+    last_scores: Scores | None = None
     if config.truth:
         rounds = range(1, config.settings.rounds.num_rounds + 1)
         folders = [join(config.out, f"{_prefix(number, config.settings)}masks") for number in rounds]
-        scores = score_rounds(folders, join(config.out, SEGMENTED), config.truth)
-        for folder, evaluation in scores.pop("evaluations").items():
-            write_json(join(folder, WORK_FOLDER, RESULT), evaluation)
-        summary |= scores
-    return summary
+        found, scores = score_rounds(folders, join(config.out, SEGMENTED), config.truth)
+        for folder, one in scores.items():
+            write_json(join(folder, WORK_FOLDER, RESULT), one.result)
+        summary |= found
+        last_scores = scores[folders[-1]]
+    return summary, last_scores
 
 
 def _prefix(number: int, settings: Settings) -> str:

@@ -34,6 +34,8 @@ LEAST_CALIBRATED = 20
 class Scores:
     """What masks scored; n images that have truth, in the order of the shards, and C classes."""
 
+    column: str
+    """Of the shards."""
     class_names: tuple[str, ...]
     """The C names without background."""
     confusion: NDArray[np.int64]
@@ -45,21 +47,41 @@ class Scores:
     best: tuple[tuple[float, float, float], ...]
     """(fraction of the images, their least confidence, their mIoU), most confident first; empty without confidences."""
 
+    @property
+    def result(self) -> dict[str, Any]:
+        """Plain values, as ``evaluation.json`` holds them."""
+        iou, miou = mean_iou(self.confusion)
+        names = ["background", *self.class_names]
+        result = {
+            "miou": miou,
+            "iou": {name: float(value) for name, value in zip(names, iou, strict=True) if not np.isnan(value)},
+            "confusion": self.confusion.tolist(),
+            "images": len(self.ious),
+            "column": self.column,
+        }
+        if self.best:
+            result["confidence"] = {
+                "rank_correlation": rank_correlation(self.confidences.tolist(), self.ious.tolist()),
+                "mean": float(np.nanmean(self.confidences)),
+                "mean_image_iou": float(np.nanmean(self.ious)),
+                "best": [
+                    {"fraction": fraction, "least_confidence": least, "miou": value}
+                    for fraction, least, value in self.best
+                ],
+            }
+        return result
+
 
 def score(masks: str, truth: str, column: str = MASK) -> dict[str, Any]:
-    """The evaluation of one column of mask shards, as ``evaluation.json`` holds it.
-
-    Raises:
-        UserError: masks or truth cannot be read, do not fit each other, or have no image in common.
-    """
-    return as_result(score_images(masks, truth, column), column)
+    """:attr:`Scores.result` of :func:`score_images`."""
+    return score_images(masks, truth, column).result
 
 
 def score_images(masks: str, truth: str, column: str = MASK) -> Scores:
     """Score every image that has a mask and truth; what it keeps of each image is small.
 
     Raises:
-        UserError: as :func:`score`.
+        UserError: masks or truth cannot be read, do not fit each other, or have no image in common.
     """
     class_names = class_names_of(masks)
     size = len(class_names) + 1
@@ -88,6 +110,7 @@ def score_images(masks: str, truth: str, column: str = MASK) -> Scores:
     sure = np.array(confidences)
     best = _best(sure, pixels_of) if column == MASK and np.isfinite(sure).any() else ()
     return Scores(
+        column=column,
         class_names=class_names,
         confusion=pixels_of(np.ones(len(ious), np.bool_)),
         ious=np.array(ious),
@@ -108,30 +131,6 @@ def _best(
         chosen = ranks < max(1, round(fraction * len(values)))
         rows.append((fraction, float(values[chosen].min()), mean_iou(pixels_of(chosen))[1]))
     return tuple(rows)
-
-
-def as_result(scores: Scores, column: str) -> dict[str, Any]:
-    """The scores as plain values for ``evaluation.json``."""
-    iou, miou = mean_iou(scores.confusion)
-    names = ["background", *scores.class_names]
-    result = {
-        "miou": miou,
-        "iou": {name: float(value) for name, value in zip(names, iou, strict=True) if not np.isnan(value)},
-        "confusion": scores.confusion.tolist(),
-        "images": len(scores.ious),
-        "column": column,
-    }
-    if scores.best:
-        result["confidence"] = {
-            "rank_correlation": rank_correlation(scores.confidences.tolist(), scores.ious.tolist()),
-            "mean": float(np.nanmean(scores.confidences)),
-            "mean_image_iou": float(np.nanmean(scores.ious)),
-            "best": [
-                {"fraction": fraction, "least_confidence": least, "miou": value}
-                for fraction, least, value in scores.best
-            ],
-        }
-    return result
 
 
 def _image_confusions(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import datetime
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from engine.chain import label_chain, run_chain
@@ -23,7 +25,7 @@ from engine.records import Batch, ignore_value
 from engine.report import ReportData, ReportImage
 from engine.report.sample import Row, Sample, is_background
 from engine.resources import ResourceConfig
-from engine.runs.evaluation import Scores, as_result, class_names_of, score_images
+from engine.runs.evaluation import Scores, class_names_of, score_images
 from engine.runs.options import ReportSource
 from engine.runs.output import SUMMARY
 from engine.runs.stage_scores import EARLIER_ROUND, MOST_ROUNDS, SEGMENTED, by_measure, score_stages, stages_of
@@ -61,8 +63,11 @@ class _Overview:
     """The rows to show, each with its ``shard`` and ``row``, and why."""
 
 
-def report_data(source: ReportSource) -> ReportData:
+def report_data(source: ReportSource, scores: Scores | None = None) -> ReportData:
     """Read what the report shows.
+
+    Args:
+        scores: of the masks, if they are known.
 
     Raises:
         UserError: masks or truth cannot be read, or do not fit each other.
@@ -72,7 +77,8 @@ def report_data(source: ReportSource) -> ReportData:
     summary = read_record(source.masks, SUMMARY) or {}
     whole_run = (read_record(source.run_folder, SUMMARY) or {}) if source.run_folder else {}
     overview = _overview(source, class_names)
-    scores = score_images(source.masks, source.truth) if source.truth else None
+    if source.truth and scores is None:
+        scores = score_images(source.masks, source.truth)
     judged = scores.confidences < 1 if scores else None  # exactly 1 is that of an image without tags
     stages = stages_of(whole_run) if whole_run.get("rounds") else _by_stage(source, scores, record)
     return ReportData(
@@ -279,7 +285,8 @@ def _maps(
     network = open_network(cam, MAP_KINDS)
     chain = label_chain(settings, network, affinity, max_pixels=source.max_pixels, keep_stages=True)
     walks = bool(affinity) and settings.maps_of(network.map_kind).walk.num_steps > 0
-    batch = run_chain(chain[: 2 if walks else 1], batch)
+    with _threads(settings.resources.threads_per_actor):
+        batch = run_chain(chain[: 2 if walks else 1], batch)
     batch.setdefault("refined_cam", empty)
     made = zip(usable, batch["cam"], batch["refined_cam"], strict=True)
     return {
@@ -287,6 +294,17 @@ def _maps(
         for number, cam_map, walked in made
         if cam_map is not None
     }
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Run torch with so many threads, as an actor does: where others use the cores too, OpenMP's spin as they wait."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _weights(source: ReportSource, record: Mapping[str, Any], kind: str) -> str:
@@ -326,8 +344,7 @@ def _by_stage(source: ReportSource, scores: Scores | None, record: Mapping[str, 
     if scores is None:
         return {}
     found = score_stages(source.masks, source.truth, ("cam", "walk"))
-    found["segmentation" if record.get("job") == "segment" else "crf"] = as_result(scores, "mask")
-    return by_measure(found)
+    return by_measure({**found, "segmentation" if record.get("job") == "segment" else "crf": scores})
 
 
 def _curves(run_folder: str) -> dict[str, list[dict[str, float]]]:

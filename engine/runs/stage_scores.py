@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from engine.runs.evaluation import score
+from engine.runs.evaluation import Scores, score_images
 from engine.storage.shards import read_schema
 
 STAGE_COLUMNS = {"cam": "mask_cam", "walk": "mask_walk", "crf": "mask"}
@@ -45,19 +45,19 @@ def stages_of(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def score_stages(masks: str, truth: str, stages: Collection[str] = tuple(STAGE_COLUMNS)) -> dict[str, dict[str, Any]]:
-    """The evaluation of each of these stages whose masks the shards hold, by stage."""
+def score_stages(masks: str, truth: str, stages: Collection[str] = tuple(STAGE_COLUMNS)) -> dict[str, Scores]:
+    """The scores of each of these stages whose masks the shards hold, by stage."""
     kept = read_schema(masks).names
     columns = {stage: column for stage, column in STAGE_COLUMNS.items() if stage in stages and column in kept}
-    return {stage: score(masks, truth, column) for stage, column in columns.items()}
+    return {stage: score_images(masks, truth, column) for stage, column in columns.items()}
 
 
-def by_measure(evaluations: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """``miou`` and ``iou`` of evaluations by stage, each by stage."""
-    return {name: {stage: result[name] for stage, result in evaluations.items()} for name in ("miou", "iou")}
+def by_measure(scores: Mapping[str, Scores]) -> dict[str, dict[str, Any]]:
+    """``miou`` and ``iou``, each by stage."""
+    return {name: {stage: one.result[name] for stage, one in scores.items()} for name in ("miou", "iou")}
 
 
-def score_rounds(folders: list[str], segmented: str, truth: str) -> dict[str, Any]:
+def score_rounds(folders: list[str], segmented: str, truth: str) -> tuple[dict[str, Any], dict[str, Scores]]:
     """``miou`` and ``iou`` of the CAM and of the last round's stages; ``rounds``: those of each round.
 
     Masks that were made without truth only hold their last stage.
@@ -66,19 +66,22 @@ def score_rounds(folders: list[str], segmented: str, truth: str) -> dict[str, An
         folders: mask shards of each round, in order.
         segmented: masks of the segmentation network.
         truth: the true masks.
+
+    Returns:
+        These, and by folder the scores of the last round's masks and of the network's.
     """
     rounds = [score_stages(folder, truth) for folder in folders]
     first = {stage: result for stage, result in rounds[0].items() if stage == "cam"}
     last = {stage: result for stage, result in rounds[-1].items() if stage != "cam"}
-    stages = {**first, **last, "segmentation": score(segmented, truth)}
+    stages = {**first, **last, "segmentation": score_images(segmented, truth)}
     if not first:
         print("CAM and walk are not scored: the masks were made without truth", file=sys.stderr)
-    return {
-        "scored_images": stages["crf"]["images"],
+    summary = {
+        "scored_images": len(stages["crf"].ious),
         **by_measure(stages),
         "rounds": [by_measure(one) for one in rounds],
-        "evaluations": {folders[-1]: stages["crf"], segmented: stages["segmentation"]},
     }
+    return summary, {folders[-1]: stages["crf"], segmented: stages["segmentation"]}
 
 
 def print_scores(summary: Mapping[str, Any]) -> None:

@@ -170,9 +170,10 @@ def test_truth_that_comes_later_scores_what_the_masks_hold(config: run.Run, tmp_
     assert not run._keeps_stages(f"{late.out}/masks", late)
     assert run._keeps_stages(f"{late.out}/round-1/masks", replace(late, truth=""))
     folders = [f"{late.out}/round-1/masks", f"{late.out}/masks"]
-    scores = score_rounds(folders, f"{late.out}/segmented", late.truth)
-    assert list(scores["miou"]) == ["crf", "segmentation"]
-    assert list(stages_of(scores)["iou"]) == ["crf", "dCRF 2", "segmentation"]
+    summary, scores = score_rounds(folders, f"{late.out}/segmented", late.truth)
+    assert list(scores) == [folders[-1], f"{late.out}/segmented"]
+    assert list(summary["miou"]) == ["crf", "segmentation"]
+    assert list(stages_of(summary)["iou"]) == ["crf", "dCRF 2", "segmentation"]
 
 
 def test_what_is_there_of_the_masks_decides_only_where_it_can(config: run.Run, tmp_path: Path) -> None:

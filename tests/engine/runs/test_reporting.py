@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from engine import chain
 from engine.errors import ConfigError
 from engine.fitting.objectives import Objective
 from engine.networks import save_network
 from engine.report import ReportData, render_report
+from engine.runs import reporting
 from engine.runs.options import ReportSource
 from engine.runs.reporting import report_data
 from engine.scenes import CLASS_NAMES
@@ -84,6 +87,26 @@ def test_maps_are_made_again_by_the_networks_that_made_the_masks(masks: Path, tm
     page = render_report(_data(masks, cam=cam, affinity=affinity))
     assert page.count('data-layer="cam"') == page.count('data-layer="walked"') == 3
     assert 'data-layer="walked"' not in render_report(_data(masks, cam=cam))
+
+
+def test_networks_of_a_report_run_with_an_actors_threads(
+    masks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cam = write_random_cam(tmp_path / "cam")
+    write_report_record(masks, {"cam": weights_hash(cam)})
+    before, seen = torch.get_num_threads(), list[int]()
+
+    def run_chain(steps: Any, batch: Any) -> Any:
+        seen.append(torch.get_num_threads())
+        return chain.run_chain(steps, batch)
+
+    monkeypatch.setattr(reporting, "run_chain", run_chain)
+    torch.set_num_threads(3)
+    try:
+        _data(masks, cam=cam)
+        assert (seen, torch.get_num_threads()) == ([1], 3)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_networks_are_found_in_the_folder_of_a_whole_run(masks: Path, tmp_path: Path) -> None:
