@@ -2,7 +2,7 @@
 
 There is a folder for each network and each way it sees the images, named by a hash of all that decides its content:
 weights, inference settings, radius, images and tags. So another AffinityNet recomputes no CAM, and other scales no
-affinity. The truth is cached beside them.
+affinity. The truth is cached beside them, with the frozen manifest of the images.
 """
 
 from __future__ import annotations
@@ -27,13 +27,12 @@ from engine.networks import TrainedNetwork
 from engine.ops.metrics import confusion_matrix
 from engine.plain_settings import to_dict
 from engine.records import COLUMN_TYPES, ignore_value
-from engine.resources import PassConfig
 from engine.runs.options import ShardOptions
 from engine.stages.cam import ComputeCam
 from engine.stages.distances import ComputeDistances
 from engine.step import Step
 from engine.storage.cached_maps import CachedMaps, columns_of
-from engine.storage.filesystem import absolute, join, write_bytes
+from engine.storage.filesystem import absolute, exists, join, write_bytes
 from engine.storage.manifest import Manifest, freeze_manifest, has_manifest, iter_manifest, open_manifest
 from engine.storage.roots import lies_outside, outside_reason
 from engine.storage.run_record import RECORD_NAME, WORK_FOLDER, fingerprint, versions, write_json
@@ -56,7 +55,7 @@ class TrueMasks:
     """image_id, location and tags."""
     masks: dict[str, bytes]
     """image_id to PNG."""
-    sizes: tuple[tuple[int, int], ...]
+    sizes: tuple[tuple[int, ...], ...]
     """(height, width) of each mask."""
     pixels: NDArray[np.int64]
     """(N, C+1) pixels of each class."""
@@ -87,18 +86,14 @@ def read_true_masks(
     Raises:
         UserError: an image lies outside, a file cannot be read, a mask has an unknown class, or no image has truth.
     """
-    true_masks, num_classes = open_truth(truth, class_names), len(class_names)
-    folder = find_source(data).folder
-    rows: list[tuple[str, str, tuple[str, ...], str]] = []
-    for batch in iter_manifest(data):
-        for image_id, image, tags, uri in zip(
-            *(batch[name] for name in ("image_id", "image", "tags", "uri")), strict=True
-        ):
-            if image and not allow_outside and lies_outside(image, folder):
-                raise OutsideError(f"cannot be used: {outside_reason(image)}", thing="data")
-            rows.append((image_id, image, tuple(tags), uri))
+    true_masks, num_classes, folder = open_truth(truth, class_names), len(class_names), find_source(data).folder
+    names = ("image_id", "image", "uri", "tags")
+    rows = [row for batch in iter_manifest(data) for row in zip(*(batch[name] for name in names), strict=True)]
+    for _, image, _, _ in rows:
+        if image and not allow_outside and lies_outside(image, folder):
+            raise OutsideError(f"cannot be used: {outside_reason(image)}", thing="data")
 
-    def read(row: tuple[str, str, tuple[str, ...], str]) -> tuple[bytes, tuple[int, ...], NDArray[np.int64]] | None:
+    def read(row: tuple[Any, ...]) -> tuple[bytes, tuple[int, ...], NDArray[np.int64]] | None:
         mask = true_masks.mask_of(row[0], row[1])
         if mask is None:
             return None
@@ -117,44 +112,54 @@ def read_true_masks(
     found.sort(key=lambda entry: entry[0][0])
     random.Random(rng_seed).shuffle(found)
     return TrueMasks(
-        rows=tuple((row[0], row[3], row[2]) for row, _ in found),
-        masks={row[0]: mask[0] for row, mask in found},
-        sizes=tuple((mask[1][0], mask[1][1]) for _, mask in found),
-        pixels=np.stack([mask[2] for _, mask in found]),
+        rows=tuple((image_id, uri, tuple(tags)) for (image_id, _, uri, tags), _ in found),
+        masks={row[0]: png for row, (png, _, _) in found},
+        sizes=tuple(size for _, (_, size, _) in found),
+        pixels=np.stack([pixels for _, (_, _, pixels) in found]),
     )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CachedStep:
-    """A folder for what steps give for the images."""
-
-    folder: str
-    manifest: Manifest
-    steps: tuple[Step, ...]
-    """The name of the first is that of the column."""
-
-    def fill(self, config: ShardOptions) -> None:
-        """Run the steps on the images that are not there yet; errors as for :func:`do_pass`."""
-        column = self.steps[0].name
-        names = ("image_id", "image", "class_ids", "height", "width", "error", column)
-        schema = pa.schema([(name, COLUMN_TYPES[name]) for name in names])
-        do_pass(f"maps: {column}", config, self.manifest, self.steps, folder=self.folder, schema=schema, fetch=True)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Cache:
-    """Where the maps of some images are cached."""
+    """Where the maps of the images with truth are cached."""
 
     folder: str
+    config: ShardOptions
     true_masks: TrueMasks
-    class_names: tuple[str, ...]
-    passes: PassConfig
+    truth: str
+    """Folder of the true masks and of the frozen manifest."""
+    manifest: Manifest
 
-    def cam(self, network: TrainedNetwork, inference: InferenceConfig) -> CachedStep:
-        """The class maps of a network."""
-        key = {"network": "cam", "weights": network.hash, "inference": to_dict(inference)}
-        step = Step(name="cam", build=partial(ComputeCam, network.file, inference, self.passes), on="network")
-        return self._open(key, (step,))
+    @classmethod
+    def open(cls, folder: str, config: ShardOptions, true_masks: TrueMasks, class_names: tuple[str, ...]) -> Cache:
+        """Cache the true masks and freeze the manifest, unless it was done before.
+
+        Raises:
+            ConfigError: they cannot be written.
+        """
+        masks, rows = true_masks.masks, true_masks.rows
+        key = {"images": true_masks.images_hash, "truth": true_masks.hash, "class_names": list(class_names)}
+        truth = absolute(join(folder, f"truth-{fingerprint(key)}"))
+        work, size = join(truth, WORK_FOLDER), min(MAX_ROWS_PER_SHARD, -(-len(rows) // MIN_SHARDS))
+        lines = (json.dumps({"image_id": name, "image": image, "tags": tags}) for name, image, tags in rows)
+        try:
+            if not has_manifest(work):
+                listed = join(work, "images.jsonl")
+                write_bytes(listed, "".join(f"{line}\n" for line in lines).encode())
+                freeze_manifest(listed, work, class_names=class_names, rows_per_shard=size, allow_outside=True)
+            manifest = open_manifest(work)
+            for shard in set(range(manifest.num_shards)) - committed_shards(truth):
+                own = [row[0] for row in rows[shard * size : (shard + 1) * size]]
+                write_shard(truth, shard, pa.table({"image_id": own, "truth": [masks[image_id] for image_id in own]}))
+        except OSError as error:
+            raise ConfigError(f"cannot be written: {error}", thing="cache") from error
+        return cls(folder=folder, config=config, true_masks=true_masks, truth=truth, manifest=manifest)
+
+    def cam(self, network: TrainedNetwork, inference: InferenceConfig) -> str:
+        """The folder of a network's class maps, made where they are missing; errors as for :func:`do_pass`."""
+        passes = self.config.settings.resources.passes(self.config.max_pixels)
+        step = Step(name="cam", build=partial(ComputeCam, network.file, inference, passes), on="network")
+        return self._filled({"network": "cam", "weights": network.hash, "inference": to_dict(inference)}, [step])
 
     def distances(
         self,
@@ -163,82 +168,48 @@ class Cache:
         walk: WalkConfig,
         *,
         after_affinity: Sequence[Step] = (),
-    ) -> CachedStep:
-        """AffinityNet's affinities, as far as the walk's radius reaches.
+    ) -> str:
+        """The folder of AffinityNet's affinities, as far as the walk's radius reaches; errors as for :func:`do_pass`.
 
         Args:
             after_affinity: steps that change the affinities (column ``distances``) before they are cached.
         """
         key = {"network": "affinity", "weights": network.hash, "inference": to_dict(inference), "radius": walk.radius}
-        build = partial(ComputeDistances, network.file, inference, walk, self.passes)
         if after_affinity:
             key["after_affinity"] = [step.name for step in after_affinity]
-        return self._open(key, (Step(name="distances", build=build, on="network"), *after_affinity))
+        passes = self.config.settings.resources.passes(self.config.max_pixels)
+        build = partial(ComputeDistances, network.file, inference, walk, passes)
+        return self._filled(key, [Step(name="distances", build=build, on="network"), *after_affinity])
 
-    def truth(self, manifest: Manifest) -> str:
-        """Cache the true masks beside the maps.
-
-        Returns:
-            their folder.
-
-        Raises:
-            ConfigError: it cannot be written.
-        """
-        masks, size = self.true_masks.masks, manifest.rows_per_shard
-        key = {"images": self.true_masks.images_hash, "truth": self.true_masks.hash}
-        folder = absolute(join(self.folder, f"truth-{fingerprint(key)}"))
-        ids = [row[0] for row in self.true_masks.rows]
-        try:
-            for shard in set(range(manifest.num_shards)) - committed_shards(folder):
-                own = ids[shard * size : (shard + 1) * size]
-                write_shard(folder, shard, pa.table({"image_id": own, "truth": [masks[image_id] for image_id in own]}))
-        except OSError as error:
-            raise ConfigError(f"cannot be written: {error}", thing="cache") from error
+    def _filled(self, key: dict[str, Any], steps: Sequence[Step]) -> str:
+        """The folder for what steps give, after they have run on the images that are not there yet."""
+        key |= {"images": self.true_masks.images_hash, "class_names": list(self.manifest.class_names)}
+        key["max_pixels"] = self.config.max_pixels
+        folder, column = absolute(join(self.folder, f"{key['network']}-{fingerprint(key)}")), steps[0].name
+        record = join(folder, WORK_FOLDER, RECORD_NAME)
+        if not exists(record):
+            write_json(record, {"job": "tune.cache", "key": key, "versions": versions()})
+        names = ("image_id", "image", "class_ids", "height", "width", "error", column)
+        schema = pa.schema([(name, COLUMN_TYPES[name]) for name in names])
+        do_pass(f"maps: {column}", self.config, self.manifest, steps, folder=folder, schema=schema, fetch=True)
         return folder
 
-    def _open(self, key: dict[str, Any], steps: tuple[Step, ...]) -> CachedStep:
-        names, rows = self.class_names, self.true_masks.rows
-        key |= {"images": self.true_masks.images_hash, "class_names": list(names), "max_pixels": self.passes.max_pixels}
-        folder = absolute(join(self.folder, f"{key['network']}-{fingerprint(key)}"))
-        work = join(folder, WORK_FOLDER)
-        if has_manifest(work):
-            return CachedStep(folder=folder, manifest=open_manifest(work), steps=steps)
-        lines = (json.dumps({"image_id": name, "image": image, "tags": tags}) for name, image, tags in rows)
-        listed = join(work, "images.jsonl")
-        try:
-            write_bytes(listed, "".join(f"{line}\n" for line in lines).encode())
-        except OSError as error:
-            raise ConfigError(f"cannot be written: {error}", thing="cache") from error
-        write_json(join(work, RECORD_NAME), {"job": "tune.cache", "key": key, "versions": versions()})
-        size = min(MAX_ROWS_PER_SHARD, -(-len(rows) // MIN_SHARDS))
-        manifest = freeze_manifest(listed, work, class_names=names, rows_per_shard=size, allow_outside=True)
-        return CachedStep(folder=folder, manifest=manifest, steps=steps)
+    def maps(self, cams: Sequence[str], distances: str) -> CachedMaps:
+        """The maps of folders that are filled.
 
-
-def cached_maps(cams: Sequence[CachedStep], distances: CachedStep | None, truth: str) -> CachedMaps:
-    """The maps of folders that are filled."""
-    manifest = cams[0].manifest
-    return CachedMaps(
-        **{item.name: getattr(manifest, item.name) for item in fields(Manifest)},
-        cams=tuple(one.folder for one in cams),
-        distances=distances.folder if distances is not None else "",
-        truth=truth,
-    )
-
-
-def check_sizes(maps: CachedMaps, true_masks: TrueMasks) -> None:
-    """Refuse truth that is not as large as its image.
-
-    Raises:
-        StorageError: so it is.
-    """
-    sizes = iter(zip(true_masks.rows, true_masks.sizes, strict=True))
-    for shard in range(maps.num_shards):
-        columns = columns_of(maps.cams[0], shard, ("height", "width", "error"))
-        for height, width, error in zip(columns["height"], columns["width"], columns["error"], strict=True):
-            row, size = next(sizes)
-            if error is None and (height, width) != size:
-                raise StorageError(
-                    f"of image '{row[0]}' is {size[0]} x {size[1]} pixels, but the image is {height} x {width}",
-                    thing="truth",
-                )
+        Raises:
+            StorageError: truth is not as large as its image.
+        """
+        own = {item.name: getattr(self.manifest, item.name) for item in fields(Manifest)}
+        maps = CachedMaps(**own, cams=tuple(cams), distances=distances, truth=self.truth)
+        sizes = iter(zip(self.true_masks.rows, self.true_masks.sizes, strict=True))
+        for shard in range(maps.num_shards):
+            columns = columns_of(cams[0], shard, ("height", "width", "error"))
+            for height, width, error in zip(columns["height"], columns["width"], columns["error"], strict=True):
+                row, size = next(sizes)
+                if error is None and (height, width) != size:
+                    raise StorageError(
+                        f"of image '{row[0]}' is {size[0]} x {size[1]} pixels, but the image is {height} x {width}",
+                        thing="truth",
+                    )
+        return maps

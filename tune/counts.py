@@ -17,9 +17,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from engine.config import SeedConfig, WalkConfig
-from engine.distributed.cluster import Cluster
-from engine.distributed.pipeline import ShardRun
-from engine.errors import TooManyErrors
 from engine.ops.sweep import INTERSECTION, PREDICTED
 from engine.resources import PassConfig
 from engine.runs.options import ShardOptions
@@ -29,10 +26,10 @@ from engine.stages.count import CountMasks, Scales, Slice
 from engine.stages.count_seeds import CountSeeds
 from engine.step import Step
 from engine.storage.cached_maps import CachedMaps
-from engine.storage.filesystem import delete_file, join
+from engine.storage.filesystem import join
 from engine.storage.manifest import Manifest
 from engine.storage.run_record import fingerprint
-from engine.storage.shards import committed_shards, read_shard, shard_path
+from engine.storage.shards import committed_shards, read_shard
 from engine.storage.tally import Tally
 
 MAX_GROUPS = 500
@@ -48,17 +45,17 @@ class Pass:
     folder: str
     step: Step
     num_configurations: int
-    of_seeds: bool
+    of_seeds: bool = False
     """Seeds, and not masks."""
     fetch: bool
     """Whether it reads the images themselves."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Counted:
     """The sums of a pass over each group of images."""
 
-    num_images: int
+    num_images: int = 0
     counts: NDArray[np.int64]
     """(R, G, 2, C+1) of masks, (R, G, 3, C+1) of seeds."""
     truth: NDArray[np.int64]
@@ -78,21 +75,19 @@ class Counting:
     """Where the counts go."""
     walk: WalkConfig
     """Radius and tolerance."""
-    passes: PassConfig
     config: ShardOptions
-    cluster: Cluster
 
     def masks(self, slices: Sequence[Slice]) -> Pass:
         """The pass that counts the masks of slices, all with a dCRF or none."""
         with_crf, num_classes = slices[0].with_crf, len(self.maps.class_names)
         assert all(part.with_crf == with_crf for part in slices)
         key = fingerprint({"slices": [asdict(part) for part in slices]})
-        build = partial(CountMasks, slices, self.scale_sets, self.walk, self.passes, num_classes=num_classes)
+        passes = PassConfig(max_pixels=self.config.max_pixels)
+        build = partial(CountMasks, slices, self.scale_sets, self.walk, passes, num_classes=num_classes)
         return Pass(
             folder=join(self.folder, f"{'crf' if with_crf else 'walk'}-{slices[0].beta:g}-{key}"),
             step=Step(name="count", build=build, on="crf"),
             num_configurations=sum(part.num_configurations for part in slices),
-            of_seeds=False,
             fetch=with_crf,
         )
 
@@ -100,7 +95,8 @@ class Counting:
         """The pass that counts the seeds of pairs of alphas."""
         seed = replace(seed, alpha_low=pairs[0][0], alpha_high=pairs[0][1])  # its own have no effect
         key = fingerprint({"pairs": pairs, "seed": asdict(seed), "scales": self.scale_sets})
-        build = partial(CountSeeds, pairs, seed, self.passes, num_classes=len(self.maps.class_names))
+        passes = PassConfig(max_pixels=self.config.max_pixels)
+        build = partial(CountSeeds, pairs, seed, passes, num_classes=len(self.maps.class_names))
         return Pass(
             folder=join(self.folder, f"seed-{key}"),
             step=Step(name="seed", build=build, on="crf"),
@@ -109,37 +105,9 @@ class Counting:
             fetch=True,
         )
 
-    def run_of(self, one: Pass) -> ShardRun:
-        """Where a pass reads and writes."""
-        return ShardRun(
-            manifest=self.maps,
-            folder=one.folder,
-            schema=SCHEMA,
-            resources=self.config.settings.resources,
-            cluster=self.cluster,
-            fetch=one.fetch,
-        )
-
     def finish(self, name: str, one: Pass) -> dict[str, int]:
-        """Count the images that are not counted yet; returns and errors as for :func:`tune.cache.do_pass`."""
+        """Count the images that are not counted yet; returns and errors as for :func:`do_pass`."""
         return do_pass(name, self.config, self.maps, [one.step], folder=one.folder, schema=SCHEMA, fetch=one.fetch)
-
-    def check_trial(self, one: Pass) -> None:
-        """Refuse the counts of a trial with too many errors; the next search counts those images again.
-
-        Raises:
-            TooManyErrors: more images than ``max_error_fraction`` ended in an error.
-        """
-        tally, limit = Tally(one.folder), self.config.max_error_fraction
-        errors = tally.errors
-        if errors.total() > limit * self.maps.num_rows:
-            for shard in tally.shards:
-                if tally.errors_of(shard):
-                    delete_file(shard_path(one.folder, shard))
-            raise TooManyErrors(
-                f"{errors.total()} of {self.maps.num_rows} images ended in an error ({', '.join(errors)}), more than "
-                f"max_error_fraction {limit:g}; rerun the command to count them again"
-            )
 
     def parts(self) -> list[list[int]]:
         """The shards of each part of the images; fewer parts where there are fewer shards."""
@@ -150,7 +118,7 @@ class Counting:
         """No image counted."""
         num_images, size = self.true_pixels.shape
         shape = (one.num_configurations, min(MAX_GROUPS, num_images), 3 if one.of_seeds else 2, size)
-        return Counted(num_images=0, counts=np.zeros(shape, np.int64), truth=np.zeros((shape[1], size), np.int64))
+        return Counted(counts=np.zeros(shape, np.int64), truth=np.zeros((shape[1], size), np.int64))
 
     def read(self, one: Pass) -> Counted:
         """What a pass has counted: the parts of the images that it has completed, in order."""
@@ -158,29 +126,28 @@ class Counting:
         for shards in self.parts():
             if not committed.issuperset(shards):
                 break
-            counted = self.added(counted, one, shards)
+            self.add(counted, one, shards)
         return counted
 
-    def added(self, counted: Counted, one: Pass, shards: Sequence[int]) -> Counted:
-        """Add committed shards; the arrays are changed in place.
+    def add(self, counted: Counted, one: Pass, shards: Sequence[int]) -> None:
+        """Add committed shards.
 
         Raises:
             StorageError: a shard cannot be read.
         """
-        counts, truth, num_images = counted.counts, counted.truth, counted.num_images
+        counts, truth = counted.counts, counted.truth
         for shard in shards:
-            row = shard * self.maps.rows_per_shard
-            for encoded in read_shard(one.folder, shard, ("counts",)).column("counts").to_pylist():
+            first = shard * self.maps.rows_per_shard
+            encoded = read_shard(one.folder, shard, ("counts",)).column("counts").to_pylist()
+            for row, own in enumerate(encoded, start=first):
                 group, true_pixels = row % len(truth), self.true_pixels[row]
                 truth[group] += true_pixels
-                if encoded is not None:
-                    counts[:, group] += np.frombuffer(encoded, np.int32).reshape(len(counts), *counts.shape[2:])
+                if own is not None:
+                    counts[:, group] += np.frombuffer(own, np.int32).reshape(len(counts), *counts.shape[2:])
                 elif not one.of_seeds:  # all background
                     counts[:, group, INTERSECTION, 0] += true_pixels[0]
                     counts[:, group, PREDICTED, 0] += true_pixels.sum()
-                row += 1
-            num_images += row - shard * self.maps.rows_per_shard
-        return Counted(num_images=num_images, counts=counts, truth=truth)
+            counted.num_images += len(encoded)
 
 
 def do_pass(
@@ -193,7 +160,7 @@ def do_pass(
     schema: pa.Schema,
     fetch: bool,
 ) -> dict[str, int]:
-    """Do the shards of some steps that are not committed yet, and those with errors if there were too many.
+    """Do the shards of some steps that are not committed yet, and those that are :func:`stale`.
 
     Returns:
         Images with an error, by stage.
@@ -201,13 +168,15 @@ def do_pass(
     Raises:
         TooManyErrors: too many images ended in an error, or a shard could not be done.
     """
-
-    def stale(tally: Tally) -> list[int]:
-        too_many = tally.errors.total() > config.max_error_fraction * manifest.num_rows
-        return [shard for shard in tally.shards if too_many and tally.errors_of(shard)]
-
     claimed = Claimed(record={"job": name, "settings": {}, "inputs": {}}, manifest=manifest)
-    summary = do_shards(config, claimed, folder=folder, schema=schema, steps=steps, fetch=fetch, stale=stale)
+    again = partial(stale, config, manifest)
+    summary = do_shards(config, claimed, folder=folder, schema=schema, steps=steps, fetch=fetch, stale=again)
     check_errors(summary, replace(config, out=folder))
     errors: dict[str, int] = summary["errors"]
     return errors
+
+
+def stale(config: ShardOptions, manifest: Manifest, tally: Tally) -> list[int]:
+    """The shards to do again: those with errors, if there are too many."""
+    too_many = tally.errors.total() > config.max_error_fraction * manifest.num_rows
+    return [shard for shard in tally.shards if too_many and tally.errors_of(shard)]

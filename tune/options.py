@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Annotated, Literal
 
 from engine.checks import require, require_at_least, require_fractions
@@ -81,6 +82,10 @@ class SearchOptions(ShardOptions):
         require_at_least(1, num_betas=self.num_betas)
         require_at_least(0, top_k_crf=self.top_k_crf, num_crfs=self.num_crfs, bootstrap=self.bootstrap)
         require(self.folds == 0 or self.folds >= 2, "folds", self.folds, "0 (none), or 2 or more")
+        if self.top_k_crf and self.settings.crf.num_iterations == 0:
+            raise ConfigError("must be 1 or more with top_k_crf, got 0", thing="crf.num_iterations")
+        if self.search == "optuna" and find_spec("optuna") is None:
+            raise ConfigError("is optuna, which is not installed; pip install optuna", thing="search")
         if self.search == "optuna" and min(self.betas) == max(self.betas):
             raise ConfigError("holds one number; optuna needs a least and a greatest", thing="betas")
         if self.crf_values and not self.top_k_crf:

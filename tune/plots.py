@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from engine.charts import chart_style, new_figure, to_svg
 from tune.results import Scored
 
 _COLUMNS = 3
@@ -21,35 +21,33 @@ def heat_maps(scored: Sequence[Scored]) -> bytes:
     Args:
         scored: configurations without dCRF; those counted on all images are drawn.
     """
-    from matplotlib.figure import Figure  # heavy, and of no use to workers
-
-    complete = [one for one in scored if one.complete and not one.with_crf]
+    complete = [one for one in scored if one.complete]
     names = sorted({(one.scales, one.beta) for one in complete})
     panels = [[one for one in complete if (one.scales, one.beta) == name] for name in names]
     panels = [panel for panel in panels if len(panel) > 1] or panels
     low, high = 100 * min(one.miou for one in complete), 100 * max(one.miou for one in complete)
     num_columns, num_rows = min(_COLUMNS, len(panels)), -(-len(panels) // _COLUMNS)
-    figure = Figure(figsize=(5.5 * num_columns + 1, 4 * num_rows), layout="constrained")
-    all_axes = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
-    for axes, panel in zip(all_axes, panels, strict=False):
-        alphas, steps = sorted({one.alpha for one in panel}), sorted({one.num_steps for one in panel})
-        values = np.full((len(steps), len(alphas)), np.nan)
-        for one in panel:
-            values[steps.index(one.num_steps), alphas.index(one.alpha)] = 100 * one.miou
-        image = axes.imshow(values, vmin=low, vmax=high, aspect="auto")
-        for (row, column), value in np.ndenumerate(values):
-            if values.size <= _MAX_LABELED_CELLS and not np.isnan(value):
-                ink = "black" if value > low + 0.55 * (high - low) else "white"
-                text = axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7, color=ink)
-                text.set_in_layout(False)  # measuring it takes longer than drawing it
-        _ticks(axes.set_xticks, alphas)
-        _ticks(axes.set_yticks, steps)
-        scales = ", ".join(f"{scale:g}" for scale in panel[0].scales)
-        axes.set(title=f"beta {panel[0].beta:g}, scales {scales}", xlabel="alpha", ylabel="steps of the walk")
-    for axes in all_axes[len(panels) :]:
-        axes.set_axis_off()
-    figure.colorbar(image, ax=list(all_axes), label="mIoU %")
-    return _svg(figure)
+    with chart_style():
+        figure = new_figure(400 * num_columns + 70, 290 * num_rows)
+        for number, panel in enumerate(panels, start=1):
+            axes = figure.add_subplot(num_rows, num_columns, number)
+            alphas, steps = sorted({one.alpha for one in panel}), sorted({one.num_steps for one in panel})
+            values = np.full((len(steps), len(alphas)), np.nan)
+            for one in panel:
+                values[steps.index(one.num_steps), alphas.index(one.alpha)] = 100 * one.miou
+            image = axes.imshow(values, vmin=low, vmax=high, aspect="auto")
+            for (row, column), value in np.ndenumerate(values):
+                if values.size <= _MAX_LABELED_CELLS and not np.isnan(value):
+                    ink = "black" if value > low + 0.55 * (high - low) else "white"
+                    text = axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7, color=ink)
+                    text.set_in_layout(False)  # measuring it takes longer than drawing it
+            _ticks(axes.set_xticks, alphas)
+            _ticks(axes.set_yticks, steps)
+            axes.grid(visible=False)
+            scales = ", ".join(f"{scale:g}" for scale in panel[0].scales)
+            axes.set(title=f"beta {panel[0].beta:g}, scales {scales}", xlabel="alpha", ylabel="steps of the walk")
+        figure.colorbar(image, ax=figure.axes, label="mIoU %")
+        return to_svg(figure, "mIoU by configuration").encode()
 
 
 def _ticks(set_ticks: Any, values: Sequence[float]) -> None:
@@ -59,28 +57,18 @@ def _ticks(set_ticks: Any, values: Sequence[float]) -> None:
 
 def class_bars(best: Scored, default: Scored | None, class_names: Sequence[str]) -> bytes:
     """IoU (%) of each class, of the best configuration and of the one the search started from."""
-    from matplotlib.figure import Figure
-
-    names = ["background", *class_names]
-    figure = Figure(figsize=(8, 1.2 + 0.45 * len(names)), layout="constrained")
-    axes = figure.subplots()
-    rows = [("best", best)] + ([("default", default)] if default is not None else [])
-    for index, (label, one) in enumerate(rows):
-        places = np.arange(len(names)) + 0.4 * (index - 0.5 * (len(rows) - 1))
-        bars = axes.barh(places, 100 * np.nan_to_num(one.iou), height=0.38, label=label)
-        axes.bar_label(bars, ["" if np.isnan(value) else f"{100 * value:.1f}" for value in one.iou], padding=2)
-    axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
-    axes.set(title="IoU by class", xlabel="IoU %", ylabel="class", xlim=(0, 108))
-    axes.legend()
-    return _svg(figure)
-
-
-def _svg(figure: Any) -> bytes:
-    import matplotlib
-
-    buffer = io.BytesIO()
-    # text stays text, and the same figure gives the same bytes
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "tag2mask"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()
+    names, rows = ["background", *class_names], [("best", best)]
+    if default is not None:
+        rows.append(("default", default))
+    with chart_style():
+        figure = new_figure(576, 86 + 32 * len(names))
+        axes = figure.add_subplot()
+        for index, (label, one) in enumerate(rows):
+            places = np.arange(len(names)) + 0.4 * (index - 0.5 * (len(rows) - 1))
+            bars = axes.barh(places, 100 * np.nan_to_num(one.iou), height=0.38, label=label)
+            axes.bar_label(bars, ["" if np.isnan(value) else f"{100 * value:.1f}" for value in one.iou], padding=2)
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+        axes.set(title="IoU by class", xlabel="IoU %", ylabel="class", xlim=(0, 108))
+        axes.legend()
+        return to_svg(figure, "IoU by class").encode()

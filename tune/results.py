@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.config import CrfConfig, MapKind, MapsConfig, Settings
+from engine.config import CrfConfig
 from engine.ops.sweep_scores import best_without_folds, bootstrap, cross_validated, intervals, iou, miou, tied_with
 from engine.stages.count import NO_CRF, Scales, Slice
 from tune.counts import Counted
@@ -21,15 +22,34 @@ Walk = tuple[Scales, float, float, int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Scored:
+class Ranked:
+    """What a search compares, with its score."""
+
+    scales: Scales
+    """Of the class maps."""
+    miou: float
+    low: float | None = None
+    """Ends of the 95 % interval; None where it was not computed."""
+    high: float | None = None
+    tied: bool = False
+    """Not distinguishable from the best."""
+    is_default: bool
+    """What the search starts from."""
+
+
+Item = TypeVar("Item", bound=Ranked)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scored(Ranked):
     """One configuration with its counts."""
 
+    walk: Walk
+    """All that makes the masks but the dCRF."""
     alpha: float
     beta: float
     num_steps: int
-    scales: Scales
     crf: CrfConfig
-    miou: float
     num_images: int
     complete: bool
     """Counted on all images, not stopped early."""
@@ -37,10 +57,6 @@ class Scored:
     """(G, 2, C+1)."""
     truth: NDArray[np.int64]
     """(G, C+1)."""
-    low: float | None = None
-    high: float | None = None
-    tied: bool = False
-    """Not distinguishable from the best."""
 
     @property
     def with_crf(self) -> bool:
@@ -48,53 +64,31 @@ class Scored:
         return self.crf.num_iterations > 0
 
     @property
-    def walk(self) -> Walk:
-        """All that makes the masks but the dCRF."""
-        return self.scales, self.alpha, self.beta if self.num_steps else 0.0, self.num_steps
-
-    @property
     def iou(self) -> NDArray[np.float64]:
         """(C+1,) of each class, background first."""
         return iou(self.counts.sum(axis=0), self.truth.sum(axis=0))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Default:
-    """The settings that the search starts from."""
-
-    settings: Settings
-    kind: MapKind
-    """Of the network that gives the maps."""
-
-    @property
-    def maps(self) -> MapsConfig:
-        """How its maps are computed and walked."""
-        return self.settings.maps_of(self.kind)
-
-    def is_(self, one: Scored) -> bool:
-        """Whether a configuration has these settings, with the dCRF or without."""
-        walk = self.maps.walk
-        beta = walk.beta if walk.num_steps else 0.0
-        own = self.maps.inference.scales, walk.alpha, beta, walk.num_steps
-        return one.walk == own and one.crf in (NO_CRF, self.settings.crf)
-
-
-def collect(counted: Sequence[tuple[Sequence[Slice], Counted]], *, num_images: int) -> list[Scored]:
+def collect(counted: Sequence[tuple[Sequence[Slice], Counted]], default: Slice, *, num_images: int) -> list[Scored]:
     """Every configuration that was counted, the best first, each once.
 
     Args:
         counted: slices and what one pass has counted of them.
+        default: the one that the search starts from, with the dCRF of the masks.
         num_images: of a complete pass.
     """
+    start = _walk(default, default.alphas[0], default.steps[0])
     found: dict[tuple[Walk, CrfConfig], Scored] = {}
     for slices, sums in counted:
-        if not sums.num_images:
-            continue
         names = [(part, steps, alpha) for part in slices for steps in part.steps for alpha in part.alphas]
-        for index, ((part, num_steps, alpha), value) in enumerate(
-            zip(names, miou(sums.counts, sums.truth), strict=True)
-        ):
-            scored = Scored(
+        values = miou(sums.counts, sums.truth) if sums.num_images else ()
+        for (part, num_steps, alpha), value, counts in zip(names, values, sums.counts, strict=False):
+            walk = _walk(part, alpha, num_steps)
+            earlier = found.get((walk, part.crf))
+            if earlier is not None and earlier.num_images >= sums.num_images:
+                continue
+            found[(walk, part.crf)] = Scored(
+                walk=walk,
                 alpha=alpha,
                 beta=part.beta,
                 num_steps=num_steps,
@@ -103,32 +97,43 @@ def collect(counted: Sequence[tuple[Sequence[Slice], Counted]], *, num_images: i
                 miou=float(value),
                 num_images=sums.num_images,
                 complete=sums.num_images == num_images,
-                counts=sums.counts[index],
+                is_default=walk == start and part.crf in (NO_CRF, default.crf),
+                counts=counts,
                 truth=sums.truth,
             )
-            earlier = found.get((scored.walk, scored.crf))
-            if earlier is None or earlier.num_images < scored.num_images:
-                found[(scored.walk, scored.crf)] = scored
     return sorted(found.values(), key=lambda one: (one.complete, one.miou), reverse=True)
 
 
-def judged(ranked: Sequence[Scored], *, num_draws: int, rng_seed: int) -> list[Scored]:
-    """The same with interval and ``tied``; those that were stopped early have neither.
+def _walk(part: Slice, alpha: float, num_steps: int) -> Walk:
+    return part.scales, alpha, part.beta if num_steps else 0.0, num_steps
+
+
+def judged(
+    ranked: Sequence[Item], counts: NDArray[np.int64], truth: NDArray[np.int64], *, num_draws: int, rng_seed: int
+) -> list[Item]:
+    """The same with interval and ``tied``.
 
     Args:
-        ranked: of :func:`collect`.
+        ranked: R, the best first.
+        counts: (R, G, 2, C+1).
+        truth: (G, C+1), or (R, G, C+1) where each has its own.
         num_draws: of the bootstrap; 0 leaves it out.
     """
-    complete = [one for one in ranked if one.complete]
-    if not complete or num_draws == 0:
+    if not ranked or num_draws == 0:
         return list(ranked)
-    counts = np.stack([one.counts for one in complete])
-    drawn = bootstrap(counts, complete[0].truth, num_draws=num_draws, rng_seed=rng_seed)
-    marked = [
+    drawn = bootstrap(counts, truth, num_draws=num_draws, rng_seed=rng_seed)
+    return [
         replace(one, low=float(low), high=float(high), tied=bool(same))
-        for one, (low, high), same in zip(complete, intervals(drawn), tied_with(0, drawn), strict=True)
+        for one, (low, high), same in zip(ranked, intervals(drawn), tied_with(0, drawn), strict=True)
     ]
-    return marked + [one for one in ranked if not one.complete]
+
+
+def of_complete(scored: Sequence[Scored]) -> tuple[list[Scored], NDArray[np.int64], NDArray[np.int64]]:
+    """The R configurations that were counted on all images, their counts (R, G, 2, C+1), and the truth (G, C+1)."""
+    complete = [one for one in scored if one.complete]
+    if not complete:
+        return [], np.zeros((0, 0, 2, 1), np.int64), np.zeros((0, 1), np.int64)
+    return complete, np.stack([one.counts for one in complete]), complete[0].truth
 
 
 def validated(scored: Sequence[Scored], *, num_folds: int, allowed: Sequence[Collection[Walk]] = ()) -> float | None:
@@ -137,14 +142,11 @@ def validated(scored: Sequence[Scored], *, num_folds: int, allowed: Sequence[Col
     Args:
         allowed: for each fold what it may choose from; all by default.
     """
-    complete = [one for one in scored if one.complete]
-    if not _can_fold(complete, num_folds):
-        return None
+    complete, counts, truth = of_complete(scored)
     candidates = np.array([[one.walk in some for one in complete] for some in allowed]) if allowed else None
-    if candidates is not None and not candidates.any(axis=1).all():
+    if not 2 <= num_folds <= len(truth) or (candidates is not None and not candidates.any(axis=1).all()):
         return None
-    counts = np.stack([one.counts for one in complete])
-    return cross_validated(counts, complete[0].truth, num_folds=num_folds, candidates=candidates)
+    return cross_validated(counts, truth, num_folds=num_folds, candidates=candidates)
 
 
 def short_lists(ranked: Sequence[Scored], *, most: int, num_folds: int) -> list[list[Scored]]:
@@ -155,17 +157,12 @@ def short_lists(ranked: Sequence[Scored], *, most: int, num_folds: int) -> list[
         most: length of a list.
         num_folds: 0 or too many gives the first list alone.
     """
-    complete = [one for one in ranked if one.complete]
+    complete, counts, truth = of_complete(ranked)
     lists = [complete[:most]]
-    if _can_fold(complete, num_folds):
-        counts = np.stack([one.counts for one in complete])
-        chosen = best_without_folds(counts, complete[0].truth, num_folds=num_folds, most=most)
+    if 2 <= num_folds <= len(truth):
+        chosen = best_without_folds(counts, truth, num_folds=num_folds, most=most)
         lists += [[one for one, takes in zip(complete, row, strict=True) if takes] for row in chosen]
     return lists
-
-
-def _can_fold(complete: Sequence[Scored], num_folds: int) -> bool:
-    return num_folds >= 2 and bool(complete) and len(complete[0].truth) >= num_folds
 
 
 def on_edge(best: Scored, ranked: Sequence[Scored]) -> dict[str, str]:
@@ -174,13 +171,10 @@ def on_edge(best: Scored, ranked: Sequence[Scored]) -> dict[str, str]:
     Returns:
         ``alpha``, ``beta``, ``num_steps`` to ``smallest`` or ``largest``.
     """
-    tried: dict[str, tuple[float, set[float]]] = {
-        "alpha": (best.alpha, {one.alpha for one in ranked}),
-        "beta": (best.beta, {one.beta for one in ranked if one.num_steps} if best.num_steps else set()),
-        "num_steps": (best.num_steps, {float(one.num_steps) for one in ranked}),
-    }
     edges: dict[str, str] = {}
-    for name, (value, values) in tried.items():
+    for name in ("alpha", "beta", "num_steps") if best.num_steps else ("alpha", "num_steps"):
+        values = {float(getattr(one, name)) for one in ranked if name != "beta" or one.num_steps}
+        value = getattr(best, name)
         if len(values) > 1 and value == max(values):
             edges[name] = "largest"
         elif len(values) > 1 and value == min(values) and value > 0:

@@ -8,28 +8,24 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.config import CrfConfig, map_paths
-from engine.distributed.cluster import connected
+from engine.distributed.cluster import Cluster, connected
 from engine.errors import ConfigError, about
 from engine.networks import MAP_KINDS, TrainedNetwork, check_map_network, open_network
-from engine.resources import PassConfig
 from engine.runs.images import ImageSet
 from engine.runs.output import run_record, trained_network
-from engine.stages.count import Slice
+from engine.stages.count import NO_CRF, Slice
 from engine.step import Step
 from engine.storage.filesystem import absolute, join
 from engine.storage.run_record import WORK_FOLDER, claim_output
 from jobs.cli.command import main
-from tune.cache import Cache, TrueMasks, cached_maps, check_sizes, read_true_masks
+from tune.cache import Cache, TrueMasks, read_true_masks
 from tune.counts import Counting
 from tune.options import SearchOptions
 from tune.outcome import BEST, CLASSES, HEAT_MAPS, RESULTS, SEEDS, SearchResults, write_outcome
-from tune.results import Default, Scored, collect, short_lists
+from tune.results import Scored, collect, short_lists
 from tune.seeds import ScoredSeed, score_seeds
 from tune.space import crfs_of, default_slice, grid_slices, pairs_of, random_slices, scales_of
-from tune.trials import check_optuna, run_optuna, run_trials
-
-Passes = tuple[list[list[Slice]], dict[str, int]]
-"""The slices of each pass, and the images with an error, by stage."""
+from tune.trials import run_optuna, run_trials
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,13 +48,9 @@ def run(config: Search, *, after_affinity: Sequence[Step] = ()) -> dict[str, Any
         TooManyErrors: networks or trials failed.
     """
     settings = config.settings
-    if config.top_k_crf and settings.crf.num_iterations == 0:
-        raise ConfigError("must be 1 or more with top_k_crf, got 0", thing="crf.num_iterations")
-    if config.search == "optuna":
-        check_optuna()
     cam = trained_network(config.cam, MAP_KINDS, ImageSet(config), thing="cam")
-    default = Default(settings=settings, kind=cam.map_kind)
-    inference, walk = default.maps.inference, default.maps.walk
+    maps = settings.maps_of(cam.map_kind)
+    inference, walk = maps.inference, maps.walk
     check_map_network(cam, inference)
     affinity = None
     if max(config.steps) > 0 or walk.num_steps > 0:
@@ -70,7 +62,6 @@ def run(config: Search, *, after_affinity: Sequence[Step] = ()) -> dict[str, Any
             affinity = open_network(config.affinity, "affinity")
     crfs = crfs_of(settings.crf, config.crf_values, num_draws=config.num_crfs, rng_seed=config.rng_seed)
     scale_sets = tuple(dict.fromkeys([inference.scales, *map(scales_of, config.cam_scales)]))
-    inferences = [replace(inference, scales=scales) for scales in scale_sets]
     truth = read_true_masks(
         config.data,
         config.truth,
@@ -78,39 +69,27 @@ def run(config: Search, *, after_affinity: Sequence[Step] = ()) -> dict[str, Any
         rng_seed=config.rng_seed,
         allow_outside=config.allow_outside,
     )
-    _claim(config, default, truth, cam, affinity)
-    cache = Cache(
-        folder=config.cache or join(config.out, "cache"),
-        true_masks=truth,
-        class_names=cam.class_names,
-        passes=settings.resources.passes(config.max_pixels),
-    )
-    cams = [cache.cam(cam, inference) for inference in inferences]
-    distances = None
-    if affinity is not None:
-        distances = cache.distances(affinity, settings.affinity.inference, walk, after_affinity=after_affinity)
-    maps = cached_maps(cams, distances, cache.truth(cams[0].manifest))
+    _claim(config, truth, cam, affinity)
+    cache = Cache.open(config.cache or join(config.out, "cache"), config, truth, cam.class_names)
     with connected(settings.resources) as cluster:
-        for step in [*cams, *([] if distances is None else [distances])]:
-            step.fill(config)
-        check_sizes(maps, truth)
+        cams = [cache.cam(cam, replace(inference, scales=scales)) for scales in scale_sets]
+        distances = ""
+        if affinity is not None:
+            distances = cache.distances(affinity, settings.affinity.inference, walk, after_affinity=after_affinity)
         counting = Counting(
-            maps=maps,
+            maps=cache.maps(cams, distances),
             true_pixels=truth.pixels,
             scale_sets=scale_sets,
             folder=absolute(join(config.out, WORK_FOLDER, "counts")),
             walk=walk,
-            passes=PassConfig(max_pixels=config.max_pixels),
             config=config,
-            cluster=cluster,
         )
-        found = _count(config, default, counting, crfs)
-    return write_outcome(config, found, default)
+        first = replace(default_slice(inference.scales, walk), crf=settings.crf)
+        found = _Sweep(config, first, counting, cluster).results(crfs)
+    return write_outcome(config, found, cam.map_kind)
 
 
-def _claim(
-    config: Search, default: Default, truth: TrueMasks, cam: TrainedNetwork, affinity: TrainedNetwork | None
-) -> None:
+def _claim(config: Search, truth: TrueMasks, cam: TrainedNetwork, affinity: TrainedNetwork | None) -> None:
     inputs = {"cam": cam.hash, "affinity": "" if affinity is None else affinity.hash}
     inputs |= {"images": truth.images_hash, "truth": truth.hash}
     for name in ("search", "alphas", "betas", "steps", "cam_scales", "num_betas", "early_stopping", "rng_seed"):
@@ -119,7 +98,7 @@ def _claim(
     record = run_record(
         "search",
         config,
-        uses=[*map_paths(default.kind), "affinity.inference", "crf"],
+        uses=[*map_paths(cam.map_kind), "affinity.inference", "crf"],
         inputs=inputs,
         class_names=cam.class_names,
         writes=[RESULTS, BEST, HEAT_MAPS, CLASSES, SEEDS],
@@ -127,77 +106,77 @@ def _claim(
     claim_output(config.out, record, overwrite=config.overwrite)
 
 
-def _count(config: Search, default: Default, counting: Counting, crfs: Sequence[CrfConfig]) -> SearchResults:
-    """Count everything: seeds, configurations without dCRF, then the best of them with it."""
-    maps = counting.maps
+@dataclass(frozen=True, slots=True)
+class _Sweep:
+    """Counts everything: seeds, configurations without dCRF, then the best of them with it."""
 
-    def collected(counted: Sequence[Sequence[Slice]]) -> list[Scored]:
-        sums = [counting.read(counting.masks(slices)) for slices in counted]
-        return collect(list(zip(counted, sums, strict=True)), num_images=maps.num_rows)
+    config: Search
+    first: Slice
+    """The configuration that it starts from, with the dCRF of the masks."""
+    counting: Counting
+    cluster: Cluster
 
-    seeds: list[ScoredSeed] = []
-    if config.seed_alphas_low:
-        pairs = pairs_of(config.seed_alphas_low, config.seed_alphas_high, default.settings.seed)
-        one = counting.seeds(pairs, default.settings.seed)
+    def results(self, crfs: Sequence[CrfConfig]) -> SearchResults:
+        config, counting = self.config, self.counting
+        seeds = self._seeds() if config.seed_alphas_low else []
+        plain, errors = self._plain(replace(self.first, crf=NO_CRF))
+        few = short_lists(plain, most=config.top_k_crf, num_folds=config.folds)
+        with_crf: list[Scored] = []
+        if config.top_k_crf:
+            best = {one.walk: one for some in few for one in some}.values()
+            others = [
+                Slice(scales=one.scales, beta=one.beta, alphas=(one.alpha,), steps=(one.num_steps,), crf=crf)
+                for crf in crfs
+                for one in best
+            ]
+            with_crf, errors = self._counted("dCRF", [self.first, *others])
+        return SearchResults(
+            plain=plain,
+            with_crf=with_crf,
+            short_lists=few[1:],
+            seeds=seeds,
+            class_names=counting.maps.class_names,
+            num_images=counting.maps.num_rows,
+            errors=errors,
+        )
+
+    def _seeds(self) -> list[ScoredSeed]:
+        config, counting = self.config, self.counting
+        pairs = pairs_of(config.seed_alphas_low, config.seed_alphas_high, config.settings.seed)
+        one = counting.seeds(pairs, config.settings.seed)
         counting.finish("seeds", one)
-        seeds = score_seeds(counting.read(one), counting.scale_sets, pairs, config)
-    slices, errors = _sweep(config, default, counting)
-    plain = collected(slices)
-    few = short_lists(plain, most=config.top_k_crf, num_folds=config.folds)
-    with_crf: list[Scored] = []
-    if config.top_k_crf:
-        slices, errors = _sweep_crf(config, default, counting, few, crfs)
-        with_crf = collected(slices)
-    return SearchResults(
-        plain=plain,
-        with_crf=with_crf,
-        short_lists=few[1:],
-        seeds=seeds,
-        class_names=maps.class_names,
-        num_images=maps.num_rows,
-        errors=errors,
-    )
+        return score_seeds(counting.read(one), counting.scale_sets, pairs, config)
 
+    def _plain(self, first: Slice) -> tuple[list[Scored], dict[str, int]]:
+        config, counting = self.config, self.counting
+        space = (counting.scale_sets, config.alphas, config.betas, config.steps)
+        if config.search == "optuna":
+            errors = counting.finish("default", counting.masks([first]))
+            tried = run_optuna(counting, self.cluster, config)
+            return self._collected([[first], *([part] for part in tried)]), errors
+        if config.search == "grid":
+            slices = grid_slices(*space)
+        else:
+            slices = random_slices(*space, num_betas=config.num_betas, rng_seed=config.rng_seed)
+        return self._counted("search", [first, *slices])
 
-def _sweep(config: Search, default: Default, counting: Counting) -> Passes:
-    """Count all slices without dCRF."""
-    first = default_slice(default.maps.inference.scales, default.maps.walk)
-    space = (config.alphas, config.betas, config.steps)
-    if config.search == "optuna":
-        counted, errors = _count_slices("default", counting, [first], early_stopping=False)
-        tried = run_optuna(counting, config)
-        return [*counted, *([part] for part in tried)], errors
-    if config.search == "grid":
-        slices = grid_slices(counting.scale_sets, *space)
-    else:
-        slices = random_slices(counting.scale_sets, *space, num_betas=config.num_betas, rng_seed=config.rng_seed)
-    return _count_slices("search", counting, [first, *slices], early_stopping=config.early_stopping)
+    def _counted(self, name: str, slices: Sequence[Slice]) -> tuple[list[Scored], dict[str, int]]:
+        """Count slices in one pass; with early stopping the first, which is never stopped, and each other in a trial.
 
+        Returns:
+            The configurations, the best first, and the images with an error, by stage.
+        """
+        first, *others = dict.fromkeys(slices)
+        together = [first] if self.config.early_stopping else [first, *others]
+        errors = self.counting.finish(name, self.counting.masks(together))
+        if not self.config.early_stopping:
+            return self._collected([together]), errors
+        run_trials(name, self.counting, self.cluster, others)
+        return self._collected([together, *([part] for part in others)]), errors
 
-def _sweep_crf(
-    config: Search, default: Default, counting: Counting, few: Sequence[Sequence[Scored]], crfs: Sequence[CrfConfig]
-) -> Passes:
-    """Count the default with the dCRF, then the best few with each dCRF."""
-    first = default_slice(default.maps.inference.scales, default.maps.walk)
-    best = list({one.walk: one for some in few for one in some}.values())
-    others = [
-        Slice(scales=one.scales, beta=one.beta, alphas=(one.alpha,), steps=(one.num_steps,), crf=crf)
-        for crf in crfs
-        for one in best
-    ]
-    slices = [replace(first, crf=default.settings.crf), *others]
-    return _count_slices("dCRF", counting, slices, early_stopping=config.early_stopping)
-
-
-def _count_slices(name: str, counting: Counting, slices: Sequence[Slice], *, early_stopping: bool) -> Passes:
-    """Count slices in one pass; with early stopping the first, which is never stopped, and each other in a trial."""
-    first, *others = dict.fromkeys(slices)
-    together = [first] if early_stopping else [first, *others]
-    errors = counting.finish(name, counting.masks(together))
-    if not early_stopping:
-        return [together], errors
-    run_trials(name, counting, others)
-    return [together, *([part] for part in others)], errors
+    def _collected(self, passes: Sequence[Sequence[Slice]]) -> list[Scored]:
+        counted = [(slices, self.counting.read(self.counting.masks(slices))) for slices in passes]
+        return collect(counted, self.first, num_images=self.counting.maps.num_rows)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from itertools import product
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from engine.config import CrfConfig, SeedConfig, WalkConfig
 from engine.errors import ConfigError
+from engine.plain_settings import merged
 from engine.stages.count import Scales, Slice
 
 CRF_NUMBERS = tuple(item.name for item in fields(CrfConfig) if item.name != "backend")
@@ -111,21 +113,18 @@ def crfs_of(start: CrfConfig, texts: Sequence[str], *, num_draws: int, rng_seed:
     """
     choices: dict[str, list[Any]] = {}
     for text in texts:
-        name, _, values = text.partition("=")
-        field = name.replace("-", "_")
-        if field not in CRF_NUMBERS:
-            allowed = ", ".join(known.replace("_", "-") for known in CRF_NUMBERS)
-            reason = f"must be name=value,value with a name of {allowed}, got '{text}'"
-            raise ConfigError(reason, thing="crf_values")
-        kind = int if field == "num_iterations" else float
+        name, _, values = text.replace("-", "_").partition("=")
         try:
-            choices[field] = [kind(value) for value in values.split(",")]
-        except ValueError as error:
-            what = "whole numbers" if kind is int else "numbers"
-            reason = f"must have {what} joined by commas after the =, got '{text}'"
-            raise ConfigError(reason, thing="crf_values") from error
+            choices[name] = json.loads(f"[{values}]")
+        except ValueError:
+            choices[name] = []
+        if name not in CRF_NUMBERS or not choices[name]:
+            allowed = ", ".join(known.replace("_", "-") for known in CRF_NUMBERS)
+            reason = f"must be name=number,number with a name of {allowed}, got '{text}'"
+            raise ConfigError(reason, thing="crf_values")
+    combinations = (dict(zip(choices, values, strict=True)) for values in product(*choices.values()))
     try:
-        found = [replace(start, **dict(zip(choices, values, strict=True))) for values in product(*choices.values())]
+        found = [merged(start, values, where=" ".join(texts)) for values in combinations]
     except ConfigError as error:
         raise ConfigError(f"cannot be used: {error}", thing="crf_values") from error
     if any(crf.num_iterations == 0 for crf in found):

@@ -9,25 +9,27 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import re
 import tempfile
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import ray.tune
-import torch
 from ray.tune.schedulers import ASHAScheduler
 
-from engine.distributed.actor import UNGUARDED
-from engine.errors import ConfigError, StorageError, TooManyErrors
-from engine.guard import guarded
+from engine.distributed.actor import PoolActor
+from engine.distributed.cluster import Cluster
+from engine.distributed.pipeline import ShardRun
+from engine.errors import StorageError, TooManyErrors
 from engine.ops.sweep_scores import miou
 from engine.progress import Meter
-from engine.stages.count import Scales, Slice
-from engine.storage.filesystem import list_entries
-from engine.storage.shards import committed_shards
-from tune.counts import Counting
+from engine.records import to_table
+from engine.resources import ResourceConfig
+from engine.runs.shards import check_errors
+from engine.stages.count import Slice
+from engine.storage.filesystem import list_entries, name_of
+from engine.storage.tally import Tally
+from tune.counts import SCHEMA, Counting, stale
 from tune.options import SearchOptions
 from tune.space import slice_of
 
@@ -39,7 +41,7 @@ _QUIET = {
 }
 
 
-def run_trials(name: str, counting: Counting, slices: Sequence[Slice]) -> None:
+def run_trials(name: str, counting: Counting, cluster: Cluster, slices: Sequence[Slice]) -> None:
     """Count slices, each in a trial, and stop poor ones early; what earlier runs have counted is not counted again.
 
     Raises:
@@ -48,12 +50,23 @@ def run_trials(name: str, counting: Counting, slices: Sequence[Slice]) -> None:
     """
     if slices:
         space = {"slice": ray.tune.grid_search(list(slices))}
-        _fit(name, counting, space, num_trials=len(slices), early_stopping=True)
+        _fit(name, counting, cluster, space, num_trials=len(slices), early_stopping=True)
         for part in slices:
-            counting.check_trial(counting.masks([part]))
+            check_trial(counting, part)
 
 
-def run_optuna(counting: Counting, config: SearchOptions) -> list[Slice]:
+def check_trial(counting: Counting, part: Slice) -> None:
+    """Refuse the counts of a trial with too many errors; the next search counts those images again.
+
+    Raises:
+        TooManyErrors: more images than ``max_error_fraction`` ended in an error.
+    """
+    errors = Tally(counting.masks([part]).folder).errors
+    summary = {"missing_shards": [], "errors": errors, "images": counting.maps.num_rows}
+    check_errors(summary, counting.config)
+
+
+def run_optuna(counting: Counting, cluster: Cluster, config: SearchOptions) -> list[Slice]:
     """Let a model choose scales and betas; it first hears of those that earlier runs have tried, at no cost.
 
     Returns:
@@ -65,56 +78,43 @@ def run_optuna(counting: Counting, config: SearchOptions) -> list[Slice]:
     """
     from ray.tune.search.optuna import OptunaSearch
 
-    optuna = importlib.import_module("optuna")
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    importlib.import_module("optuna").logging.set_verbosity(logging.ERROR)
     fixed = (counting.scale_sets, config.alphas, config.steps)
 
     def tried() -> list[dict[str, Any]]:
         names = list_entries(counting.folder)
-        found = {float(match[1]) for match in (re.match(r"walk-(.+)-[0-9a-f]+$", name) for name in names) if match}
-        choices = [{"beta": beta, "scales": index} for beta in sorted(found) for index in range(len(fixed[0]))]
-        folders = [counting.masks([_chosen(choice, *fixed)]).folder for choice in choices]
-        return [choice for choice, folder in zip(choices, folders, strict=True) if folder.rpartition("/")[2] in names]
+        betas = sorted({float(name[5:].rpartition("-")[0]) for name in names if name.startswith("walk-")})
+        choices = [{"beta": beta, "scales": index} for beta in betas for index in range(len(counting.scale_sets))]
+        return [choice for choice in choices if name_of(counting.masks([_chosen(choice, *fixed)]).folder) in names]
 
     low, high = min(config.betas), max(config.betas)
     start = tried() or [{"beta": min(max(counting.walk.beta, low), high), "scales": 0}]
     space = {
         "beta": ray.tune.loguniform(low, high),
-        "scales": ray.tune.choice(range(len(fixed[0]))),
+        "scales": ray.tune.choice(range(len(counting.scale_sets))),
         "fixed": fixed,
     }
-    algorithm = OptunaSearch(points_to_evaluate=start, seed=config.rng_seed)
     _fit(
         "search",
         counting,
+        cluster,
         space,
         num_trials=config.num_betas,
         early_stopping=config.early_stopping,
-        search_alg=algorithm,
+        search_alg=OptunaSearch(points_to_evaluate=start, seed=config.rng_seed),
         num_samples=config.num_betas,
     )
     return [_chosen(choice, *fixed) for choice in tried()]
 
 
-def _chosen(
-    choice: dict[str, Any], scale_sets: Sequence[Scales], alphas: Sequence[float], steps: Sequence[int]
-) -> Slice:
+def _chosen(choice: dict[str, Any], scale_sets: Any, alphas: Sequence[float], steps: Sequence[int]) -> Slice:
     return slice_of(scale_sets[choice["scales"]], float(f"{choice['beta']:.3g}"), alphas, steps)
-
-
-def check_optuna() -> None:
-    """Raises:
-    ConfigError: the package optuna is not installed.
-    """
-    try:
-        importlib.import_module("optuna")
-    except ImportError as error:
-        raise ConfigError("is optuna, which is not installed; pip install optuna", thing="search") from error
 
 
 def _fit(
     name: str,
     counting: Counting,
+    cluster: Cluster,
     space: dict[str, Any],
     *,
     num_trials: int,
@@ -124,15 +124,16 @@ def _fit(
     for variable, value in _QUIET.items():
         os.environ.setdefault(variable, value)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    cluster, num_parts = counting.cluster, len(counting.parts())
+    num_parts = len(counting.parts())
     # half of the trials continue at 1/8, 1/4 and 1/2 of the images
     asha = ASHAScheduler(time_attr="part", max_t=num_parts, grace_period=1, reduction_factor=2)
     with (
         tempfile.TemporaryDirectory(prefix="tag2mask-tune-") as scratch,
         Meter(name, num_trials, unit="trials") as meter,
     ):
+        trial = ray.tune.with_parameters(_trial, counting=counting, cluster=cluster)
         tuner = ray.tune.Tuner(
-            ray.tune.with_resources(ray.tune.with_parameters(_trial, counting=counting), {"cpu": 1}),
+            ray.tune.with_resources(trial, {"cpu": 1}),
             param_space=space,
             tune_config=ray.tune.TuneConfig(
                 metric="miou",
@@ -152,31 +153,37 @@ def _fit(
         )
         errors = [str(error) for error in tuner.fit().errors]
     if errors:
-        lines = [line.strip() for line in errors[0].strip().splitlines() if line.strip()]
-        reason = lines[-1] if lines else "no reason given"
+        reason = errors[0].strip().rpartition("\n")[2].strip() or "no reason given"
         if "StorageError: " in reason:
             raise StorageError(reason.partition("StorageError: ")[2])
         raise TooManyErrors(f"{len(errors)} trials failed ({reason}); rerun the command to try them again")
 
 
-def _trial(settings: dict[str, Any], counting: Counting) -> None:
+def _trial(settings: dict[str, Any], counting: Counting, cluster: Cluster) -> None:
     """What a worker runs: one slice, part by part."""
-    torch.set_num_threads(1)
-    part = settings.get("slice") or _chosen(settings, *settings["fixed"])
-    one = counting.masks([part])
-    steps = [step for pool in counting.run_of(one).pools([one.step]) for step in pool.steps]
-    stages = [(step.name, step.build()) for step in steps]
-    committed, counted = committed_shards(one.folder), counting.empty(one)
+    one = counting.masks([settings.get("slice") or _chosen(settings, *settings["fixed"])])
+    run = ShardRun(
+        manifest=counting.maps,
+        folder=one.folder,
+        schema=SCHEMA,
+        resources=ResourceConfig(),
+        cluster=cluster,
+        fetch=one.fetch,
+    )
+    actors = [PoolActor(pool) for pool in run.pools([one.step])]
+    tally = Tally(one.folder)
+    done, counted = tally.shards.difference(stale(counting.config, counting.maps, tally)), counting.empty(one)
     for number, shards in enumerate(counting.parts(), start=1):
         for shard in shards:
-            if shard in committed:
+            if shard in done:
                 continue
-            batch: dict[str, list[Any]] = {"shard": [shard]}
-            for name, stage in stages:
-                batch = stage(batch) if name in UNGUARDED else guarded(name, stage, batch)
-        counted = counting.added(counted, one, shards)
-        best = float(np.nanmax(miou(counted.counts, counted.truth)))
-        ray.tune.report({"miou": best, "part": number})
+            table = to_table({"shard": [shard]})
+            for actor in actors:
+                table = actor(table)
+            if failure := table.column("failure")[0].as_py():
+                raise StorageError(failure)
+        counting.add(counted, one, shards)
+        ray.tune.report({"miou": float(np.nanmax(miou(counted.counts, counted.truth))), "part": number})
 
 
 class _Watch(ray.tune.Callback):

@@ -10,16 +10,16 @@ import pyarrow as pa
 import pytest
 
 from engine.config import SeedConfig, WalkConfig
-from engine.distributed.cluster import Cluster
 from engine.errors import TooManyErrors
 from engine.ops.sweep import INTERSECTION, PREDICTED
 from engine.presets import preset
-from engine.resources import PassConfig
 from engine.stages.count import Slice
 from engine.storage.cached_maps import CachedMaps
-from engine.storage.shards import committed_shards, write_shard
-from tune.counts import MAX_GROUPS, SCHEMA, Counting
+from engine.storage.shards import write_shard
+from engine.storage.tally import Tally
+from tune.counts import MAX_GROUPS, SCHEMA, Counting, stale
 from tune.search import Search
+from tune.trials import check_trial
 
 SLICE = Slice(scales=(1.0,), beta=2.0, alphas=(1.0, 2.0), steps=(8,))
 
@@ -43,9 +43,7 @@ def _counting(folder: Path, num_images: int) -> Counting:
         scale_sets=((1.0,),),
         folder=str(folder),
         walk=WalkConfig(),
-        passes=PassConfig(),
         config=Search(data="", out="", truth="", cam="", settings=preset("tiny")),
-        cluster=Cluster(num_cpus=2, num_gpus=0, num_cores=2, started_here=True),
     )
 
 
@@ -97,10 +95,14 @@ def test_trial_with_too_many_errors_is_refused_and_only_their_shards_are_counted
     counting = _counting(tmp_path, 4)
     one = counting.masks([SLICE])
     _write(one.folder, 0, None, None)
-    counting.check_trial(one)
+    check_trial(counting, SLICE)
     table = {"image_id": ["2", "3"], "counts": [None, None], "error": ["crf: cannot be read", None]}
     write_shard(one.folder, 1, pa.table(table, SCHEMA))
-    replace(counting, config=replace(counting.config, max_error_fraction=0.25)).check_trial(one)
-    with pytest.raises(TooManyErrors, match=r"^1 of 4 images ended in an error \(crf\), more than max_error_fraction"):
-        counting.check_trial(one)
-    assert committed_shards(one.folder) == {0}
+    lenient = replace(counting.config, max_error_fraction=0.25)
+    check_trial(replace(counting, config=lenient), SLICE)
+    with pytest.raises(
+        TooManyErrors, match=r"^1 of 4 images ended in an error \(crf: 1\), more than max_error_fraction"
+    ):
+        check_trial(counting, SLICE)
+    assert stale(counting.config, counting.maps, Tally(one.folder)) == [1]
+    assert stale(lenient, counting.maps, Tally(one.folder)) == []

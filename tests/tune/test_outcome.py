@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +13,23 @@ import pytest
 from engine.presets import preset
 from tests.tune.test_results import _ranked
 from tune.outcome import SearchResults, write_outcome
-from tune.results import Default
 from tune.search import Search
+from tune.seeds import ScoredSeed
 
 
-def _written(folder: Path, *right: int, errors: dict[str, int]) -> dict[str, Any]:
+def _written(folder: Path, *right: int, errors: dict[str, int], seeds: Sequence[ScoredSeed] = ()) -> dict[str, Any]:
     settings = preset("tiny")
     config = Search(data="", out=str(folder), truth="", cam="", settings=settings, folds=2, bootstrap=20)
     found = SearchResults(
         plain=_ranked(*right),
         with_crf=[],
         short_lists=[],
-        seeds=[],
+        seeds=list(seeds),
         class_names=("cat",),
         num_images=4,
         errors=errors,
     )
-    return write_outcome(config, found, Default(settings=settings, kind="cam"))
+    return write_outcome(config, found, "cam")
 
 
 def test_best_holds_the_searched_part_of_the_settings_tree(tmp_path: Path) -> None:
@@ -50,3 +51,21 @@ def test_edge_of_the_grid_and_errors_are_said(tmp_path: Path, capsys: pytest.Cap
     assert "the best alpha is the largest value tried" in said
     assert "the best num_steps is the largest value tried" in said
     assert "2 images ended in an error (fetch: 2)" in said
+
+
+def test_seeds_have_a_table_and_those_with_enough_coverage_are_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures: Any = dict(scales=(1.0,), miou=0.5, precision=0.75, sure_foreground=0.8, sure_background=0.9)
+    few = ScoredSeed(**figures, alpha_low=0.5, alpha_high=2.0, enough=False, is_default=False)
+    enough = ScoredSeed(**figures, alpha_low=1.2, alpha_high=5.0, enough=True, is_default=True)
+    summary = _written(tmp_path, 10, 20, 30, 40, 90, 50, errors={}, seeds=[few, enough])
+    assert (summary["settings"]["seed"]["alpha_low"], summary["settings"]["seed"]["alpha_high"]) == (1.2, 5.0)
+    rows = pq.read_table(tmp_path / "seeds.parquet").to_pylist()
+    assert [(row["rank"], row["alpha_low"], row["default"], row["precision"]) for row in rows] == [
+        (1, 0.5, False, 0.75),
+        (2, 1.2, True, 0.75),
+    ]
+    said = capsys.readouterr().out
+    assert "confident about" in said
+    assert "2 pairs of alphas" in said

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from engine.config import CrfConfig
 from engine.ops.sweep import INTERSECTION, PREDICTED
 from engine.stages.count import Slice
 from tune.counts import Counted
-from tune.results import Scored, collect, judged, on_edge, short_lists, validated
+from tune.results import Scored, collect, judged, of_complete, on_edge, short_lists, validated
 
 SLICE = Slice(scales=(1.0,), beta=2.0, alphas=(1.0, 2.0, 4.0), steps=(0, 8))
+DEFAULT = Slice(scales=(1.0,), beta=2.0, alphas=(1.0,), steps=(8,), crf=CrfConfig())
 
 
 def _counted(*right: int, num_images: int = 4) -> Counted:
@@ -21,28 +23,29 @@ def _counted(*right: int, num_images: int = 4) -> Counted:
 
 
 def _ranked(*right: int) -> list[Scored]:
-    return collect([([SLICE], _counted(*right))], num_images=4)
+    return collect([([SLICE], _counted(*right))], DEFAULT, num_images=4)
 
 
 def test_configurations_are_ranked_by_miou_and_keep_their_names() -> None:
     ranked = _ranked(10, 20, 30, 40, 90, 50)
     assert [(one.num_steps, one.alpha) for one in ranked[:2]] == [(8, 2.0), (8, 4.0)]
     assert ranked[0].miou == 90 / 110
+    assert [one.is_default for one in ranked] == [False] * 2 + [True] + [False] * 3
 
 
 def test_configuration_counted_twice_is_taken_from_the_pass_with_more_images() -> None:
     stopped = _counted(90, 90, 90, 90, 90, 90, num_images=2)
-    ranked = collect([([SLICE], stopped), ([SLICE], _counted(10, 20, 30, 40, 60, 50))], num_images=4)
+    ranked = collect([([SLICE], stopped), ([SLICE], _counted(10, 20, 30, 40, 60, 50))], DEFAULT, num_images=4)
     assert len(ranked) == 6
     assert all(one.complete for one in ranked)
-    alone = collect([([SLICE], stopped)], num_images=4)
+    alone = collect([([SLICE], stopped)], DEFAULT, num_images=4)
     assert not any(one.complete for one in alone)
     assert validated(alone, num_folds=2) is None
-    assert judged(alone, num_draws=10, rng_seed=0) == alone
+    assert of_complete(alone)[0] == []
 
 
 def test_interval_and_tie_are_those_of_the_same_draws() -> None:
-    best, second, *_ = judged(_ranked(10, 20, 30, 40, 90, 90), num_draws=20, rng_seed=0)
+    best, second, *_ = judged(*of_complete(_ranked(10, 20, 30, 40, 90, 90)), num_draws=20, rng_seed=0)
     assert best.tied
     assert second.tied
     assert best.low == best.high == best.miou  # all groups are alike

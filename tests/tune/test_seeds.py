@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from engine.config import SeedConfig
 from engine.ops.seed_counts import SURE_TRUTH
 from engine.ops.sweep import INTERSECTION, PREDICTED
 from engine.presets import preset
 from tune.counts import Counted
 from tune.search import Search
-from tune.seeds import score_seeds, seed_table
+from tune.seeds import score_seeds
 
 SCALES = (1.0,)
 PAIRS = ((0.5, 2.0), (1.0, 4.0))
@@ -34,16 +35,18 @@ def _counted() -> Counted:
 
 def test_seed_that_covers_too_little_comes_after_a_worse_one() -> None:
     best, other = score_seeds(_counted(), [SCALES], PAIRS, _config(0.4, 50))
-    assert (best.pair, best.enough, other.pair, other.enough) == (PAIRS[1], True, PAIRS[0], False)
-    assert (best.precision, best.foreground, best.background) == (0.75, 0.8, 0.8)
+    assert (best.alpha_low, best.enough, other.alpha_low, other.enough) == (1.0, True, 0.5, False)
+    assert (best.precision, best.sure_foreground, best.sure_background) == (0.75, 0.8, 0.8)
     assert best.miou == 60 / 100
     assert other.miou == 1.0
     assert not other.tied
     first, _ = score_seeds(_counted(), [SCALES], PAIRS, _config(0.1, 0))
-    assert first.pair == PAIRS[0]
+    assert (first.alpha_low, first.alpha_high) == PAIRS[0]
 
 
-def test_table_has_a_row_for_each_pair_and_marks_the_default() -> None:
-    ranked = score_seeds(_counted(), [SCALES], PAIRS, _config(0.4, 0))
-    rows = seed_table(ranked, SeedConfig(alpha_low=0.5, alpha_high=2.0), SCALES).to_pylist()
-    assert [(row["rank"], row["alpha_low"], row["default"]) for row in rows] == [(1, 1.0, False), (2, 0.5, True)]
+def test_pair_of_the_settings_is_the_default() -> None:
+    config = _config(0.4, 0)
+    seed = replace(config.settings.seed, alpha_low=0.5, alpha_high=2.0)
+    config = replace(config, settings=replace(config.settings, seed=seed))
+    ranked = score_seeds(_counted(), [SCALES], PAIRS, config)
+    assert [(one.alpha_low, one.is_default) for one in ranked] == [(1.0, False), (0.5, True)]
