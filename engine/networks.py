@@ -16,6 +16,7 @@ from engine.config import (
     InferenceConfig,
     MapKind,
     NetworkConfig,
+    Precision,
     SegmentationConfig,
 )
 from engine.errors import ConfigError, WeightsError, about
@@ -169,6 +170,11 @@ def load_for_inference(location: str, kind: str | tuple[str, ...], device: str) 
     """:func:`load_network` for use alone: batch norms folded into convolutions, channels last, on the device."""
     network, architecture = load_network(location, kind)
     return fold_batch_norms(network).to(device).to(memory_format=torch.channels_last), architecture
+
+
+def autocast(device: str, precision: Precision) -> torch.autocast:
+    """The number format of a forward pass."""
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -42,16 +42,16 @@ def summed_differences(cells: Tensor, shifts: Sequence[int]) -> Tensor:
 
 
 def chebyshev_walk(maps: Tensor, weights: Tensor, shifts: Sequence[int], coefficients: NDArray[np.float64]) -> Tensor:
-    """``sum_k c_k T_k(T) M`` with ``T = D^-1 W``.
+    """``sum_k c_sk T_k(T) M`` with ``T = D^-1 W`` for each row s of the coefficients: walks of several lengths at once.
 
     Args:
         maps: (K, N) float32 on the CPU.
         weights: (O, N) float32, W's bands above the diagonal, which is 1; 0 where a pair leaves the grid.
         shifts: (O,) flat distance of each neighbour; 0 leaves the offset out.
-        coefficients: (n+1,).
+        coefficients: (S, n+1).
 
     Returns:
-        (K, N) float32.
+        (S, K, N) float32.
     """
     num_offsets, num_cells = weights.shape
     steps = np.array(shifts, np.int64)
@@ -60,11 +60,11 @@ def chebyshev_walk(maps: Tensor, weights: Tensor, shifts: Sequence[int], coeffic
     bands[:, margin : margin + num_cells] = weights.numpy()
     inverse = kernels.inverse_degrees(bands, steps, num_cells, margin)
     values, factors = np.ascontiguousarray(maps.numpy()), coefficients.astype(np.float32)
-    walked = np.empty_like(values)
+    walked = np.empty((len(factors), *values.shape), np.float32)
 
     def walk(start: int) -> None:
         chosen = slice(start, start + part)
-        walked[chosen] = kernels.chebyshev_sums(values[chosen], bands, steps, inverse, factors[None], margin)[0]
+        walked[:, chosen] = kernels.chebyshev_sums(values[chosen], bands, steps, inverse, factors, margin)
 
     part = -(-len(values) // min(_num_threads(num_cells), len(values)))
     _in_threads(walk, range(0, len(values), part))

@@ -285,7 +285,7 @@ def walk_together(
     loops = compiled_loops(maps)
     if loops is not None:
         shifts = flat_shifts(half_plane_offsets(radius), *maps.shape[1:])
-        walked = loops.chebyshev_walk(maps.flatten(1), _weights(bands, beta), shifts, coefficients)
+        walked = loops.chebyshev_walk(maps.flatten(1), _weights(bands, beta), shifts, coefficients[None])[0]
     else:
         differences = difference_matrix(bands, radius=radius, beta=beta, keep_zeros=maps.device.type != "cpu")
         walked = _expanded(maps.flatten(1), differences, coefficients)

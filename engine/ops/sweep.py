@@ -22,10 +22,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine.ops.affinity import affinity_planes, flat_shifts, half_plane_offsets
+from engine.ops.bands import chebyshev_walk
 from engine.ops.cam import background_map
 from engine.ops.random_walk import SMALLEST_WEIGHT, chebyshev_coefficients, chebyshev_degree
 from engine.ops.sweep_kernels import IGNORED, OTHER, count_pixels
-from engine.ops.walk_kernels import chebyshev_sums, inverse_degrees
 
 INTERSECTION, PREDICTED = 0, 1
 """Rows of the counts: pixels where mask and truth agree on the class, pixels that the mask assigns to the class."""
@@ -83,21 +83,19 @@ def _walked(maps: Tensor, distances: Tensor, grid: WalkGrid) -> Iterator[Tensor]
     steps, tolerance = [num_steps for num_steps in grid.steps if num_steps > 0], grid.tolerance
     num_offsets, h, w = distances.shape
     weights = distances.mul(-grid.beta).exp()
-    shifts = np.array(flat_shifts(half_plane_offsets(grid.radius), h, w), np.int64)
-    margin = int(shifts.max(initial=0))
-    bands = functional.pad(weights.where(weights >= SMALLEST_WEIGHT, 0).flatten(1), (margin, margin)).numpy()
+    weights = weights.where(weights >= SMALLEST_WEIGHT, 0).flatten(1)
     degree = longest = max(steps)
     if tolerance > 0:  # maps lie in [0, 1]: half their range is at most 1/2
         degree = chebyshev_degree(longest, 2 * tolerance, num_entries=(2 * num_offsets + 1) * h * w)
-    coefficients = np.zeros((len(steps), degree + 1), np.float32)
+    coefficients = np.zeros((len(steps), degree + 1))
     for row, num_steps in zip(coefficients, steps, strict=True):
         used = chebyshev_coefficients(num_steps)[: degree + 1]
         row[: len(used)] = used
     low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
     center = (low + high) / 2  # what the expansion leaves out would still carry a constant map, whole
-    inverse = inverse_degrees(bands, shifts, h * w, margin)
-    for summed in chebyshev_sums((maps - center).flatten(1).numpy(), bands, shifts, inverse, coefficients, margin):
-        yield (torch.from_numpy(summed).view_as(maps) + center).clamp(low, high)
+    shifts = flat_shifts(half_plane_offsets(grid.radius), h, w)
+    for summed in chebyshev_walk((maps - center).flatten(1), weights, shifts, coefficients):
+        yield (summed.view_as(maps) + center).clamp(low, high)
 
 
 @torch.no_grad()

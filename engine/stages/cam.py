@@ -17,7 +17,7 @@ from engine.imaging.codecs import encode_map
 from engine.imaging.scaling import as_tensor, equal_groups, resized, scaled_size
 from engine.models.cam_net import CamNetwork
 from engine.models.segmentation_net import SegmentationNetwork
-from engine.networks import MAP_KINDS, attention_of, check_attention, load_for_inference
+from engine.networks import MAP_KINDS, attention_of, autocast, check_attention, load_for_inference
 from engine.ops.cam import merge_cams, normalize_cam
 from engine.records import Batch
 from engine.resources import PassConfig
@@ -106,9 +106,7 @@ class ComputeCam:
         else:
             index = torch.tensor([0, *present], device=self._passes.device)
         flipped = [pictures, pictures.flip(-1)] if self._config.flip else [pictures]
-        with torch.autocast(
-            self._passes.device, dtype=torch.bfloat16, enabled=self._config.precision == "bfloat16", cache_enabled=False
-        ):
+        with autocast(self._passes.device, self._config.precision):
             maps = self._network.maps(torch.cat(flipped), index, **self._spread).float()
         plain, *mirrored = torch.split(maps, len(pictures))
         return [plain, *(part.flip(-1) for part in mirrored)]

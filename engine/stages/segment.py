@@ -19,7 +19,7 @@ from engine.imaging.codecs import encode_map
 from engine.imaging.memory import working_size
 from engine.imaging.scaling import as_tensor, equal_groups, resized, scaled_size
 from engine.models.segmentation_net import SegmentationNetwork
-from engine.networks import load_for_inference
+from engine.networks import autocast, load_for_inference
 from engine.records import Batch
 from engine.resources import PassConfig
 
@@ -97,9 +97,7 @@ class Segment:
             size = scaled_size(height, width, long_side_px=config.long_side_px, scale=scale)
             pictures = as_tensor([resized(image, size) for image in images], self._passes.device)
             flipped = [pictures, pictures.flip(-1)] if config.flip else [pictures]
-            with torch.autocast(
-                self._passes.device, dtype=torch.bfloat16, enabled=config.precision == "bfloat16", cache_enabled=False
-            ):
+            with autocast(self._passes.device, config.precision):
                 logits = self._network.maps(torch.cat(flipped), channels).float()
             views = torch.split(logits, len(images))
             means = [

@@ -12,7 +12,7 @@ from engine.config import InferenceConfig
 from engine.errors import ImageError
 from engine.imaging.decoding import decode_image
 from engine.imaging.scaling import as_tensor, resized, scaled_size
-from engine.networks import load_for_inference
+from engine.networks import autocast, load_for_inference
 from engine.records import Batch
 from engine.resources import PassConfig
 
@@ -53,9 +53,7 @@ class ScoreTags:
         for scale in config.scales:
             size = scaled_size(*image.shape[:2], long_side_px=config.long_side_px, scale=scale)
             picture = as_tensor([resized(image, size)], self._passes.device)
-            with torch.autocast(
-                self._passes.device, dtype=torch.bfloat16, enabled=config.precision == "bfloat16", cache_enabled=False
-            ):
+            with autocast(self._passes.device, config.precision):
                 logits = self._network(torch.cat([picture, picture.flip(-1)]) if config.flip else picture)
             scores.append(logits.float().sigmoid().mean(dim=0))
         return torch.stack(scores).mean(dim=0).cpu()

@@ -18,7 +18,7 @@ from engine.imaging.codecs import decode_map, encode_map
 from engine.imaging.decoding import decode_image
 from engine.imaging.scaling import as_tensor, equal_groups, resized, scaled_size
 from engine.models.affinity_net import AffinityNetwork
-from engine.networks import load_for_inference
+from engine.networks import autocast, load_for_inference
 from engine.ops.cam import with_background
 from engine.ops.random_walk import refine_many
 from engine.records import Batch
@@ -132,11 +132,6 @@ class RefineCam:
     @torch.inference_mode()
     def features(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
         """AffinityNet's features of pictures (H, W, 3) of one size: (B, D, h, w) float32."""
-        with torch.autocast(
-            self._passes.device,
-            dtype=torch.bfloat16,
-            enabled=self._affinity.precision == "bfloat16",
-            cache_enabled=False,
-        ):
+        with autocast(self._passes.device, self._affinity.precision):
             features: Tensor = self._network(as_tensor(pictures, self._passes.device))
         return features.float()
