@@ -152,8 +152,8 @@ def test_job_starts_from_the_settings_of_its_networks_and_says_what_differs(
         ("{", "is damaged"),
         ("[]", "holds no JSON object"),
         ("{}", "has no settings"),
-        ('{"settings": {"walk": {"gamma": 1}}}', "no setting 'walk.gamma'"),
-        ('{"settings": {"walk": {"beta": -1.0}}}', "old.json: walk.beta must be above 0, got -1.0"),
+        ('{"settings": {"walk": {"gamma": 1}}}', "error: --walk.gamma is no setting (--config "),
+        ('{"settings": {"walk": {"beta": -1.0}}}', "error: --walk.beta must be above 0, got -1.0 (--config "),
     ],
 )
 def test_config_file_that_cannot_be_used_is_the_users_mistake(
