@@ -133,7 +133,8 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Any:
         start = time.monotonic()
         assert main(config_class, job.run, [*options, *QUICK]) == 2
         assert time.monotonic() - start < REFUSED_WITHIN_S
-        (line,) = capsys.readouterr().err.splitlines()
+        *progress, line = capsys.readouterr().err.splitlines()
+        assert all(said.startswith("[") for said in progress)  # of what lasts
         assert line.startswith("error: ")
         return line
 
