@@ -19,7 +19,7 @@ from tests.jobs.small_runs import CHAIN_SETTINGS, Run, started, write_settings
 
 ENDS_WITHIN_S = 10.0
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
-JOB_LIMIT_S = 600.0
+JOB_LIMIT_S = 1800.0
 
 
 @dataclass(kw_only=True)

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 NUM_SIGNALS, SEED = 3, 0
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_each_signal_ends_the_chain_which_then_resumes_to_the_same_masks(chain: Chain, tmp_path: Path) -> None:
     interruptions = Interruptions(
         scenes=Path(chain.config.data).parent,
