@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,13 @@ def forgotten_stores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "_answered", set(retries._answered))
 
 
+@pytest.fixture(autouse=True)
+def same_random_numbers() -> None:
+    """Whatever drew some before."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def s3() -> Iterator[S3Server]:
     """A real S3 server; the AWS variables of this process, and so of Ray's workers, point at it."""
@@ -41,15 +49,12 @@ def s3() -> Iterator[S3Server]:
     # a short path: a Unix socket's may have no more than 107 letters
     folder = Path(tempfile.mkdtemp(prefix="t2m-s3-"))
     try:
-        with running_server(folder) as server:
-            before = dict(os.environ)
+        with running_server(folder) as server, pytest.MonkeyPatch.context() as patch:
             for name in [name for name in os.environ if name.startswith("AWS_")]:
-                del os.environ[name]
-            os.environ.update(server.variables())
+                patch.delenv(name)
+            for name, value in server.variables().items():
+                patch.setenv(name, value)
             yield server
-            for name in [name for name in os.environ if name.startswith("AWS_")]:
-                del os.environ[name]
-            os.environ.update({name: value for name, value in before.items() if name.startswith("AWS_")})
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -84,6 +89,15 @@ def ray_session(request: pytest.FixtureRequest) -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def without_ray() -> Iterator[None]:
+    """As :func:`tests.without_ray.shards_in_this_process`."""
+    from tests.without_ray import shards_in_this_process
+
+    with shards_in_this_process():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -71,7 +71,7 @@ CHAIN_SETTINGS = replace(
     rounds=RoundsConfig(num_rounds=2, last_epoch_factor=1.0),
     val_fraction=0.3,
     shards=ShardConfig(rows_per_shard=5),  # the last shard is smaller
-    resources=replace(RESOURCES, num_workers=2),
+    resources=RESOURCES,
 )
 """Settings of the one run of the whole chain."""
 NUM_SCENES, NUM_HELD_OUT = 12, 2

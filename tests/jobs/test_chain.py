@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from glob import glob
 from pathlib import Path
@@ -27,13 +28,19 @@ from jobs.cli.command import main
 from tests.jobs.conftest import Chain
 from tests.jobs.small_runs import CHAIN_SETTINGS, NETWORK, NUM_HELD_OUT, NUM_SCENES
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_ray")]  # all but the chain
 
 
 @pytest.fixture(scope="module")
 def folder(chain: Chain) -> Path:
-    """The scenes under ``scenes/``, and what every job wrote beside them."""
+    """The scenes under ``scenes/``, and what every job wrote beside them; a test adds to it and changes nothing."""
     return Path(chain.config.out)
+
+
+@pytest.fixture
+def masks(folder: Path, tmp_path: Path) -> Path:
+    """A copy of the masks."""
+    return Path(shutil.copytree(folder / "masks", tmp_path / "masks"))
 
 
 def _shared(root: Path, out: str) -> dict[str, Any]:
@@ -41,8 +48,8 @@ def _shared(root: Path, out: str) -> dict[str, Any]:
     return {"data": data, "out": str(root / out), "preset": "tiny", "settings": CHAIN_SETTINGS}
 
 
-def _label(root: Path, cam: str, affinity: str, **changes: Any) -> label.Label:
-    values: dict[str, Any] = {**_shared(root, "masks"), "cam": cam, "affinity": affinity, "keep_stages": True}
+def _label(root: Path, cam: str, affinity: str, out: Path, **changes: Any) -> label.Label:
+    values: dict[str, Any] = {**_shared(root, ""), "out": str(out), "cam": cam, "affinity": affinity}
     return label.Label(**{**values, **changes})
 
 
@@ -219,10 +226,10 @@ def test_masks_are_scored_against_the_truth(folder: Path) -> None:
     assert same["miou"] == 1
 
 
-def test_labeling_again_does_nothing_and_other_settings_are_refused(folder: Path) -> None:
-    cam, masks = str(folder / "round-1" / "segmentation"), str(folder / "masks")
-    config = _label(folder, cam, str(folder / "affinity"))
-    files = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in Path(masks).iterdir() if path.is_file()}
+def test_labeling_again_does_nothing_and_other_settings_are_refused(folder: Path, masks: Path) -> None:
+    cam = str(folder / "round-1" / "segmentation")
+    config = _label(folder, cam, str(folder / "affinity"), masks, keep_stages=True)
+    files = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in masks.iterdir() if path.is_file()}
     summary = label.run(config)
     assert (summary["images"], summary["labeled"], summary["errors"]) == (NUM_SCENES, NUM_SCENES, {})
 
@@ -237,21 +244,19 @@ def test_labeling_again_does_nothing_and_other_settings_are_refused(folder: Path
         assert label.run(changed(path, value)) == summary
     with pytest.raises(OutputError, match="keep_stages"):
         label.run(replace(config, keep_stages=False))
-    assert files == {
-        path: (path.stat().st_mtime_ns, path.read_bytes()) for path in Path(masks).iterdir() if path.is_file()
-    }
-    Path(masks, ".tag2mask", "summary.json").unlink()  # as after a kill at the very end
+    assert files == {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in masks.iterdir() if path.is_file()}
+    (masks / ".tag2mask" / "summary.json").unlink()  # as after a kill at the very end
     assert label.run(config)["seconds"] < summary["seconds"]
-    assert _json(masks, "summary.json")["images"] == NUM_SCENES
+    assert _json(str(masks), "summary.json")["images"] == NUM_SCENES
 
 
-def test_shard_that_is_gone_is_made_again_with_the_same_bytes_and_no_other(folder: Path) -> None:
-    cam, masks = str(folder / "round-1" / "segmentation"), str(folder / "masks")
-    shard = Path(masks, "shard-000001.parquet")
+def test_shard_that_is_gone_is_made_again_with_the_same_bytes_and_no_other(folder: Path, masks: Path) -> None:
+    cam = str(folder / "round-1" / "segmentation")
+    shard = masks / "shard-000001.parquet"
     before = shard.read_bytes()
     shard.unlink()
-    others = {path: path.stat().st_mtime_ns for path in Path(masks).glob("shard-*.parquet")}
-    summary = label.run(_label(folder, cam, str(folder / "affinity")))
+    others = {path: path.stat().st_mtime_ns for path in masks.glob("shard-*.parquet")}
+    summary = label.run(_label(folder, cam, str(folder / "affinity"), masks, keep_stages=True))
     assert summary["labeled"] == NUM_SCENES
     assert shard.read_bytes() == before
     assert len(others) == 2
@@ -308,14 +313,13 @@ def test_bad_images_end_in_error_rows_and_too_many_of_them_in_status_1(
         folder,
         cam,
         "",
+        bad / "masks",
         data=str(bad / "manifest.csv"),
-        out=str(bad / "masks"),
         settings=replace(
             CHAIN_SETTINGS,
             walk=WalkConfig(num_steps=0),
             crf=replace(CHAIN_SETTINGS.crf, num_iterations=0),
         ),
-        keep_stages=False,
         allow_outside=True,  # the good ones lie among the scenes
     )
     arguments = ["--data", "m", "--out", "o", "--cam", "c"]

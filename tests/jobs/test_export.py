@@ -41,8 +41,7 @@ def _run(*options: str) -> dict[str, Any]:
     return export.run(parse(export.Export, options))
 
 
-@pytest.mark.slow
-def test_images_without_a_good_mask_are_left_out_and_counted(folder: Path, tmp_path: Path, ray_session: None) -> None:
+def test_images_without_a_good_mask_are_left_out_and_counted(folder: Path, tmp_path: Path, without_ray: None) -> None:
     out = tmp_path / "out"
     options = _options(folder, out, "--format", "png", "--min-confidence", "0.5")
     summary = _run(*options)
@@ -107,10 +106,9 @@ def test_images_without_a_good_mask_are_left_out_and_counted(folder: Path, tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mended", "out"]
 
 
-@pytest.mark.slow
 @pytest.mark.s3
 def test_masks_images_and_export_may_all_lie_in_a_bucket(
-    folder: Path, tmp_path: Path, s3: S3Server, ray_session: None
+    folder: Path, tmp_path: Path, s3: S3Server, without_ray: None
 ) -> None:
     bucket = s3.make_bucket(f"export-{uuid.uuid4().hex[:12]}")
     upload_labeled_folder(folder, bucket)

@@ -28,16 +28,20 @@ from tests.engine.runs.examples import options_for
 from tests.jobs.conftest import Chain
 from tests.jobs.small_runs import CHAIN_SETTINGS, NUM_SCENES
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_ray")]  # all but the chain
 STAGES = ["cam", "walk", "crf", "segmentation"]
 
 
 @pytest.fixture(scope="module")
-def config(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> run.Run:
-    """Of the finished run, with a copy of its folder to work on."""
-    out = tmp_path_factory.mktemp("run") / "out"
-    shutil.copytree(chain.config.out, out)
-    return replace(chain.config, out=str(out))
+def config(chain: Chain) -> run.Run:
+    """Of the finished run, whose folder no test changes."""
+    return chain.config
+
+
+@pytest.fixture
+def again(chain: Chain, tmp_path: Path) -> run.Run:
+    """The same with a copy of the folder, to run again."""
+    return replace(chain.config, out=shutil.copytree(chain.config.out, str(tmp_path / "again")))
 
 
 @pytest.fixture(scope="module")
@@ -102,14 +106,14 @@ def test_report_without_truth_or_photographs_is_still_written(
     assert "tag2mask" in Path(made["report"]).read_text()
 
 
-def test_second_run_skips_every_step(config: run.Run, summary: dict[str, Any]) -> None:
-    out = Path(config.out)
-    before = {path: path.stat().st_mtime_ns for path in out.glob("*/*.*")}
-    again = run.run(config)
+def test_second_run_skips_every_step(again: run.Run, summary: dict[str, Any]) -> None:
+    out = Path(again.out)
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*/*.*") if path.is_file()}
+    second = run.run(again)
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert again["miou"] == summary["miou"]
-    done = {name: (read_record(str(out / name), "summary.json") or {})["seconds"] for name in again["steps"]}
-    assert again["steps"] == done  # those of the work, not of finding it done
+    assert second["miou"] == summary["miou"]
+    done = {name: (read_record(str(out / name), "summary.json") or {})["seconds"] for name in second["steps"]}
+    assert second["steps"] == done  # those of the work, not of finding it done
     assert min(done.values()) > 0.1
 
 
@@ -139,12 +143,12 @@ def test_overwrite_keeps_finished_work_when_the_disk_fails(
 
 
 def test_changed_setting_is_refused_and_with_overwrite_only_what_it_touches_is_done_again(
-    config: run.Run, summary: dict[str, Any]
+    again: run.Run,
 ) -> None:
-    out = Path(config.out)
+    out = Path(again.out)
     with pytest.raises(OutputError, match=r"walk\.alpha: 2\.0 -> 3\.0"):
-        run.run(replace(config, settings=with_part(config.settings, "walk.alpha", 3.0)))
-    other = replace(config, settings=with_part(config.settings, "segmentation.inference.long_side_px", 64))
+        run.run(replace(again, settings=with_part(again.settings, "walk.alpha", 3.0)))
+    other = replace(again, settings=with_part(again.settings, "segmentation.inference.long_side_px", 64))
     with pytest.raises(OutputError, match=r"long_side_px: 96 -> 64"):
         run.run(other)
     kept = [*out.glob("*/weights.safetensors"), *out.glob("masks/*.parquet"), *out.glob("seeds/*.parquet")]

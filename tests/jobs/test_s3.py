@@ -74,7 +74,7 @@ def cam(bucket: str, ray_session: None, quick_reports: None) -> str:
 
 
 @pytest.fixture(scope="module")
-def masks(bucket: str, cam: str) -> str:
+def masks(bucket: str, cam: str, without_ray: None) -> str:
     config = label.Label(**_shared(bucket, "bad.csv", "masks"), max_error_fraction=0.25, cam=cam)
     label.run(config)
     return config.out
@@ -86,7 +86,7 @@ def test_classifier_is_trained_with_everything_on_s3(cam: str) -> None:
     assert list_names(f"{cam}/.tag2mask") == ["manifest", "manifest.json"]  # no checkpoints left
 
 
-def test_networks_learn_from_seeds_on_s3(bucket: str, cam: str) -> None:
+def test_networks_learn_from_seeds_on_s3(bucket: str, cam: str, without_ray: None) -> None:
     config = make_seeds.MakeSeeds(**_shared(bucket, "manifest.csv", "seeds"), cam=cam)
     make_seeds.run(config)
     assert committed_shards(config.out) == {0, 1, 2, 3}

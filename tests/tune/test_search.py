@@ -20,6 +20,8 @@ from tests.engine.storage.sources.examples import tar_bytes
 from tests.tune.conftest import NUM_TRUE, SIGHT, SPACE, arguments
 from tune import search
 
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_ray")]
+
 
 def _search(root: Path, out: str, *more: str) -> dict[str, Any]:
     return search.run(parse(search.Search, arguments(root, out, *more)))
@@ -35,17 +37,22 @@ def _labeled_miou(root: Path, out: str, *more: str) -> float:
     return float(result["miou"])
 
 
+def _own_cache(root: Path, name: str) -> tuple[str, str]:
+    """An option; what is cached already is in it, and what is added does not concern the other tests."""
+    shutil.copytree(root / "cache", root / f"cache-{name}")
+    return "--cache", str(root / f"cache-{name}")
+
+
 def _rows(root: Path, out: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = pq.read_table(root / out / "results.parquet").to_pylist()
     return rows
 
 
 @pytest.fixture(scope="module")
-def found(folder: Path, ray_session: None) -> dict[str, Any]:
+def found(folder: Path) -> dict[str, Any]:
     return _search(folder, "found", *SPACE)
 
 
-@pytest.mark.slow
 def test_every_configuration_is_a_row_and_the_best_is_the_first(folder: Path, found: dict[str, Any]) -> None:
     rows = _rows(folder, "found")
     assert len(rows) == 3 * (1 + 2 * 2) + 1  # without a walk beta means nothing; and the default
@@ -63,7 +70,6 @@ def test_every_configuration_is_a_row_and_the_best_is_the_first(folder: Path, fo
         assert "<svg" in (folder / "found" / name).read_text()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("num_steps", [0, 5, 90])
 def test_figure_is_that_of_label_and_evaluate(folder: Path, found: dict[str, Any], num_steps: int) -> None:
     row = next(
@@ -75,13 +81,11 @@ def test_figure_is_that_of_label_and_evaluate(folder: Path, found: dict[str, Any
     assert row["miou"] == pytest.approx(_labeled_miou(folder, f"masks-{num_steps}", *walk, *SIGHT), abs=1e-3)
 
 
-@pytest.mark.slow
 def test_best_json_is_taken_by_label_and_gives_its_figure(folder: Path, found: dict[str, Any]) -> None:
     miou = _labeled_miou(folder, "masks-best", "--config", str(folder / "found" / "best.json"))
     assert miou == pytest.approx(found["miou"], abs=1e-3)
 
 
-@pytest.mark.slow
 def test_search_that_was_stopped_half_way_ends_as_an_undisturbed_one(folder: Path, found: dict[str, Any]) -> None:
     out = folder / "found"
     results, best = ((out / name).read_bytes() for name in ("results.parquet", "best.json"))
@@ -101,9 +105,8 @@ def test_search_that_was_stopped_half_way_ends_as_an_undisturbed_one(folder: Pat
     assert [shard.read_bytes() for shard in shards] == before
 
 
-@pytest.mark.slow
 def test_other_space_in_the_same_folder_is_refused_and_another_folder_uses_the_cache_again(
-    folder: Path, found: dict[str, Any]
+    folder: Path, found: dict[str, Any], ray_session: None
 ) -> None:
     with pytest.raises(OutputError, match=r"alphas"):
         _search(folder, "found", *SPACE, "--alphas", "2")
@@ -120,16 +123,17 @@ def test_other_space_in_the_same_folder_is_refused_and_another_folder_uses_the_c
     assert summary["miou"] == pytest.approx(labeled, abs=1e-3)
 
 
-@pytest.mark.slow
 def test_scales_and_dcrf_are_searched_and_best_json_gives_its_figure(folder: Path, found: dict[str, Any]) -> None:
     more = ("--cam-scales", "0.6,1", "--top-k-crf", "1", "--crf.num-iterations", "2", "--alphas", "1.3", "4")
-    summary = _search(folder, "wide", *SPACE, *more, "--crf-values", "bilateral-weight=4,30")
+    summary = _search(
+        folder, "wide", *SPACE, *more, "--crf-values", "bilateral-weight=4,30", *_own_cache(folder, "wide")
+    )
     rows = _rows(folder, "wide")
     plain = [row for row in rows if not row["crf"]]
     assert {tuple(row["cam_scales"]) for row in plain} == {(1.0,), (0.6, 1.0)}
     assert len(plain) == 2 * 2 * (1 + 2 * 2) + 1  # for both sets of scales; and the default
-    assert len(list((folder / "cache").glob("cam-*"))) == 2
-    assert len(list((folder / "cache").glob("affinity-*"))) == 1
+    assert len(list((folder / "cache-wide").glob("cam-*"))) == 2
+    assert len(list((folder / "cache-wide").glob("affinity-*"))) == 1
     assert {row["crf_bilateral_weight"] for row in rows if row["crf"]} == {4.0, 30.0}
     own = next(row for row in plain if row["cam_scales"] == [0.6, 1.0])  # test_figure_is_... is of the others
     walk = ("--walk.alpha", str(own["alpha"]), "--walk.beta", str(own["beta"]))
@@ -158,7 +162,6 @@ def seeds_first(folder: Path, found: dict[str, Any]) -> dict[str, Any]:
     return summary
 
 
-@pytest.mark.slow
 def test_alphas_of_the_seeds_are_searched_before_there_is_an_affinity_network(
     folder: Path, seeds_first: dict[str, Any]
 ) -> None:
@@ -173,7 +176,6 @@ def test_alphas_of_the_seeds_are_searched_before_there_is_an_affinity_network(
     make_seeds.run(parse(make_seeds.MakeSeeds, taken))
 
 
-@pytest.mark.slow
 def test_images_in_a_tar_are_searched_with_dcrf_and_seeds_as_files_are(
     folder: Path, seeds_first: dict[str, Any]
 ) -> None:
@@ -185,19 +187,18 @@ def test_images_in_a_tar_are_searched_with_dcrf_and_seeds_as_files_are(
     (folder / "tar").mkdir()
     (folder / "tar" / "scenes.tar").write_bytes(tar_bytes(sorted(members)))
     data = ("--data", str(folder / "tar" / "scenes.tar"), "--classes", str(folder / "scenes" / "classes.txt"))
-    summary = _search(folder, "of-a-tar", *SEEDS, *data)
+    summary = _search(folder, "of-a-tar", *SEEDS, *data, "--cache", str(folder / "tar" / "cache"))
     assert summary["crf"]
     assert (summary["miou"], summary["settings"]) == (seeds_first["miou"], seeds_first["settings"])
     of_both = [pq.read_table(folder / name / "seeds.parquet") for name in ("of-a-tar", "seeds-first")]
     assert of_both[0].equals(of_both[1])
 
 
-@pytest.mark.slow
 def test_walk_of_a_second_round_is_searched_on_the_segmentation_networks_maps(
     folder: Path, found: dict[str, Any]
 ) -> None:
     second = ("--cam", str(folder / "segmentation"))
-    summary = _search(folder, "second", *SPACE, *second)
+    summary = _search(folder, "second", *SPACE, *second, *_own_cache(folder, "second"))
     assert {"cam", "walk"}.isdisjoint(summary["settings"])
     assert summary["settings"]["later_maps"]["long_side_px"] == 64
     best = _rows(folder, "second")[0]
@@ -208,9 +209,8 @@ def test_walk_of_a_second_round_is_searched_on_the_segmentation_networks_maps(
     assert (default["alpha"], default["num_steps"]) == (8.0, 24)
 
 
-@pytest.mark.slow
 def test_images_that_cannot_be_read_end_the_search_before_it_begins_and_are_read_when_they_are_back(
-    folder: Path, ray_session: None
+    folder: Path,
 ) -> None:
     scenes = folder / "lost"
     shutil.copytree(folder / "scenes", scenes)

@@ -20,6 +20,7 @@ from tests.conftest import ROOT
 from tests.jobs.test_submit import JOB_S, RAY, START_S, taking_submissions
 from tests.s3_server import S3Server
 from tests.tune.conftest import NUM_TRUE, SPACE, arguments
+from tests.without_ray import shards_in_this_process
 from tune import search
 
 pytestmark = pytest.mark.slow
@@ -37,7 +38,7 @@ def _environment() -> dict[str, str]:
     return environment | {"PYTHONPATH": str(ROOT)}
 
 
-def test_killed_search_ends_as_an_undisturbed_one(folder: Path, ray_session: None) -> None:
+def test_killed_search_ends_as_an_undisturbed_one(folder: Path) -> None:
     counts = folder / "killed" / ".tag2mask" / "counts"
     with (folder / "said").open("w") as log:
         command = _command(*arguments(folder, "killed", *LONG))
@@ -55,9 +56,10 @@ def test_killed_search_ends_as_an_undisturbed_one(folder: Path, ray_session: Non
     assert len(kept) < NUM_TRUE  # a shard holds one image
     assert not (folder / "killed" / "results.parquet").exists()
     time.sleep(1)  # an actor that was counting may outlive its driver by a moment
-    search.run(parse(search.Search, arguments(folder, "killed", *LONG)))
-    assert sum(shard.stat().st_mtime_ns == written for shard, written in kept.items()) >= len(kept) - 2
-    search.run(parse(search.Search, arguments(folder, "calm", *LONG)))
+    with shards_in_this_process():
+        search.run(parse(search.Search, arguments(folder, "killed", *LONG)))
+        assert sum(shard.stat().st_mtime_ns == written for shard, written in kept.items()) >= len(kept) - 2
+        search.run(parse(search.Search, arguments(folder, "calm", *LONG)))
     for name in ("results.parquet", "best.json"):
         assert (folder / "killed" / name).read_bytes() == (folder / "calm" / name).read_bytes()
 

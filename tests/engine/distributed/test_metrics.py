@@ -30,7 +30,7 @@ def _work(batch: Batch) -> Batch:
         return {**batch, "error": [None, "decode: odd", None]}
 
 
-def test_seconds_of_all_actors_of_a_shard_add_up(ray_session: None) -> None:
+def test_seconds_of_all_actors_of_a_shard_add_up() -> None:
     watch = StageWatch(["cam", "walk"])
     batch: Batch = {"shard": [1] * 3, "error": [None] * 3}
     first = watch.watched(_work, batch)

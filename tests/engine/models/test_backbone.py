@@ -48,7 +48,8 @@ def test_dilated_network_sees_what_the_strided_one_sees_only_more_densely() -> N
 
 @torch.inference_mode()
 def test_dilated_vgg_keeps_the_reach_of_its_convolutions() -> None:
-    strided, dilated = Backbone("vgg16", stride=32), Backbone("vgg16", stride=8)
+    with torch.device("meta"):  # no weights are drawn
+        strided, dilated = Backbone("vgg16", stride=32), Backbone("vgg16", stride=8)
 
     def reach(backbone: Backbone) -> list[int]:
         pixels, reached = 1, []

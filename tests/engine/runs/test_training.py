@@ -13,6 +13,7 @@ import pytest
 from engine.errors import ConfigError, StorageError
 from engine.fitting.samples import SampleSource
 from engine.presets import preset
+from engine.runs import training
 from engine.runs.images import ImageSet
 from engine.runs.training import split, train, training_paths
 from engine.storage.subsets import is_held_out
@@ -20,6 +21,7 @@ from jobs import train_affinity, train_cam
 from jobs.cli.command import main
 from tests.engine.runs.examples import options_for, write_data, write_output
 from tests.jobs.small_runs import QUICK, RESOURCES, small_settings, write_settings, write_some_scenes
+from tests.without_ray import no_cluster
 
 
 def test_training_counts_the_images_whose_masks_are_confident(tmp_path: Path) -> None:
@@ -88,11 +90,10 @@ def test_how_a_network_is_used_afterwards_does_not_decide_its_weights() -> None:
     assert set(paths) == {"cam.backbone", "cam.weights", "cam.stride", "cam.training", "val_fraction"}
 
 
-@pytest.mark.slow
 def test_images_that_are_not_where_the_manifest_says_are_said_at_once(
-    tmp_path: Path, ray_session: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.distributed.cluster._started_here", True)  # on a cluster only its nodes may find them
+    monkeypatch.setattr(training, "connected", no_cluster)  # on a cluster only its nodes may find them
     data = write_some_scenes(tmp_path / "scenes", 3)
     shutil.rmtree(tmp_path / "scenes" / "images")
     options = [f"--data={data}", f"--out={tmp_path / 'cam'}", f"--config={write_settings(tmp_path, small_settings())}"]
