@@ -96,6 +96,20 @@ def _children() -> set[int]:
     return found
 
 
+def actors_of(cluster: Cluster) -> list[int]:
+    """Process ids of the pools' actors on all nodes."""
+    raylets = {info.process.pid for node in cluster.worker_nodes for info in node.all_processes["raylet"]}
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            stat, title = (entry / "stat").read_text(), (entry / "cmdline").read_bytes()
+        except OSError:  # no process, or gone
+            continue
+        if int(stat.rpartition(")")[2].split()[1]) in raylets and b"ray::" in title and b"MapWorker" in title:
+            found.append(int(entry.name))
+    return sorted(found)
+
+
 @dataclass(kw_only=True)
 class Chaos:
     """One labeling run and what happens to it."""
@@ -202,7 +216,7 @@ class Chaos:
         self._start()
 
     def _kill_actor(self) -> None:
-        actors = self._actors()
+        actors = actors_of(self.cluster)
         os.kill(self.rng.choice(actors), signal.SIGKILL)
 
     def _kill_node(self) -> None:
@@ -214,19 +228,6 @@ class Chaos:
         self.server.kill()
         time.sleep(self.outage_s)
         self.server.start()
-
-    def _actors(self) -> list[int]:
-        """Process ids of the pools' actors on all nodes."""
-        raylets = {info.process.pid for node in self.cluster.worker_nodes for info in node.all_processes["raylet"]}
-        found = []
-        for entry in Path("/proc").iterdir():
-            try:
-                stat, title = (entry / "stat").read_text(), (entry / "cmdline").read_bytes()
-            except OSError:  # no process, or gone
-                continue
-            if int(stat.rpartition(")")[2].split()[1]) in raylets and b"ray::" in title and b"MapWorker" in title:
-                found.append(int(entry.name))
-        return sorted(found)
 
     def check(self) -> None:
         """Every id is there once, with the mask that it has where nothing died."""

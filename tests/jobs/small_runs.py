@@ -148,11 +148,12 @@ class Run:
 
 
 @contextmanager
-def started(job: str, *options: str) -> Iterator[Run]:
-    """``python -m jobs.NAME`` with a local Ray of its own; nothing of it outlives the block."""
+def started(job: str, *options: str, address: str = "") -> Iterator[Run]:
+    """``python -m jobs.NAME`` with a local Ray of its own, or on a cluster; nothing of it outlives the block."""
     mark = uuid.uuid4().hex
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= {_MARK: mark, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "PYTHONPATH": str(ROOT)}
+    environment |= {"RAY_ADDRESS": address} if address else {}
     run = Run(
         subprocess.Popen(
             [sys.executable, "-m", f"jobs.{job}", *options, *QUICK],
