@@ -1,4 +1,4 @@
-"""The picture at the top of README.md, from what `make demo` left: ``python docs/make_example.py [runs/demo]``."""
+"""The demo's scenes in docs/results.md, from what `make demo` left: ``python docs/make_example.py [runs/demo]``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ GAP_PX, HEADING_PX, TEXT_PX = 6, 26, 15
 HEADINGS = ("image and its tags", "1  CAM", "2  random walk", "3  dense CRF: the mask", "truth, for comparison")
 
 
-def composed(rows: Sequence[tuple[Sequence[str], Sequence[NDArray[np.uint8]]]]) -> Image.Image:
+def composed(
+    rows: Sequence[tuple[Sequence[str], Sequence[NDArray[np.uint8]]]], headings: Sequence[str] = HEADINGS
+) -> Image.Image:
     """A row of panels for each scene under their headings, the tags written on the first.
 
     Args:
@@ -27,10 +29,10 @@ def composed(rows: Sequence[tuple[Sequence[str], Sequence[NDArray[np.uint8]]]]) 
     """
     height, width = rows[0][1][0].shape[:2]
     font = ImageFont.load_default(size=TEXT_PX)
-    size = ((width + GAP_PX) * len(HEADINGS) - GAP_PX, HEADING_PX + (height + GAP_PX) * len(rows) - GAP_PX)
+    size = ((width + GAP_PX) * len(headings) - GAP_PX, HEADING_PX + (height + GAP_PX) * len(rows) - GAP_PX)
     picture = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(picture)
-    for column, heading in enumerate(HEADINGS):
+    for column, heading in enumerate(headings):
         left = column * (width + GAP_PX)
         pen.text((left + width / 2, HEADING_PX / 2), heading, fill="black", font=font, anchor="mm")
         for line, (tags, panels) in enumerate(rows):
@@ -45,7 +47,7 @@ def composed(rows: Sequence[tuple[Sequence[str], Sequence[NDArray[np.uint8]]]]) 
 
 
 def write(picture: Image.Image) -> Path:
-    """Keep the picture where README.md shows it."""
+    """Keep the picture where the page shows it."""
     target = Path(__file__).parent / "example.png"
     picture.quantize(192, dither=Image.Dither.NONE).save(target, optimize=True)
     return target

@@ -6,9 +6,8 @@ import os
 from functools import cached_property
 
 from engine.errors import OtherRunError
-from engine.progress import doing, job
+from engine.progress import doing
 from engine.runs.options import DataOptions
-from engine.runs.tag_counts import count_tags, describe_tags
 from engine.storage.class_names import named_classes, read_class_names
 from engine.storage.filesystem import exists, is_uri
 from engine.storage.manifest import Manifest, freeze_manifest, has_manifest, open_manifest, share_manifest
@@ -75,9 +74,6 @@ class ImageSet:
                 needs_tags=needs_tags,
                 data_hash=self.hash,
             )
-        if needs_tags:
-            for line in describe_tags(count_tags(manifest), manifest.num_rows, class_names):
-                job("data").say(line)
         self._remember(manifest)
         return manifest
 

@@ -18,11 +18,6 @@ FEW_IMAGES = 50
 _MOST_NAMED = 12
 
 
-def has_tags(manifest: Manifest) -> bool:
-    """Whether any image has a tag."""
-    return any(len(tags) > 0 for tags in _flat_tags(manifest))
-
-
 def count_tags(manifest: Manifest) -> Counter[str]:
     """Images by tag."""
     counts: Counter[str] = Counter()

@@ -21,7 +21,7 @@ from engine.progress import SKIPPED, Meter, doing, job
 from engine.runs.images import ImageSet
 from engine.runs.options import DataOptions
 from engine.runs.output import SUMMARY, Claimed, claim
-from engine.runs.tag_counts import has_tags
+from engine.runs.tag_counts import count_tags, describe_tags
 from engine.storage.event_log import EventLog
 from engine.storage.filesystem import absolute, delete_file, delete_folder, exists, join, write_bytes
 from engine.storage.manifest import Manifest
@@ -90,10 +90,6 @@ def train(
         writes=WRITES,
         needs_tags=needs_tags,
     )
-    if isinstance(config, CamConfig) and not has_tags(claimed.manifest):
-        delete_file(join(options.out, RECORD_NAME))  # so that the corrected manifest may go here
-        delete_folder(join(options.out, WORK_FOLDER))
-        raise ConfigError("has no tags, so there is nothing to learn from", thing="data")
     source = samples(
         manifest=join(absolute(options.out), WORK_FOLDER),
         rows_of_shards=claimed.manifest.rows_of_shards,
@@ -105,6 +101,8 @@ def train(
     if summary is not None and exists(join(out, WEIGHTS_NAME)):
         job(claimed.record["job"]).say(SKIPPED)
         return summary
+    if isinstance(config, CamConfig):
+        _check_tags(claimed.manifest, out)
     objective = make_objective(config, claimed.manifest.class_names)
     if training.batch_size < workers:
         raise ConfigError(
@@ -189,6 +187,21 @@ def _check_images(options: DataOptions, source: SampleSource, config: TrainingCo
 
 def _work(options: DataOptions) -> str:
     return join(absolute(options.out), WORK_FOLDER, "training")
+
+
+def _check_tags(manifest: Manifest, out: str) -> None:
+    """Say what the classifier learns from.
+
+    Raises:
+        ConfigError: there is nothing to learn from.
+    """
+    counts = count_tags(manifest)
+    if not counts:
+        delete_file(join(out, RECORD_NAME))  # so that the corrected manifest may go here
+        delete_folder(join(out, WORK_FOLDER))
+        raise ConfigError("has no tags, so there is nothing to learn from", thing="data")
+    for line in describe_tags(counts, manifest.num_rows, manifest.class_names):
+        job("data").say(line)
 
 
 def _fitted(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from engine.runs.images import ImageSet
 from engine.runs.options import DataOptions
-from engine.runs.tag_counts import count_tags, describe_tags, has_tags
+from engine.runs.tag_counts import count_tags, describe_tags
 from engine.storage.manifest import Manifest
 from tests.jobs.small_runs import small_settings
 
@@ -23,11 +23,8 @@ def _frozen(folder: Path, *tags: str) -> Manifest:
 def test_images_are_counted_by_tag(tmp_path: Path) -> None:
     manifest = _frozen(tmp_path, "cat", "dog;cat", "", "dog", "cat")
     assert count_tags(manifest) == {"cat": 3, "dog": 2}
-    assert has_tags(manifest)
-
-
-def test_manifest_without_any_tag_is_known(tmp_path: Path) -> None:
-    assert not has_tags(_frozen(tmp_path, "", "", ""))
+    (tmp_path / "untagged").mkdir()
+    assert not count_tags(_frozen(tmp_path / "untagged", "", "", ""))
 
 
 def test_classes_with_few_images_and_classes_in_every_image_are_warned_of() -> None:
