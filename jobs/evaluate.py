@@ -12,6 +12,7 @@ from rich.table import Table
 from engine.errors import ConfigError
 from engine.runs.evaluation import MASK, calibration, score_images
 from engine.runs.options import PresetChoice
+from engine.runs.truth_check import warn_of_left_out
 from engine.storage.filesystem import join
 from engine.storage.run_record import WORK_FOLDER, write_json
 from jobs.cli.command import main
@@ -55,6 +56,9 @@ def run(config: Evaluate) -> dict[str, Any]:
         write_json(join(folder, CALIBRATION), calibration(config.masks, scores))
     write_json(join(folder, RESULT), result)
     _print_table(result)
+    if scores.remark:
+        print(f"note: {scores.remark}", file=sys.stderr)
+    warn_of_left_out(scores.left_out)
     if config.calibrate:
         print(f"calibration: {join(folder, CALIBRATION)}")
     return result

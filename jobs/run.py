@@ -21,11 +21,11 @@ from engine.runs.options import JobOptions, PresetChoice, ShardOptions, Uses
 from engine.runs.output import SUMMARY, run_record
 from engine.runs.stage_scores import EARLIER_ROUND, SEGMENTED, print_scores, score_rounds
 from engine.runs.training import MakeObjective
+from engine.runs.truth_check import check_truth
 from engine.storage.filesystem import exists, join
 from engine.storage.probes import check_writable
 from engine.storage.run_record import RECORD_NAME, WORK_FOLDER, read_record, write_json
 from engine.storage.shards import committed_shards
-from engine.storage.truth import open_truth
 from engine.storage.weights import WEIGHTS_NAME
 from jobs import label, make_seeds, report, segment, train_affinity, train_cam, train_segmentation
 from jobs.cli.command import main
@@ -64,12 +64,18 @@ class _Errors(TypedDict):
 def run(config: Run, *, make_objective: MakeObjective = Objective.of) -> dict[str, Any]:
     """Run the chain into ``cam/ seeds/ affinity/ masks/ segmentation/ report.html summary.json``."""
     check_writable(config.out)
-    if config.truth:
-        open_truth(config.truth)  # report a typo in its path now, not after the training
     settings = config.settings
     with doing("loading networks"):
         _check_networks(config)
     images = ImageSet(config)
+    if config.truth:  # what is wrong with it is reported now, not after the training
+        check_truth(
+            config.data,
+            config.truth,
+            images.class_names,
+            max_pixels=config.max_pixels,
+            allow_outside=config.allow_outside,
+        )
     shared: _Shared = {
         "preset": config.preset,
         "data": config.data,

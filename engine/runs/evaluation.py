@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,16 +11,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from engine.config import ConfidenceConfig
-from engine.errors import ConfigError, StorageError
+from engine.errors import ConfigError
 from engine.imaging.codecs import decode_mask
 from engine.ops.confidence import recalibrated
-from engine.ops.metrics import confusion_matrix, image_iou, mean_iou, rank_correlation
+from engine.ops.metrics import image_iou, mean_iou, rank_correlation
 from engine.plain_settings import merged, to_dict
 from engine.progress import Meter
-from engine.records import ignore_value
+from engine.runs.truth_check import check_classes, check_scored, confusion_of, holds_ignored, other_size
 from engine.storage.run_record import RECORD_NAME, read_record
 from engine.storage.shards import count_rows, read_schema, read_shards
-from engine.storage.truth import open_truth
+from engine.storage.truth import Truth, open_truth
 
 MASK = "mask"
 """The column that ``confidence`` is about."""
@@ -44,6 +44,10 @@ class Scores:
     """(n,) of :func:`engine.ops.metrics.image_iou`; NaN where truth ignores the whole image."""
     confidences: NDArray[np.float64]
     """(n,) in [0, 1]; NaN where the image ended in an error or carries none."""
+    left_out: Mapping[str, str]
+    """Why, by id of the image, truth was not used."""
+    remark: str
+    """What a user should know of the way in which truth was read; else empty."""
     best: tuple[tuple[float, float, float], ...]
     """(fraction of the images, their least confidence, their mIoU), most confident first; empty without confidences."""
 
@@ -58,6 +62,7 @@ class Scores:
             "confusion": self.confusion.tolist(),
             "images": len(self.ious),
             "column": self.column,
+            "left_out": dict(self.left_out),
         }
         if self.best:
             result["confidence"] = {
@@ -85,19 +90,28 @@ def score_images(masks: str, truth: str, column: str = MASK) -> Scores:
     """
     class_names = class_names_of(masks)
     size = len(class_names) + 1
+    true_masks = open_truth(truth, class_names)
+    left_out: dict[str, str] = {}
+    ignores = False
     places: list[NDArray[np.int64]] = []
     counts: list[NDArray[np.int64]] = []
     ious: list[float] = []
     confidences: list[float] = []
     with Meter(f"evaluate {column}", count_rows(masks), unit="images") as meter:
-        for num_images, (confidence, confusion) in enumerate(_image_confusions(masks, truth, column, class_names), 1):
+        for num_images, (row, true_mask) in enumerate(_rows_with_truth(masks, true_masks, column), 1):
+            meter.update(num_images)
+            picture = row[column]
+            mask = np.zeros_like(true_mask) if picture is None else decode_mask(picture["bytes"])
+            if mask.shape != true_mask.shape:
+                left_out[row["image_id"]] = other_size(true_mask.shape, mask.shape)
+                continue
+            ignores = ignores or holds_ignored(true_mask, size - 1)
+            confusion = confusion_of(row["image_id"], true_mask, mask, size - 1)
             places.append(np.flatnonzero(confusion))
             counts.append(confusion.ravel()[places[-1]])
             ious.append(image_iou(confusion))
-            confidences.append(float("nan") if confidence is None else confidence)
-            meter.update(num_images)
-    if not ious:
-        raise StorageError(f"'{truth}' has no mask of an image in '{masks}'", thing="truth")
+            confidences.append(float("nan") if row["confidence"] is None else row["confidence"])
+    check_scored(truth, f"'{masks}'", len(ious), left_out)
     image_of = np.repeat(np.arange(len(ious)), [len(one) for one in places])
     place_of, count_of = np.concatenate(places), np.concatenate(counts)
 
@@ -107,14 +121,18 @@ def score_images(masks: str, truth: str, column: str = MASK) -> Scores:
         np.add.at(total, place_of[chosen], count_of[chosen])
         return total.reshape(size, size)
 
+    total = pixels_of(np.ones(len(ious), np.bool_))
+    check_classes(truth, total, len(ious), class_names, ignores=ignores)
     sure = np.array(confidences)
     best = _best(sure, pixels_of) if column == MASK and np.isfinite(sure).any() else ()
     return Scores(
         column=column,
         class_names=class_names,
-        confusion=pixels_of(np.ones(len(ious), np.bool_)),
+        confusion=total,
         ious=np.array(ious),
         confidences=sure,
+        left_out=left_out,
+        remark=true_masks.remark,
         best=best,
     )
 
@@ -133,38 +151,24 @@ def _best(
     return tuple(rows)
 
 
-def _image_confusions(
-    masks: str, truth: str, column: str, class_names: tuple[str, ...]
-) -> Iterator[tuple[float | None, NDArray[np.int64]]]:
-    """The confusion matrix of each image that has a mask and truth.
-
-    An image with truth whose row carries an error counts as all background.
-
-    Yields:
-        confidence and (C+1, C+1) int64, rows truth.
+def _rows_with_truth(
+    masks: str, truth: Truth, column: str
+) -> Iterator[tuple[dict[str, Any], NDArray[np.integer[Any]]]]:
+    """The rows that have truth, each with it.
 
     Raises:
         ConfigError: the column holds no masks.
-        StorageError: a mask and its truth differ in size, or a file cannot be read.
+        StorageError: a file cannot be read.
     """
-    num_classes = len(class_names)
     schema = read_schema(masks)
     if column not in schema.names or not pa.types.is_struct(schema.field(column).type):
         allowed = ", ".join(name for name in schema.names if name.startswith(MASK))
         raise ConfigError(f"must be one of {allowed} for '{masks}', got '{column}'", thing="column")
-    true_masks = open_truth(truth, class_names)
     for table in read_shards(masks, ("image_id", "image", "confidence", column)):
         for row in table.to_pylist():
-            true_mask = true_masks.mask_of(row["image_id"], row["image"])
-            if true_mask is None:
-                continue
-            picture = row[column]
-            mask = np.zeros_like(true_mask) if picture is None else decode_mask(picture["bytes"])
-            try:
-                confusion = confusion_matrix(true_mask, mask, num_classes, ignore=ignore_value(num_classes))
-            except ValueError as error:
-                raise StorageError(f"image '{row['image_id']}' and its truth do not fit: {error}") from error
-            yield row["confidence"], confusion
+            true_mask = truth.mask_of(row["image_id"], row["image"])
+            if true_mask is not None:
+                yield row, true_mask
 
 
 def calibration(masks: str, scores: Scores) -> dict[str, Any]:

@@ -211,7 +211,7 @@ def _picture(
             photograph = None
     true_mask = truth.mask_of(row["image_id"], row["image"]) if truth is not None else None
     iou: float | None = None
-    if true_mask is not None and "mask" in masks:
+    if true_mask is not None and "mask" in masks and true_mask.shape == masks["mask"].shape:
         iou = image_iou(confusion_matrix(true_mask, masks["mask"], num_classes, ignore=ignore_value(num_classes)))
     return ReportImage(
         image_id=row["image_id"],

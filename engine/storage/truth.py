@@ -1,7 +1,8 @@
 """True masks: a folder of PNGs, or the shards of a labeling job.
 
 A PNG is named by the image's stem, or, where images in several folders have the same, by its whole id without the
-picture's ending and with ``%2F`` for ``/``. What ``jobs.export`` wrote as PNG is found by its ``index.csv``.
+picture's ending and with ``%2F`` for ``/``. What ``jobs.export`` wrote as PNG is found by its ``index.csv``. A
+``labelmap.txt`` names the colours of the PNGs (:mod:`engine.imaging.true_masks`).
 """
 
 from __future__ import annotations
@@ -9,14 +10,18 @@ from __future__ import annotations
 import csv
 import io
 import posixpath
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import StorageError, about, first_line
+from engine.errors import MissingError, StorageError, about, first_line
 from engine.imaging.codecs import decode_mask
+from engine.imaging.mask_colors import Color, read_label_map
+from engine.imaging.true_masks import LABEL_MAP, ColorError, ReadBy, decode_true_mask
 from engine.storage.filesystem import absolute, exists, join, list_names, name_of, parent, read_bytes, stem
 from engine.storage.run_record import read_record
 from engine.storage.shards import committed_shards, read_shard
@@ -31,21 +36,36 @@ class Truth:
     def __init__(
         self,
         folder: str,
-        png_names: dict[str, str],
-        shard_of: dict[str, tuple[int, int]],
-        exported: dict[str, str] | None = None,
+        *,
+        class_names: tuple[str, ...] | None,
+        png_names: Mapping[str, str],
+        shard_of: Mapping[str, tuple[int, int]],
+        exported: Mapping[str, str] | None,
+        labels: Mapping[str, Color] | None,
     ) -> None:
         """Args:
         folder: path or URI.
+        class_names: names of the classes; None where any class is allowed.
         png_names: name of each PNG by its stem.
         shard_of: shard and row of each image id.
         exported: name of the PNG of each image id, where a list says it.
+        labels: the colours of the PNGs by the name of the label, where they are not VOC's.
         """
         self._folder = folder
+        self._class_names = class_names
+        self._labels = labels
         self._png_names = png_names
         self._shard_of = shard_of
         self._exported = exported
         self._image_of: dict[str, str] = {}
+        self.read_by: Counter[ReadBy] = Counter()
+        """How many PNGs were read in each way so far."""
+
+    @property
+    def remark(self) -> str:
+        """What a user should know of the way in which PNGs were read; empty where there is nothing odd."""
+        count = self.read_by["VOC colors"]
+        return f"true masks read by VOC's colours, as their ids differ: {count}" if count else ""
 
     def __len__(self) -> int:
         return len(self._png_names) + len(self._shard_of)
@@ -87,14 +107,13 @@ class Truth:
         with about("truth"):
             png = read_bytes(location)
         try:
-            mask = decode_mask(png)
+            mask, read_by = decode_true_mask(png, self._class_names, self._labels)
+        except ColorError as error:
+            raise StorageError(f"'{location}' {error}", thing="truth") from error
         except Exception as error:
             # Pillow's decoders raise anything, MemoryError included
             raise StorageError(f"'{location}' cannot be read: {first_line(error)}", thing="truth") from error
-        if mask.ndim != 2:
-            raise StorageError(
-                f"'{location}' is a colour picture; give class ids in grey or with a palette", thing="truth"
-            )
+        self.read_by[read_by] += 1
         return mask
 
 
@@ -109,7 +128,7 @@ def open_truth(folder: str, class_names: tuple[str, ...] | None = None) -> Truth
         StorageError: there are neither, or the classes are others.
     """
     with about("truth"):
-        png_names = list_names(folder, suffix=".png")
+        png_names = [name for name in list_names(folder) if name.lower().endswith(".png")]
     shard_of: dict[str, tuple[int, int]] = {}
     for shard in sorted(committed_shards(folder)):
         ids = read_shard(folder, shard, ("image_id",)).column("image_id").to_pylist()
@@ -121,7 +140,29 @@ def open_truth(folder: str, class_names: tuple[str, ...] | None = None) -> Truth
         raise StorageError(
             f"'{folder}' has the classes {', '.join(own)}; the masks have {', '.join(class_names)}", thing="truth"
         )
-    return Truth(folder, {stem(name): name for name in png_names}, shard_of, _exported(folder, png_names))
+    return Truth(
+        folder,
+        class_names=class_names,
+        png_names={stem(name): name for name in png_names},
+        shard_of=shard_of,
+        exported=_exported(folder, png_names),
+        labels=_label_map(folder) if png_names else None,
+    )
+
+
+def _label_map(folder: str) -> dict[str, Color] | None:
+    """The colours of a folder's PNGs; CVAT and Datumaro write them beside ``SegmentationClass``."""
+    beside = name_of(absolute(folder)) == "SegmentationClass"
+    for place in (folder, parent(absolute(folder)))[: 1 + beside]:
+        location = join(place, LABEL_MAP)
+        with about("truth"):
+            try:
+                return read_label_map(read_bytes(location).decode("utf-8-sig"))
+            except MissingError:
+                continue
+            except ValueError as error:
+                raise StorageError(f"'{location}' {error}", thing="truth") from error
+    return None
 
 
 def _exported(folder: str, png_names: list[str]) -> dict[str, str] | None:

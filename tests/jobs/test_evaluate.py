@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from engine.errors import ConfigError
+from engine.imaging.codecs import class_color
 from jobs.cli.command import main, parse
 from jobs.evaluate import Evaluate, run
 from jobs.label import Label
@@ -118,6 +120,33 @@ def test_what_cannot_be_scored_is_the_users_mistake(
     assert main(Evaluate, run, arguments) == 2
     err = capsys.readouterr().err
     assert words in err.splitlines()[-1]
+
+
+def test_binary_truth_is_refused_until_a_label_map_says_what_it_means(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cat = np.where(MASK == 1, 1, 0).astype(np.uint8)
+    masks = write_masks(tmp_path / "masks", {"a": cat, "b": cat})
+    truth = write_truth(tmp_path / "truth", {})
+    for name in "ab":
+        Image.fromarray(cat * 255).save(tmp_path / "truth" / f"{name}.png")
+    assert main(Evaluate, run, ["--masks", masks, "--truth", truth]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "holds no class in 2 masks, only background and 255 (ignore); if they are binary, add a labelmap.txt" in line
+    (tmp_path / "truth" / "labelmap.txt").write_text("cat:255,255,255\n")
+    assert run(Evaluate(masks=masks, truth=truth))["miou"] == 1
+
+
+def test_what_is_odd_in_truth_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    masks = write_masks(tmp_path / "masks", {"a": MASK, "b": MASK})
+    truth = write_truth(tmp_path / "truth", {"b": MASK.T.copy()})
+    swapped = Image.fromarray(np.choose(MASK, [1, 0, 2]).astype(np.uint8))
+    swapped.putpalette([*class_color(1), *class_color(0), *class_color(2)])
+    swapped.save(tmp_path / "truth" / "a.png")
+    assert run(Evaluate(masks=masks, truth=truth))["miou"] == 1
+    err = capsys.readouterr().err
+    assert "note: true masks read by VOC's colours, as their ids differ: 1" in err
+    assert "warning: true masks not scored: 1; 'b': the true mask is 2 x 4 pixels, the image 4 x 2" in err
 
 
 def test_scores_may_be_written_elsewhere(tmp_path: Path) -> None:

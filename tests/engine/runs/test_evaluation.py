@@ -42,10 +42,23 @@ def test_masks_of_the_stages_are_scored_by_their_column(tmp_path: Path) -> None:
     assert scores["mask_cam"] < scores["mask_walk"] < scores["mask"] == 1
 
 
-def test_sizes_that_differ_are_said_with_the_image(tmp_path: Path) -> None:
+def test_truth_of_another_size_is_left_out_and_the_others_are_scored(tmp_path: Path) -> None:
+    masks = write_masks(tmp_path / "masks", {"a": MASK, "b": MASK, "c": MASK})
+    truth = write_truth(tmp_path / "truth", {"a": MASK, "b": MASK.T.copy(), "c": OTHER})
+    result = score(masks, truth)
+    assert (result["images"], result["miou"]) == (1, 1)
+    assert result["left_out"].keys() == {"b", "c"}
+    assert result["left_out"]["b"].startswith("the true mask is 2 x 4 pixels, the image 4 x 2; is it turned")
+    assert result["left_out"]["c"] == "the true mask is 2 x 3 pixels, the image 4 x 2"
+    (tmp_path / "truth" / "a.png").unlink()
+    with pytest.raises(StorageError, match=r"has no mask of its image's size: 'b': .* \(and 1 more\)"):
+        score(masks, truth)
+
+
+def test_class_that_the_masks_do_not_know_is_said_with_the_image(tmp_path: Path) -> None:
     masks = write_masks(tmp_path / "masks", {"a": MASK})
-    with pytest.raises(StorageError, match="image 'a' and its truth do not fit"):
-        score(masks, write_truth(tmp_path / "truth", {"a": OTHER}))
+    with pytest.raises(StorageError, match=r"image 'a' and its truth do not fit: truth holds 7; allowed: 0..2 or 255"):
+        score(masks, write_truth(tmp_path / "truth", {"a": np.full_like(MASK, 7)}))
 
 
 def test_folder_that_no_job_wrote_has_no_classes(tmp_path: Path) -> None:

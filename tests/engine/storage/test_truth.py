@@ -66,10 +66,28 @@ def test_names_of_an_export_are_those_of_its_list(tmp_path: Path) -> None:
     assert _value(folder, "9.jpg", "9.jpg") == 5
 
 
-def test_colour_picture_is_no_mask(tmp_path: Path) -> None:
-    Image.new("RGB", (2, 2)).save(tmp_path / "1.png")
-    with pytest.raises(StorageError, match=r"1\.png' is a colour picture"):
+def test_colour_of_no_class_is_refused_with_the_file(tmp_path: Path) -> None:
+    Image.new("RGB", (2, 2), (1, 2, 3)).save(tmp_path / "1.png")
+    with pytest.raises(StorageError, match=r"1\.png' holds the colour \(1, 2, 3\)"):
         open_truth(str(tmp_path)).mask_of("1", "1.jpg")
+
+
+def test_ending_may_be_in_capitals(tmp_path: Path) -> None:
+    assert _value(_write(tmp_path, "0.png", "1.PNG"), "1.jpg", "1.jpg") == 1
+
+
+@pytest.mark.parametrize("place", ["SegmentationClass/labelmap.txt", "labelmap.txt"])
+def test_label_map_beside_the_masks_names_their_colours(place: str, tmp_path: Path) -> None:
+    folder = tmp_path / "SegmentationClass"
+    folder.mkdir()
+    Image.new("RGB", (2, 2), (250, 50, 83)).save(folder / "1.png")
+    (tmp_path / place).write_text("# label:color_rgb:parts:actions\nbackground:0,0,0::\ndog:250,50,83::\n")
+    mask = open_truth(str(folder), ("cat", "dog")).mask_of("1.jpg", "1.jpg")
+    assert mask is not None
+    assert mask.tolist() == [[2, 2], [2, 2]]
+    (tmp_path / place).write_text("dog:red")
+    with pytest.raises(StorageError, match=r"labelmap.txt' has the line 'dog:red'"):
+        open_truth(str(folder))
 
 
 def test_mask_beyond_pillows_limit_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

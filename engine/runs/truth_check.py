@@ -1,0 +1,141 @@
+"""Compare true masks with their images before hours of work: what is wrong with them shows at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import ImageError, StorageError
+from engine.imaging.decoding import image_size
+from engine.imaging.true_masks import LABEL_MAP
+from engine.ops.metrics import confusion_matrix
+from engine.records import ignore_value
+from engine.storage.manifest import iter_manifest
+from engine.storage.pictures import read_picture
+from engine.storage.roots import lies_outside
+from engine.storage.sources.find import find_source
+from engine.storage.truth import open_truth
+
+_THREADS = 16
+
+
+def check_truth(
+    data: str, truth: str, class_names: tuple[str, ...], *, max_pixels: int, allow_outside: bool
+) -> dict[str, str]:
+    """Read every true mask and the size of its image; warn of masks that cannot be scored.
+
+    Args:
+        data: the manifest.
+        truth: folder of PNGs or of mask shards.
+        class_names: the C classes.
+        max_pixels, allow_outside: as for jobs; images that end in an error row are not compared.
+
+    Returns:
+        Why, by id of the image, a true mask will be left out.
+
+    Raises:
+        UserError: manifest or truth cannot be read, a mask has an unknown class, or none can be scored.
+    """
+    true_masks, folder = open_truth(truth, class_names), find_source(data).folder
+    blank = np.zeros((len(class_names) + 1,) * 2, np.int64)
+
+    def check(row: tuple[str, str, str]) -> tuple[str, str, NDArray[np.int64], bool] | None:
+        image_id, image, uri = row
+        mask = true_masks.mask_of(image_id, image)
+        if mask is None:
+            return None
+        confusion = confusion_of(image_id, mask, np.zeros_like(mask), len(class_names))
+        size = mask.shape
+        if not image or allow_outside or not lies_outside(image, folder):
+            with suppress(ImageError, StorageError):  # an error row will say why
+                size = image_size(read_picture(uri), max_pixels)
+        reason = "" if size == mask.shape else other_size(mask.shape, size)
+        return image_id, reason, confusion, holds_ignored(mask, len(class_names))
+
+    left_out: dict[str, str] = {}
+    num_masks, total, ignores = 0, blank, False
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for batch in iter_manifest(data):
+            rows = zip(*(batch[name] for name in ("image_id", "image", "uri")), strict=True)
+            for found in filter(None, pool.map(check, rows)):
+                image_id, reason, confusion, ignored = found
+                num_masks, total, ignores = num_masks + 1, total + confusion, ignores or ignored
+                if reason:
+                    left_out[image_id] = reason
+    check_scored(truth, f"data '{data}'", num_masks - len(left_out), left_out)
+    check_classes(truth, total, num_masks, class_names, ignores=ignores)
+    if true_masks.remark:
+        print(f"note: {true_masks.remark}", file=sys.stderr)
+    warn_of_left_out(left_out)
+    return left_out
+
+
+def confusion_of(
+    image_id: str, true_mask: NDArray[np.integer[Any]], mask: NDArray[np.integer[Any]], num_classes: int
+) -> NDArray[np.int64]:
+    """The confusion matrix of an image.
+
+    Raises:
+        StorageError: one of the masks holds an unknown class.
+    """
+    try:
+        return confusion_matrix(true_mask, mask, num_classes, ignore=ignore_value(num_classes))
+    except ValueError as error:
+        raise StorageError(f"image '{image_id}' and its truth do not fit: {error}") from error
+
+
+def holds_ignored(mask: NDArray[np.integer[Any]], num_classes: int) -> bool:
+    """Whether a true mask has pixels that do not count."""
+    return bool((mask == ignore_value(num_classes)).any())
+
+
+def other_size(truth: tuple[int, ...], image: tuple[int, ...]) -> str:
+    """The reason why truth of another size than its image is left out; both are (height, width)."""
+    turned = "; is it turned like the file, without its EXIF orientation?" if truth == image[::-1] else ""
+    return f"the true mask is {truth[1]} x {truth[0]} pixels, the image {image[1]} x {image[0]}{turned}"
+
+
+def check_scored(truth: str, images: str, num_scored: int, left_out: Mapping[str, str]) -> None:
+    """Raises:
+    StorageError: no true mask can be scored.
+    """
+    if num_scored == 0:
+        reason = f" of its image's size: {_first(left_out)}" if left_out else f" of an image in {images}"
+        raise StorageError(f"'{truth}' has no mask{reason}", thing="truth")
+
+
+def check_classes(
+    truth: str, confusion: NDArray[np.int64], num_masks: int, class_names: tuple[str, ...], *, ignores: bool
+) -> None:
+    """Refuse true masks that hold nothing but background and what does not count, as binary masks of 0 and 255 do.
+
+    Args:
+        confusion: (C+1, C+1) of all of them.
+        ignores: whether any pixel does not count.
+
+    Raises:
+        StorageError: so it is.
+    """
+    if ignores and not confusion[1:].any():
+        raise StorageError(
+            f"'{truth}' holds no class in {num_masks} masks, only background and {ignore_value(len(class_names))} "
+            f"(ignore); if they are binary, add a {LABEL_MAP} with the line {class_names[0]}:255,255,255",
+            thing="truth",
+        )
+
+
+def warn_of_left_out(left_out: Mapping[str, str]) -> None:
+    """Say on standard error which truth is not scored, with the first reason."""
+    if left_out:
+        print(f"warning: true masks not scored: {len(left_out)}; {_first(left_out)}", file=sys.stderr)
+
+
+def _first(left_out: Mapping[str, str]) -> str:
+    image_id, reason = next(iter(left_out.items()))
+    return f"'{image_id}': {reason}" + (f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else "")
