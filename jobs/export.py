@@ -43,10 +43,11 @@ class Export(ShardOptions):
     masks: Annotated[str, StartsFrom()]
     """Output folder of jobs.label or jobs.segment."""
     format: str
-    """voc, coco (RLE), yolo (polygons), label-studio (brush), fiftyone, png (a plain folder)."""
+    """voc, coco (RLE), yolo (polygons), label-studio (brush), fiftyone, datasets (Hugging Face), webdataset (tars), png
+    (a plain folder)."""
     images: Literal["auto", "copy", "refer"] = "auto"
-    """copy the images too, or refer to where they lie; auto copies for voc and yolo, whose readers need it, and images
-    inside .tar or .parquet files."""
+    """copy the images too (upright), or refer to where they lie; auto copies for formats whose readers want it, and
+    images inside .tar or .parquet files."""
     min_confidence: float = 0.0
     """Images whose mask has lower confidence are left out, 0 to 1; 0 keeps all."""
     image_url_prefix: str = ""
@@ -65,11 +66,28 @@ def run(config: Export, images: ImageSet | None = None) -> dict[str, Any]:
     images, val_fraction = images or ImageSet(config), config.settings.val_fraction
     source = earlier_output(config.masks, ("label", "segment"), thing="masks", images=images)
     class_names = tuple(source.record["class_names"])
-    options = FormatOptions(class_names=class_names, out=config.out, image_url_prefix=config.image_url_prefix)
+    options = FormatOptions(
+        class_names=class_names,
+        out=config.out,
+        val_fraction=val_fraction,
+        rows_per_shard=source.manifest.rows_per_shard,
+        image_url_prefix=config.image_url_prefix,
+    )
     chosen = FORMATS[config.format](options)
     embedded = embeds_pictures(find_source(config.data))
-    if embedded and config.images == "refer":
-        raise ConfigError(f"must be auto or copy, as '{config.data}' holds the images itself", thing="images")
+    if config.images == "refer":
+        if embedded:
+            raise ConfigError(f"must be auto or copy, as '{config.data}' holds the images itself", thing="images")
+        if chosen.needs_images:
+            raise ConfigError(
+                f"must be auto or copy for {config.format}, which holds the images itself", thing="images"
+            )
+        if chosen.copies_images:
+            print(
+                f"warning: readers of {config.format} ignore EXIF orientation: an image that has one is shown as it is "
+                "stored, its mask upright",
+                file=sys.stderr,
+            )
     copies = config.images == "copy" or embedded or (config.images == "auto" and chosen.copies_images)
     chosen_options = {
         "format": config.format,
@@ -97,7 +115,6 @@ def run(config: Export, images: ImageSet | None = None) -> dict[str, Any]:
         config.format,
         options,
         naming,
-        val_fraction=val_fraction,
         max_pixels=config.max_pixels,
         threads=config.settings.resources.fetch_threads,
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from engine.export.coco import Coco
+from engine.export.datasets import Datasets
 from engine.export.fiftyone import FiftyOne
 from engine.export.format import Exported, Format, FormatOptions, Item, Opener, Subset
 from engine.export.label_studio import LabelStudio
 from engine.export.names import Naming, plan_names
 from engine.export.png import PngFolder
 from engine.export.voc import Voc
+from engine.export.webdataset import WebDataset
 from engine.export.yolo import Yolo
 
 FORMATS: dict[str, type[Format]] = {
@@ -17,6 +19,8 @@ FORMATS: dict[str, type[Format]] = {
     "yolo": Yolo,
     "label-studio": LabelStudio,
     "fiftyone": FiftyOne,
+    "datasets": Datasets,
+    "webdataset": WebDataset,
     "png": PngFolder,
 }
 """Every format by its name on the command line."""

@@ -1,7 +1,8 @@
 """COCO: ``annotations/instances_train.json`` (and ``_val``), a segment in RLE for each class of each image.
 
-Source: cocodataset.org, format-data; pycocotools reads it. As in COCO-stuff a segment is all of a class in an image,
-not one object. Pixels that do not count are in no segment. Image ids are numbers in COCO, so ``image_id`` keeps ours.
+Source: cocodataset.org, format-data; pycocotools reads it, and torchvision's ``CocoDetection`` with ``images`` as root.
+As in COCO-stuff a segment is all of a class in an image, not one object. Pixels that do not count are in no segment.
+Image ids are numbers in COCO, so ``image_id`` keeps ours.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ class Coco:
     """A segment for each class in RLE, with its area, box, and the mask's confidence as score."""
 
     writes: ClassVar[tuple[str, ...]] = ("annotations", "images")
-    copies_images: ClassVar[bool] = False
+    copies_images: ClassVar[bool] = True
+    needs_images: ClassVar[bool] = False
     only_jpeg: ClassVar[bool] = False
 
     def __init__(self, options: FormatOptions) -> None:
@@ -87,7 +89,8 @@ class Coco:
         categories = [
             {"id": class_id, "name": name, "supercategory": ""} for class_id, name in enumerate(self._class_names, 1)
         ]
-        file.write('{"info": {"description": "tag2mask"}, "licenses": [],\n"categories": ')
+        info = {"description": "tag2mask; sizes and segments are those after EXIF orientation"}
+        file.write(f'{{"info": {json.dumps(info)}, "licenses": [],\n"categories": ')
         file.write(json.dumps(categories, ensure_ascii=False))
         file.write(',\n"images": [')
         _write_list(file, (entry["image"] for entry in entries()))

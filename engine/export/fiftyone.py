@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 from engine.export.format import Exported, FormatOptions, Item, Opener, Subset
+from engine.imaging.codecs import decode_mask, encode_mask
 
 FIELD = "pseudo_mask"
 """Name of the samples' field with the mask."""
@@ -22,6 +23,7 @@ class FiftyOne:
 
     writes: ClassVar[tuple[str, ...]] = ("samples.json", "metadata.json", "fields", "data")
     copies_images: ClassVar[bool] = False
+    needs_images: ClassVar[bool] = False
     only_jpeg: ClassVar[bool] = False
 
     def __init__(self, options: FormatOptions) -> None:
@@ -41,7 +43,8 @@ class FiftyOne:
             "image_tags": {"_cls": "Classifications", "classifications": tags},
             FIELD: {"_cls": "Segmentation", "tags": [], "mask_path": path},
         }
-        return {path: item.png}, sample
+        # OpenCV, by which FiftyOne reads, makes colours of a palette
+        return {path: encode_mask(decode_mask(item.png), grey=True)}, sample
 
     def finish(self, exported: Callable[[], Iterator[Exported]], open_text: Opener) -> None:
         targets = {str(class_id): name for class_id, name in enumerate(self._class_names, start=1)}

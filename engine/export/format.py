@@ -21,6 +21,10 @@ class FormatOptions:
     """Names of the classes 1..C."""
     out: str
     """Folder or URI of the export."""
+    val_fraction: float = 0.0
+    """Part of the images that goes to the subset ``val``."""
+    rows_per_shard: int = 256
+    """Images that are exported together: a row ``r`` is done again with all of shard ``r // rows_per_shard``."""
     image_url_prefix: str = ""
     """Stands before an image's path where a format names images by URL; empty: the format's own way."""
 
@@ -70,7 +74,9 @@ class Format(Protocol):
     writes: ClassVar[tuple[str, ...]]
     """Names that it may write directly in the output folder; only these are deleted when it starts afresh."""
     copies_images: ClassVar[bool]
-    """Whether its reader wants the images beside the masks."""
+    """Whether its reader wants the images beside the masks, upright."""
+    needs_images: ClassVar[bool]
+    """Whether it cannot be written without copies of the images."""
     only_jpeg: ClassVar[bool]
     """Whether its reader knows copies that end with ``.jpg`` alone."""
 

@@ -34,6 +34,7 @@ class LabelStudio:
 
     writes: ClassVar[tuple[str, ...]] = ("tasks", "images", "labeling_config.xml")
     copies_images: ClassVar[bool] = False
+    needs_images: ClassVar[bool] = False
     only_jpeg: ClassVar[bool] = False
 
     def __init__(self, options: FormatOptions) -> None:

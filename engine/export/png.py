@@ -13,6 +13,7 @@ class PngFolder:
 
     writes: ClassVar[tuple[str, ...]] = ("masks", "images", "classes.txt")
     copies_images: ClassVar[bool] = False
+    needs_images: ClassVar[bool] = False
     only_jpeg: ClassVar[bool] = False
 
     def __init__(self, options: FormatOptions) -> None:

@@ -18,6 +18,7 @@ class Voc:
 
     writes: ClassVar[tuple[str, ...]] = ("VOCdevkit",)
     copies_images: ClassVar[bool] = True
+    needs_images: ClassVar[bool] = False
     only_jpeg: ClassVar[bool] = True
 
     def __init__(self, options: FormatOptions) -> None:

@@ -28,16 +28,21 @@ class Yolo:
 
     writes: ClassVar[tuple[str, ...]] = ("images", "labels", "data.yaml")
     copies_images: ClassVar[bool] = True
+    needs_images: ClassVar[bool] = False
     only_jpeg: ClassVar[bool] = False
 
     def __init__(self, options: FormatOptions) -> None:
         """Raises:
-        ConfigError: OpenCV is not installed.
+        ConfigError: OpenCV is not installed, or no image is for validation, which Ultralytics cannot do without.
         """
         try:
             import cv2  # noqa: F401
         except ImportError as error:
             raise ConfigError("yolo needs OpenCV: pip install opencv-python-headless", thing="format") from error
+        if not options.val_fraction:
+            raise ConfigError(
+                "must be above 0 for yolo, which validates on images of its own; try 0.1", thing="val_fraction"
+            )
         self._class_names = options.class_names
 
     def picture_folder(self, subset: Subset) -> str:
@@ -55,9 +60,8 @@ class Yolo:
         return {f"labels/{item.subset}/{item.name}.txt": "".join(lines).encode()}, None
 
     def finish(self, exported: Callable[[], Iterator[Exported]], open_text: Opener) -> None:
-        has_val = any(one.subset == "val" for one in exported())
         with open_text("data.yaml") as file:
-            file.write(f"train: images/train\nval: images/{'val' if has_val else 'train'}\nnames:\n")
+            file.write("train: images/train\nval: images/val\nnames:\n")
             for index, name in enumerate(self._class_names):
                 quoted = name.replace("'", "''")
                 file.write(f"  {index}: '{quoted}'\n")

@@ -47,14 +47,13 @@ _PALETTE = voc_palette()
 
 
 @measured("encode")
-def encode_mask(mask: NDArray[np.integer[Any]]) -> bytes:
-    """A mask (H, W) of class ids as PNG: uint8 with VOC's palette, uint16 as 16-bit grey."""
-    if mask.dtype == np.uint16:
-        image = Image.fromarray(mask)
-    else:
+def encode_mask(mask: NDArray[np.integer[Any]], *, grey: bool = False) -> bytes:
+    """A mask (H, W) of class ids as PNG: uint8 with VOC's palette, uint16 (or what shall be ``grey``) without one."""
+    image = Image.fromarray(mask)
+    if mask.dtype != np.uint16:
         assert mask.dtype == np.uint8, mask.dtype
-        image = Image.fromarray(mask)
-        image.putpalette(_PALETTE)
+        if not grey:
+            image.putpalette(_PALETTE)
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", compress_level=4)
     return buffer.getvalue()

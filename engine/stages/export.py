@@ -32,18 +32,16 @@ class ExportImages:
         options: FormatOptions,
         naming: Naming,
         *,
-        val_fraction: float,
         max_pixels: int,
         threads: int,
     ) -> None:
         """Args:
-        val_fraction: part of the images that goes to the subset ``val``, chosen by a hash of the id.
         threads: images whose files are written at the same time.
         """
         self._format = FORMATS[format_name](options)
         self._out = options.out
         self._naming = naming
-        self._val_fraction = val_fraction
+        self._val_fraction = options.val_fraction
         self._max_pixels = max_pixels
         self._pool = ThreadPoolExecutor(threads)
 

@@ -73,15 +73,20 @@ def export(
     class_names: tuple[str, ...] = CLASS_NAMES,
     copy: bool = True,
     val_fraction: float = 0.0,
-    **options: str,
+    image_url_prefix: str = "",
 ) -> list[Exported]:
     """Write an export and give what the lists were made from."""
-    shared = FormatOptions(class_names=class_names, out=out, **options)
+    shared = FormatOptions(
+        class_names=class_names,
+        out=out,
+        val_fraction=val_fraction,
+        rows_per_shard=2,
+        image_url_prefix=image_url_prefix,
+    )
     stage = ExportImages(
         format_name,
         shared,
         plan_names(lambda: [item.image_id for item in items]),
-        val_fraction=val_fraction,
         max_pixels=10**6,
         threads=2,
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -14,12 +16,13 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.export import FORMATS
+from engine.errors import ConfigError
+from engine.export import FORMATS, FormatOptions
 from engine.export.label_studio import encode_brush
 from engine.export.yolo import polygons_of
 from engine.imaging.codecs import decode_mask
 from engine.storage.filesystem import list_names, read_bytes
-from tests.engine.export.examples import CLASS_NAMES, Labeled, export, jpeg, ring
+from tests.engine.export.examples import CLASS_NAMES, Labeled, export, jpeg, open_text, ring
 from tests.s3_server import S3Server
 
 WILD = "../../up/'q\" ü #?.jpg"
@@ -131,12 +134,13 @@ def _filled(text: str, height: int, width: int) -> NDArray[Any]:
 
 def test_yolo_polygons_fill_to_the_mask_with_holes_lines_and_single_pixels(tmp_path: Path) -> None:
     item = Labeled(image_id="a", mask=ring(), encoded=jpeg(40, 60))
-    export(str(tmp_path), "yolo", [item])
+    export(str(tmp_path), "yolo", [item], val_fraction=0.1)
     found = _filled((tmp_path / "labels/train/a.txt").read_text(), 40, 60)
     truth = np.where(item.mask == 255, 0, item.mask)
     for class_id in (1, 2):
         assert _iou(found == class_id, truth == class_id) > 0.95
     assert (tmp_path / "images/train/a.jpg").read_bytes() == item.encoded
+    assert (tmp_path / "data.yaml").read_text().startswith("train: images/train\nval: images/val\nnames:\n")
     assert (tmp_path / "data.yaml").read_text().splitlines()[4] == "  1: 'a dog''s \"bed\"'"
 
 
@@ -144,11 +148,16 @@ def test_yolo_names_its_classes_in_valid_yaml_and_a_label_as_its_image(tmp_path:
     names = ("yes", "1.0", "null", "a: b", "#c", "'d'", '"e"', "back\\slash", "кот", "- f", "{g}", "h, i")
     ids = ("décran é.jpg", "a.b.c.jpg", "x%20y.png", "sub dir/ж.jpg")
     items = [Labeled(image_id=name, mask=ring(), encoded=jpeg(40, 60)) for name in ids]
-    export(str(tmp_path), "yolo", items, class_names=names)
+    export(str(tmp_path), "yolo", items, class_names=names, val_fraction=1e-9)
     assert yaml.safe_load((tmp_path / "data.yaml").read_text())["names"] == dict(enumerate(names))
     images = {path.stem for path in (tmp_path / "images" / "train").iterdir()}
     assert images == {path.stem for path in (tmp_path / "labels" / "train").iterdir()}
     assert len(images) == len(ids)
+
+
+def test_yolo_needs_images_to_validate_on(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^val_fraction must be above 0 for yolo, .*; try 0.1$"):
+        export(str(tmp_path), "yolo", [])
 
 
 def _iou(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
@@ -236,12 +245,87 @@ def test_fiftyone_samples_point_at_images_and_masks(items: list[Labeled], tmp_pa
     assert [sample["image_id"] for sample in samples] == [item.image_id for item in items[:3]]
     for sample, item in zip(samples, items, strict=False):
         assert sample["pseudo_mask"]["_cls"] == "Segmentation"
-        np.testing.assert_array_equal(
-            decode_mask((tmp_path / sample["pseudo_mask"]["mask_path"]).read_bytes()), item.mask
-        )
         with Image.open(tmp_path / sample["filepath"]) as picture:
             assert picture.size == (60, 40)
         assert [one["label"] for one in sample["image_tags"]["classifications"]] == list(item.tags)
+
+
+def test_fiftyone_reads_masks_as_ids(items: list[Labeled], tmp_path: Path) -> None:
+    """With OpenCV, as FiftyOne does; and with its own importer, which needs no database."""
+    import cv2
+
+    items.append(Labeled(image_id="wide", mask=ring(dtype=np.uint16, class_id=300), encoded=jpeg(40, 60)))
+    export(str(tmp_path), "fiftyone", items)
+    samples = json.loads((tmp_path / "samples.json").read_text())["samples"]
+    masks = [item.mask for item in items if item.error is None]
+    for sample, mask in zip(samples, masks, strict=True):
+        found = cv2.imread(str(tmp_path / sample["pseudo_mask"]["mask_path"]), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(found, mask)
+    importers = pytest.importorskip("fiftyone.utils.data.importers", reason="fiftyone is not installed")
+    with importers.LegacyFiftyOneDatasetImporter(str(tmp_path)) as importer:
+        for sample, mask in zip(importer, masks, strict=True):
+            np.testing.assert_array_equal(sample.pseudo_mask.get_mask(), mask)
+
+
+def test_torchvision_reads_images_and_masks_of_coco(items: list[Labeled], tmp_path: Path) -> None:
+    from torchvision.datasets import CocoDetection
+
+    export(str(tmp_path), "coco", items)
+    read = CocoDetection(str(tmp_path / "images"), str(tmp_path / "annotations/instances_train.json"))
+    assert len(read) == 3
+    for (image, segments), item in zip(read, items, strict=False):
+        assert image.size == item.mask.shape[::-1]
+        mask = np.zeros_like(item.mask)
+        for annotation in segments:
+            mask[read.coco.annToMask(annotation) > 0] = annotation["category_id"]
+        np.testing.assert_array_equal(mask, np.where(item.mask == 255, 0, item.mask))
+
+
+def _pairs(count: int) -> list[Labeled]:
+    encoded = [jpeg(60, 40, orientation=6), jpeg(40, 60, kind="PNG"), jpeg(40, 60)]
+    return [
+        Labeled(image_id=f"v1.{n}/{n}.jpg", mask=ring(class_id=1 + n % 3), encoded=encoded[n % 3]) for n in range(count)
+    ]
+
+
+def test_datasets_reads_image_and_mask_of_each_row(tmp_path: Path) -> None:
+    import datasets
+
+    items = {item.image_id: item for item in _pairs(12)}
+    exported = export(str(tmp_path / "out"), "datasets", list(items.values()), val_fraction=0.4)
+    for name in ("run.json", "summary.json", "index.csv"):  # as jobs.export leaves them beside
+        (tmp_path / "out" / name).write_text("{}")
+    loaded = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
+    assert list(loaded) == ["train", "validation"]
+    assert {row["image_id"] for row in loaded["train"]} == {one.image_id for one in exported if one.subset == "train"}
+    assert loaded["train"].num_rows + loaded["validation"].num_rows == len(items)
+    for row in loaded["train"]:
+        item = items[row["image_id"]]
+        assert row["image"].size == row["mask"].size == (60, 40)
+        np.testing.assert_array_equal(np.asarray(row["mask"]), item.mask)
+        assert (row["tags"], row["confidence"]) == (["cat"], 0.5)
+
+
+def test_webdataset_reads_image_and_mask_of_each_sample(tmp_path: Path) -> None:
+    items = {item.image_id: item for item in _pairs(7)}
+    exported = export(str(tmp_path), "webdataset", list(items.values()), val_fraction=0.4)
+    tars = {subset: sorted((tmp_path / subset).glob("*.tar")) for subset in ("train", "val")}
+    assert sum(map(len, tars.values())) >= 4  # shards of two rows
+    assert [path for path in (tmp_path / ".tag2mask").rglob("*") if path.is_file()] == []
+    before = {path: path.read_bytes() for path in tars["train"] + tars["val"]}
+    FORMATS["webdataset"](FormatOptions(class_names=CLASS_NAMES, out=str(tmp_path), rows_per_shard=2)).finish(
+        lambda: iter(exported), partial(open_text, str(tmp_path))
+    )
+    assert {path: path.read_bytes() for path in before} == before  # the same command finds all done
+    webdataset = pytest.importorskip("webdataset", reason="webdataset is not installed")
+    for subset, paths in tars.items():
+        read = list(webdataset.WebDataset([str(path) for path in paths], shardshuffle=False))
+        about = [json.loads(sample["json"]) for sample in read]
+        assert [one["image_id"] for one in about] == [one.image_id for one in exported if one.subset == subset]
+        for sample, one in zip(read, about, strict=True):
+            np.testing.assert_array_equal(decode_mask(sample["mask.png"]), items[one["image_id"]].mask)
+            with Image.open(io.BytesIO(sample.get("jpg") or sample["png"])) as image:
+                assert image.size == (60, 40)
 
 
 def test_image_that_changed_since_it_was_labeled_is_an_error(tmp_path: Path) -> None:
@@ -256,8 +340,8 @@ def test_export_to_a_bucket_is_the_same_as_to_disk(
     format_name: str, items: list[Labeled], s3: S3Server, tmp_path: Path
 ) -> None:
     bucket = s3.make_bucket(f"export-{uuid.uuid4().hex[:12]}") + "/a b"
-    export(str(tmp_path), format_name, items, image_url_prefix="x")
-    export(bucket, format_name, items, image_url_prefix="x")
+    export(str(tmp_path), format_name, items, image_url_prefix="x", val_fraction=0.2)
+    export(bucket, format_name, items, image_url_prefix="x", val_fraction=0.2)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) >= 3
     for path in files:
