@@ -7,25 +7,30 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from engine.errors import ConfigError
-from engine.export.network import FILES, TOLERANCE, Format, exported, greatest_difference
+from engine.export.network import FILES, MULTIPLE_PX, TOLERANCE, Format, exported, greatest_difference
+from engine.models.segmentation_net import SegmentationNetwork
 from engine.networks import load_network
 from engine.storage.filesystem import join, parent, write_bytes
 from engine.storage.probes import check_writable
+from engine.storage.recorded_settings import recorded_settings
 from engine.storage.run_record import write_json
 from engine.storage.weights import weights_file, weights_hash
 from jobs.cli.command import main
 
 DESCRIPTION = "network.json"
+_TRIED = ((1, 64, 96), (2, 160, 128))
+"""Batch, height and width of the images that a file for any size is checked with."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportNetwork:
     """Write the segmentation network as ONNX or torch.export, checked against the original.
 
-    In: images (1, 3, side, side) uint8 RGB; out: logits (1, C+1, side, side) float32, background first. Bring an
-    image's long side to side and fill up the rest.
+    In: images (B, 3, H, W) uint8 RGB; out: logits (B, C+1, H, W) float32, background first. network.json says how to
+    prepare an image.
     """
 
     segmentation: str
@@ -34,43 +39,70 @@ class ExportNetwork:
     """Folder or URI for the network and network.json; beside the weights by default."""
     format: Format = "onnx"
     """onnx (needs pip install 'tag2mask[onnx]') or torch, the archive that torch.export.load reads."""
-    side_px: int = 384
-    """Height and width of the images that the file takes, pixels; a multiple of 32."""
+    side_px: int = 0
+    """Height and width of the images that the file takes, pixels, one at a time; 0 takes any multiples of 32."""
 
     def __post_init__(self) -> None:
-        if self.side_px < 64 or self.side_px % 32:
-            raise ConfigError(f"must be a multiple of 32, 64 or more, got {self.side_px}", thing="side_px")
+        if self.side_px and (self.side_px < 2 * MULTIPLE_PX or self.side_px % MULTIPLE_PX):
+            raise ConfigError(f"must be 0 or a multiple of 32, 64 or more, got {self.side_px}", thing="side_px")
 
 
 def run(config: ExportNetwork) -> dict[str, Any]:
-    """Write ``network.onnx`` or ``network.pt2`` and ``network.json``: classes, sizes, difference from the original.
+    """Write ``network.onnx`` or ``network.pt2``, and ``network.json``: all that a program needs to use it.
 
     Raises:
         RuntimeError: the exported network does not give the original's logits; nothing is written.
     """
     network, architecture = load_network(config.segmentation, "segmentation")
+    assert isinstance(network, SegmentationNetwork)
     out = config.out or parent(weights_file(config.segmentation))
     check_writable(out)
     data = exported(network, config.format, config.side_px)
-    images = torch.randint(
-        0, 256, (1, 3, config.side_px, config.side_px), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
-    difference = greatest_difference(network, config.format, data, images)
+    sizes = [(1, config.side_px, config.side_px)] if config.side_px else _TRIED
+    difference = max(greatest_difference(network, config.format, data, _noise(*size)) for size in sizes)
     if not difference <= TOLERANCE:
         raise RuntimeError(f"the exported network's logits are off by {difference:g}, more than {TOLERANCE:g}")
     location = join(out, FILES[config.format])
     write_bytes(location, data)
+    class_names = ["background", *architecture.class_names]
+    mean, std = (values.flatten().tolist() for values in (network.backbone.mean, network.backbone.std))
+    batch, height, width = (1, config.side_px, config.side_px) if config.side_px else ("batch", "height", "width")
+    recorded = recorded_settings({"segmentation": (config.segmentation, ("segmentation",))})
     summary = {
         "file": FILES[config.format],
         "weights": weights_hash(config.segmentation),
-        "class_names": ["background", *architecture.class_names],
-        "input": {"name": "images", "shape": [1, 3, config.side_px, config.side_px], "dtype": "uint8", "colors": "RGB"},
-        "output": {"name": "logits", "dtype": "float32"},
+        "class_names": class_names,
+        "input": {
+            "name": "images",
+            "shape": [batch, 3, height, width],
+            "dtype": "uint8",
+            "colors": "RGB, 0 to 255, after EXIF orientation",
+            "size_multiple": MULTIPLE_PX,
+            "long_side_px": recorded.segmentation.inference.long_side_px if recorded else None,
+            "fill": [round(255 * value) for value in mean],
+            "normalization": {"inside": True, "mean": mean, "std": std},
+        },
+        "output": {
+            "name": "logits",
+            "shape": [batch, len(class_names), height, width],
+            "dtype": "float32",
+            "class": "argmax over axis 1, an index of class_names",
+        },
+        "usage": (
+            "Resize the image until its long side is long_side_px, pad right and bottom with fill to multiples of "
+            "size_multiple, run, crop the logits to the resized image, resize them to the image's own size, argmax."
+        ),
         "greatest_difference": difference,
     }
     write_json(join(out, DESCRIPTION), summary)
     print(f"{location}: logits within {difference:.1e} of the original's")
     return summary
+
+
+def _noise(batch: int, height: int, width: int) -> Tensor:
+    return torch.randint(
+        0, 256, (batch, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
 
 
 if __name__ == "__main__":

@@ -69,13 +69,14 @@ def run(config: Run, *, make_objective: MakeObjective = Objective.of) -> dict[st
         _check_networks(config)
     images = ImageSet(config)
     if config.truth:  # what is wrong with it is reported now, not after the training
-        check_truth(
-            config.data,
-            config.truth,
-            images.class_names,
-            max_pixels=config.max_pixels,
-            allow_outside=config.allow_outside,
-        )
+        with doing("checking the true masks"):
+            check_truth(
+                config.data,
+                config.truth,
+                images.class_names,
+                max_pixels=config.max_pixels,
+                allow_outside=config.allow_outside,
+            )
     shared: _Shared = {
         "preset": config.preset,
         "data": config.data,

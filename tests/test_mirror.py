@@ -9,7 +9,9 @@ from tests.conftest import ROOT
 PACKAGES = ("benchmarks", "engine", "experiments", "jobs", "tune")
 TOGETHER = {
     # every format is held against the same labels
-    "engine/export/test_formats.py": "engine/export: coco fiftyone format label_studio png voc yolo",
+    "engine/export/test_formats.py": (
+        "engine/export: coco datasets fiftyone format label_studio png voc webdataset yolo"
+    ),
     "engine/imports/test_found.py": "engine/imports: files remarks",
     "engine/storage/sources/test_sources.py": "engine/storage/sources: parquet rows text",
     # tested through the class or function that callers use

@@ -19,47 +19,67 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch._dynamo.exc import UserError
+from torch.export import Dim
 
 from engine.errors import ConfigError
 
 Format = Literal["onnx", "torch"]
 FILES: dict[Format, str] = {"onnx": "network.onnx", "torch": "network.pt2"}
+MULTIPLE_PX = 32
+"""What height and width of images are multiples of: the stride of backbones."""
+_MOST_PX, _MOST_IMAGES = 8192, 1024
+"""Bounds that torch.export wants of sizes that may vary."""
 TOLERANCE = 1e-3
 """Greatest difference of a logit that is the other program's rounding."""
 
 
 def exported(network: nn.Module, form: Format, side_px: int) -> bytes:
-    """The network as a file; it takes (1, 3, H, W) uint8 RGB of one size and gives logits (1, C+1, H, W) float32.
+    """The network as a file; it takes (B, 3, H, W) uint8 RGB and gives logits (B, C+1, H, W) float32.
 
     Args:
         network: in evaluation mode on the CPU.
         form: ``onnx``, or ``torch`` for ``torch.export``.
-        side_px: H and W.
+        side_px: H and W, and B is 1; 0 for any B, and any H and W that are multiples of :data:`MULTIPLE_PX`.
 
     Raises:
-        ConfigError: the packages of the format are not installed.
+        ConfigError: the packages of the format are not installed, or the network takes one size only.
     """
-    images = torch.zeros(1, 3, side_px, side_px, dtype=torch.uint8)
+    if form == "onnx":
+        _need("onnxscript")
+    size = (1, side_px, side_px) if side_px else (2, 2 * MULTIPLE_PX, 3 * MULTIPLE_PX)
+    images = torch.zeros(size[0], 3, *size[1:], dtype=torch.uint8)
     with _quiet(), torch.no_grad():
+        try:
+            program = torch.export.export(network, (images,), dynamic_shapes=None if side_px else [_any_size()])
+        except (UserError, RuntimeError, ValueError) as error:
+            if side_px:
+                raise
+            raise ConfigError("must be given: this backbone takes images of one size only", thing="side_px") from error
         if form == "torch":
             buffer = io.BytesIO()
-            torch.export.save(torch.export.export(network, (images,)), buffer)
+            torch.export.save(program, buffer)
             return buffer.getvalue()
-        _need("onnxscript")
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, FILES["onnx"])
             torch.onnx.export(
-                network,
+                program,
                 (images,),
                 path,
                 dynamo=True,
                 input_names=["images"],
                 output_names=["logits"],
                 external_data=False,
+                optimize=False,  # runtimes do it when they load; onnxscript's takes minutes with sizes that vary
                 verbose=False,
             )
             with open(path, "rb") as file:
                 return file.read()
+
+
+def _any_size() -> dict[int, Any]:
+    sides = {axis: MULTIPLE_PX * Dim(name, min=2, max=_MOST_PX // MULTIPLE_PX) for axis, name in ((2, "h"), (3, "w"))}
+    return {0: Dim("batch", min=1, max=_MOST_IMAGES), **sides}
 
 
 def greatest_difference(network: nn.Module, form: Format, data: bytes, images: Tensor) -> float:
@@ -68,7 +88,7 @@ def greatest_difference(network: nn.Module, form: Format, data: bytes, images: T
     Args:
         network: the original.
         data: what :func:`exported` gave.
-        images: (1, 3, H, W) uint8 of the size that it was exported for.
+        images: (B, 3, H, W) uint8 of a size that it was exported for.
 
     Raises:
         ConfigError: the packages of the format are not installed.

@@ -150,6 +150,8 @@ def test_images_inside_of_other_files_cannot_be_referred_to(
         (["--format", "png", "--data", "other.csv"], "another manifest than data"),
         (["--format", "png", "--masks", "data"], "has no run.json; give the output folder of jobs.label"),
         (["--format", "png", "--out", "data"], "holds files but no run.json"),
+        (["--format", "yolo"], "--val-fraction must be above 0 for yolo"),
+        (["--format", "datasets", "--images", "refer"], "--images must be auto or copy for datasets"),
     ],
 )
 def test_what_cannot_be_exported_is_the_users_mistake(
@@ -160,3 +162,9 @@ def test_what_cannot_be_exported_is_the_users_mistake(
     arguments = _options(folder, tmp_path / "out", *(places.get(option, option) for option in options))
     assert main(export.Export, export.run, arguments) == 2
     assert words in capsys.readouterr().err.splitlines()[-1]  # after where the settings come from
+
+
+def test_references_to_images_of_coco_are_warned_of(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = _options(folder, folder / "data", "--format", "coco", "--images", "refer")
+    assert main(export.Export, export.run, options) == 2  # it is no output folder
+    assert "warning: readers of coco ignore EXIF orientation" in capsys.readouterr().err
