@@ -57,7 +57,7 @@ def test_truth_of_another_size_is_left_out_and_the_others_are_scored(tmp_path: P
 
 def test_class_that_the_masks_do_not_know_is_said_with_the_image(tmp_path: Path) -> None:
     masks = write_masks(tmp_path / "masks", {"a": MASK})
-    with pytest.raises(StorageError, match=r"image 'a' and its truth do not fit: truth holds 7; allowed: 0..2 or 255"):
+    with pytest.raises(StorageError, match=r"image 'a' and its truth do not fit: truth must hold 0..2 or 255, got 7"):
         score(masks, write_truth(tmp_path / "truth", {"a": np.full_like(MASK, 7)}))
 
 
