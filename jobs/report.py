@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
-from engine.report import render_report
+from engine.report import findings, render_report
 from engine.runs.evaluation import Scores
 from engine.runs.options import PresetChoice, ReportSource
 from engine.runs.reporting import report_data
@@ -39,6 +39,8 @@ def run(config: Report, *, scores: Scores | None = None) -> dict[str, Any]:
     location = join(config.out or join(config.masks, WORK_FOLDER), REPORT)
     data = replace(report_data(config, scores), next_steps=_next_steps(config))
     write_bytes(location, render_report(data).encode())
+    for finding in findings(data):
+        print(finding)
     print(f"report: {location}")
     return {"report": location}
 

@@ -141,7 +141,7 @@ def _page(data: ReportData) -> dict[str, Any]:
         style=Markup((here / "style.css").read_text(encoding="utf-8")),
         script=Markup((here / "script.js").read_text(encoding="utf-8")),
         headline=_headline(data, num_errors),
-        findings=_findings(data, num_errors),
+        findings=findings(data),
         next_steps=data.next_steps,
         scores_network="segmentation" in (data.miou or {}),
         stages=_stage_rows(data.miou) if data.miou else [],
@@ -198,19 +198,17 @@ def _final_stage(miou: Mapping[str, float]) -> str:
     return next((stage for stage in reversed(list(miou)) if stage != "segmentation"), "segmentation")
 
 
-def _findings(data: ReportData, num_errors: int) -> list[str]:
+def findings(data: ReportData) -> list[str]:
     """How good the masks are, how much of them is in doubt, and where they fail; a sentence each."""
     known = np.array([value for value in data.confidences if math.isfinite(value)])
-    findings = []
+    found = []
     if data.miou:
-        findings.append(
-            f"The masks score {_percent(data.miou[_final_stage(data.miou)])} mIoU against the ground truth."
-        )
+        found.append(f"The masks score {_percent(data.miou[_final_stage(data.miou)])} mIoU against the ground truth.")
     elif len(known):
-        findings.append(f"Expected mean IoU of a mask: {_percent(float(known.mean()))} (no ground truth was given).")
+        found.append(f"Expected mean IoU of a mask: {_percent(float(known.mean()))} (no ground truth was given).")
     if len(known):
         num_doubtful = int((known < _DOUBTFUL).sum())
-        findings.append(
+        found.append(
             f"Confidence is below {_DOUBTFUL:.0%} for {_number(num_doubtful)} of {_number(len(known))} masks "
             f"({_percent(num_doubtful / len(known))})."
         )
@@ -218,18 +216,15 @@ def _findings(data: ReportData, num_errors: int) -> list[str]:
     if num_missing:
         worst = sorted(data.missing.items(), key=lambda item: -item[1][0] / item[1][1])[:_MOST_FAILING]
         most = ", ".join(f"{_short(name)} ({missing} of {total})" for name, (missing, total) in worst if missing)
-        findings.append(f"Tags without a pixel in their mask: {_number(num_missing)}, most often {most}.")
+        found.append(f"Tags without a pixel in their mask: {_number(num_missing)}, most often {most}.")
     if data.iou:
         final = data.iou[_final_stage(data.iou)]  # type: ignore[arg-type]
         worst_iou = sorted((value, name) for name, value in final.items() if math.isfinite(value))[:_MOST_FAILING]
-        findings.append(
-            "Lowest IoU: " + ", ".join(f"{_short(name)} {_percent(value)}" for value, name in worst_iou) + "."
-        )
+        found.append("Lowest IoU: " + ", ".join(f"{_short(name)} {_percent(value)}" for value, name in worst_iou) + ".")
+    num_errors = sum(data.error_counts.values())
     if num_errors:
-        findings.append(
-            f"Images that could not be labeled: {_number(num_errors)}; the reasons are listed under Errors."
-        )
-    return findings
+        found.append(f"Images that could not be labeled: {_number(num_errors)}; the reasons are listed under Errors.")
+    return found
 
 
 def _stage_rows(miou: Mapping[str, float]) -> list[tuple[str, float, float | None]]:

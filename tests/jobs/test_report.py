@@ -38,7 +38,9 @@ def test_masks_errors_and_scores_are_shown(masks: Path) -> None:
     assert "100.0\u00a0%" in page
 
 
-def test_untagged_images_are_not_the_surest_and_empty_masks_of_a_tag_are_counted(masks: Path) -> None:
+def test_untagged_images_are_not_the_surest_and_empty_masks_of_a_tag_are_counted(
+    masks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     mask = encode_mask(np.zeros((4, 5), np.uint8))
     row = {"image": "0.png", "mask": mask, "confidence": 1.0}
     sure = {**row, "image_id": "untagged", "tags": [], "areas": [1.0]}
@@ -46,6 +48,7 @@ def test_untagged_images_are_not_the_surest_and_empty_masks_of_a_tag_are_counted
     write_report_shard(masks, 2, [sure, lost])
     page = _report(masks)
     assert f"most often {CLASS_NAMES[0]} (1 of" in page
+    assert f"Tags without a pixel in their mask: 1, most often {CLASS_NAMES[0]}" in capsys.readouterr().out
     assert f"no pixel of {CLASS_NAMES[0]}" in page
     assert "1 of 4 masks (25.0\u00a0%)" in page  # those of tagged images
     cards = {card.split("</figure>")[0] for card in page.split('<figure class="card"')[1:]}
