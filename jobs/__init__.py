@@ -1,11 +1,12 @@
 """What users run: ``tag2mask NAME``, or ``python -m jobs.NAME``."""
 
+import os
 import sys
 
 from tag2mask import check_packages
 
 try:
-    check_packages()
+    check_packages(os.getcwd())
 except ImportError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)

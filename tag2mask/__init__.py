@@ -58,8 +58,11 @@ __all__ = [
 ]
 
 
-def check_packages() -> None:
+def check_packages(working_folder: str = "") -> None:
     """Whether Python finds the packages that were installed with this one.
+
+    Args:
+        working_folder: where Ray's workers look first.
 
     Raises:
         ImportError: a file or folder of the same name hides one of them.
@@ -68,6 +71,9 @@ def check_packages() -> None:
     for name in _PACKAGES:
         spec = importlib.util.find_spec(name)
         found = spec and spec.origin
+        for path in (f"{name}.py", f"{name}/__init__.py"):
+            if working_folder and Path(working_folder, path).exists():
+                found = str(Path(working_folder, path))
         if not found or Path(found).resolve() != root / name / "__init__.py":
             raise ImportError(f"'{found or name}' hides the package '{name}' of tag2mask; rename it")
 

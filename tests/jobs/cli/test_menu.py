@@ -88,7 +88,12 @@ def test_completion_knows_jobs_and_options(capsys: pytest.CaptureFixture[str]) -
 
 def test_job_in_a_folder_whose_file_hides_a_package_says_so(tmp_path: Path) -> None:
     (tmp_path / "engine.py").write_text("")
-    for command in (["-m", "jobs.label"], ["-m", "tag2mask"], ["-c", "import tag2mask; tag2mask.label_images"]):
+    for command in (
+        ["-m", "jobs.label"],
+        ["-P", "-m", "jobs.label"],
+        ["-m", "tag2mask"],
+        ["-c", "import tag2mask; tag2mask.label_images"],
+    ):
         done = subprocess.run(
             [sys.executable, *command],
             cwd=tmp_path,
