@@ -38,7 +38,7 @@ class ExportNetwork:
     out: str = ""
     """Folder or URI for the network and network.json; beside the weights by default."""
     format: Format = "onnx"
-    """onnx (needs pip install 'tag2mask[onnx]') or torch, the archive that torch.export.load reads."""
+    """onnx (needs `pip install onnx onnxruntime onnxscript`) or torch, the archive that torch.export.load reads."""
     side_px: int = 0
     """Height and width of the images that the file takes, pixels, one at a time; 0 takes any multiples of 32."""
 

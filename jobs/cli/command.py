@@ -171,6 +171,9 @@ def one_line(complaint: str) -> str:
     lines = [line for line in lines if line and not line.endswith(("error", "options"))]
     text, _, rest = " ".join(lines).partition("Perhaps you meant")
     options = re.findall(r"(?<!\S)--[\w.-]+(?= |,|$)", " ".join(line for line in lines if line.startswith("--")))
+    unknown = re.search(r"Unrecognized options: (--[\w.-]+)", text)
+    if text.startswith("Missing from") and unknown:
+        return f"unrecognized option {unknown[1]}{f'; did you mean {options[-1]}?' if rest else '; see --help'}"
     if text.startswith("Missing from"):
         return f"missing {', '.join(option for option in options if option != '--help')}; see --help"
     guess = f"; did you mean {options[0]}?" if rest and options else "; see --help"

@@ -89,6 +89,7 @@ def test_folder_is_taken_for_the_record_in_it(names: list[str], beta: float, tmp
         ),
         ([*LABEL, "--max-error-fraction", "2"], "--max-error-fraction must be from 0 to 1, got 2.0"),
         ([*LABEL, "--max-pixels", "0"], "--max-pixels must be 1 or more, got 0"),
+        (["--wlak.alpha", "3"], "unrecognized option --wlak.alpha; see --help"),
         (LABEL[2:], "missing --data; see --help"),
         (LABEL[:4], "missing --cam; see --help"),
         ([], "missing --out, --data, --cam; see --help"),
