@@ -38,6 +38,7 @@ from engine.ops.crf import DenseCrf
 from engine.ops.mask import pseudo_mask, to_probabilities, upsample
 from engine.presets import preset
 from engine.records import Batch, mask_dtype
+from engine.resources import Decoding
 from engine.stages.fetch import FetchImages
 
 SCALES = (0.5, 1.0, 1.5, 2.0)
@@ -57,7 +58,7 @@ class Authors:
     @torch.inference_mode()
     def label(self, encoded: bytes, class_ids: list[int]) -> bytes:
         """From an encoded image to an encoded mask."""
-        image = decode_image(encoded, max_pixels=MAX_PIXELS)
+        image = decode_image(encoded, Decoding(max_pixels=MAX_PIXELS))
         walk, size = self._settings.walk, image.shape[:2]
         features = self._affinity(as_tensor([image], "cpu").contiguous())[0]
         maps = with_background(self._activations(image, class_ids), walk.alpha)

@@ -20,6 +20,7 @@ from benchmarks.runner import Line, parser, report, timed
 from engine.config import CrfConfig
 from engine.imaging.decoding import decode_image
 from engine.ops.crf import DenseCrf
+from engine.resources import Decoding
 from engine.storage.manifest import iter_manifest
 from engine.storage.pictures import read_picture
 
@@ -38,7 +39,7 @@ def photographs(data: str, num_images: int) -> list[NDArray[np.uint8]]:
     for uri in (uri for batch in iter_manifest(data) for uri in batch["uri"]):
         if len(chosen) == num_images:
             break
-        image = decode_image(read_picture(uri), max_pixels=MAX_PIXELS)
+        image = decode_image(read_picture(uri), Decoding(max_pixels=MAX_PIXELS))
         if image.shape[1::-1] == SIZE:
             chosen.append(image)
         elif len(others) < num_images:

@@ -12,6 +12,7 @@ from engine.chain import label_chain
 from engine.config import Settings
 from engine.networks import TrainedNetwork
 from engine.records import Batch
+from engine.resources import Decoding
 from engine.storage.manifest import Manifest, freeze_manifest, iter_manifest
 from engine.storage.weights import weights_file
 
@@ -58,5 +59,7 @@ def frozen(data: str, num_images: int, folder: Path, class_names: tuple[str, ...
 
 def label_stages(settings: Settings, cam: TrainedNetwork, affinity: str) -> list[tuple[str, Stage]]:
     """The stages of jobs.label between fetching an image and committing its mask, by name."""
-    steps = label_chain(settings, cam, weights_file(affinity), max_pixels=MAX_PIXELS, keep_stages=False)
+    steps = label_chain(
+        settings, cam, weights_file(affinity), decoding=Decoding(max_pixels=MAX_PIXELS), keep_stages=False
+    )
     return [(step.name, step.build()) for step in steps]

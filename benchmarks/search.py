@@ -26,6 +26,7 @@ from engine.config import Settings
 from engine.networks import open_network
 from engine.presets import preset
 from engine.records import Batch
+from engine.resources import Decoding
 from engine.stages.count import CountMasks
 from engine.stages.distances import ComputeDistances
 from engine.storage.filesystem import read_bytes
@@ -41,10 +42,10 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     settings: Settings = preset(options.preset)
     settings = replace(settings, crf=replace(settings.crf, num_iterations=0))
     network, affinity = open_network(options.cam, "cam"), weights_file(options.affinity)
-    class_names, passes = network.class_names, settings.resources.passes(10**8)
+    class_names, passes = network.class_names, settings.resources.passes(Decoding(max_pixels=10**8))
     truth = read_true_masks(options.data, options.truth, class_names=class_names, rng_seed=0)
     rows = truth.rows[: options.num_images]
-    chain = label_chain(settings, network, affinity, max_pixels=passes.max_pixels, keep_stages=False)
+    chain = label_chain(settings, network, affinity, decoding=passes.decoding, keep_stages=False)
     stages = [step.build() for step in chain]
     store = ComputeDistances(affinity, settings.affinity.inference, settings.walk, passes)
     batch: Batch = {

@@ -17,7 +17,7 @@ from engine.guard import guarded
 from engine.networks import TrainedNetwork
 from engine.ops.confidence import LEVELS
 from engine.records import Batch
-from engine.resources import PassConfig
+from engine.resources import Decoding, PassConfig
 from engine.stages.cam import ComputeCam
 from engine.stages.mask import MakeMask
 from engine.stages.seed import MakeSeed
@@ -28,17 +28,17 @@ from engine.step import Actor, Stage, Step
 
 
 def label_chain(
-    settings: Settings, cam: TrainedNetwork, affinity: str, *, max_pixels: int, keep_stages: bool
+    settings: Settings, cam: TrainedNetwork, affinity: str, *, decoding: Decoding, keep_stages: bool
 ) -> list[Step]:
     """From images and tags to masks.
 
     Args:
         cam: the network that gives the maps.
         affinity: AffinityNet's weights; not read if the walk has 0 steps.
-        max_pixels: larger images become error rows.
+        decoding: how the images become RGB.
         keep_stages: also make the masks of the CAM alone and of the walk alone.
     """
-    maps, passes = settings.maps_of(cam.map_kind), settings.resources.passes(max_pixels)
+    maps, passes = settings.maps_of(cam.map_kind), settings.resources.passes(decoding)
     refine = partial(RefineCam, affinity, settings.affinity.inference, maps.walk, passes, keep_cam=keep_stages)
     background = partial(AddBackground, maps.walk, keep_cam=keep_stages)
     return [
@@ -48,9 +48,9 @@ def label_chain(
     ]
 
 
-def seed_chain(settings: Settings, cam: TrainedNetwork, *, max_pixels: int) -> list[Step]:
+def seed_chain(settings: Settings, cam: TrainedNetwork, *, decoding: Decoding) -> list[Step]:
     """From images and tags to affinity labels; arguments as for :func:`label_chain`."""
-    maps, passes = settings.maps_of(cam.map_kind), settings.resources.passes(max_pixels)
+    maps, passes = settings.maps_of(cam.map_kind), settings.resources.passes(decoding)
     seed = partial(MakeSeed, settings.seed, passes, num_classes=len(cam.class_names))
     return [
         Step(name="cam", build=partial(ComputeCam, cam.file, maps.inference, passes), on="network"),
@@ -58,24 +58,24 @@ def seed_chain(settings: Settings, cam: TrainedNetwork, *, max_pixels: int) -> l
     ]
 
 
-def segment_chain(settings: Settings, network: TrainedNetwork, *, use_tags: bool, max_pixels: int) -> list[Step]:
+def segment_chain(settings: Settings, network: TrainedNetwork, *, use_tags: bool, decoding: Decoding) -> list[Step]:
     """From images to masks by the trained segmentation network (section 3.4).
 
     Args:
         network: the segmentation network.
         use_tags: only background and the classes of an image's tags may appear in its mask.
-        max_pixels: larger images become error rows.
+        decoding: how the images become RGB.
     """
-    passes, inference = settings.resources.passes(max_pixels), settings.segmentation.inference
+    passes, inference = settings.resources.passes(decoding), settings.segmentation.inference
     return [
         Step(name="segment", build=partial(Segment, network.file, inference, passes, use_tags=use_tags), on="network"),
         _masks(settings, network, passes, keep_stages=False),
     ]
 
 
-def tag_chain(settings: Settings, cam: TrainedNetwork, *, max_pixels: int) -> list[Step]:
+def tag_chain(settings: Settings, cam: TrainedNetwork, *, decoding: Decoding) -> list[Step]:
     """From images to the classifier's probability of each class."""
-    score = partial(ScoreTags, cam.file, settings.cam.inference, settings.resources.passes(max_pixels))
+    score = partial(ScoreTags, cam.file, settings.cam.inference, settings.resources.passes(decoding))
     return [Step(name="tags", build=score, on="network")]
 
 

@@ -340,6 +340,12 @@ class Settings:
     """Rounds of labeling."""
     val_fraction: float = 0.0
     """Fraction of the images, chosen by the hash of their ids, to score networks on and never train on; 0 is none."""
+    bands: tuple[int, ...] = ()
+    """Bands of the images that are red, green and blue, or one that is grey, counted from 0, for example 0 1 2; by
+    default the image's file says it."""
+    value_range: tuple[float, ...] = ()
+    """Values that are black and white in images of more than 8 bits, for example 0 4095; by default measured on some of
+    the images, if they use less than half of their range."""
     shards: ShardConfig = field(default_factory=ShardConfig)
     """Output layout."""
     resources: ResourceConfig = field(default_factory=ResourceConfig)
@@ -347,6 +353,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         require(0 <= self.val_fraction < 1, "val_fraction", self.val_fraction, "from 0 (none) to below 1")
+        fits = len(self.bands) in (0, 1, 3) and all(band >= 0 for band in self.bands)
+        require(fits, "bands", self.bands, "one or three numbers from 0")
+        value_range = self.value_range
+        fits = not value_range or (len(value_range) == 2 and value_range[0] < value_range[1])
+        require(fits, "value_range", value_range, "two numbers, the lower one first")
 
     def maps_of(self, kind: MapKind) -> MapsConfig:
         """How the maps of this kind of network are computed and walked."""

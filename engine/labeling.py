@@ -21,6 +21,7 @@ from engine.imaging.decoding import upright_rgb
 from engine.networks import MAP_KINDS, open_network
 from engine.presets import PRESETS, preset
 from engine.records import Batch
+from engine.resources import Decoding
 from engine.storage.filesystem import as_location, exists, join, read_bytes
 from engine.storage.recorded_settings import recorded_settings
 from engine.storage.weights import weights_file
@@ -96,7 +97,9 @@ class Labeler:
                 raise ConfigError(reason, thing="affinity")
             with about("affinity"):
                 open_network(walk, "affinity")
-        chain = label_chain(self.settings, network, walk, max_pixels=max_pixels, keep_stages=False)
+        chosen = self.settings
+        decoding = Decoding(max_pixels=max_pixels, bands=chosen.bands, value_range=chosen.value_range)
+        chain = label_chain(chosen, network, walk, decoding=decoding, keep_stages=False)
         self._stages = built(chain)
 
     def label(self, images: Sequence[Picture], tags: Sequence[Sequence[str]]) -> list[LabeledImage]:

@@ -8,6 +8,18 @@ from engine.checks import require, require_at_least
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Decoding:
+    """How encoded pictures become RGB."""
+
+    max_pixels: int = 100_000_000
+    """Larger images become error rows."""
+    bands: tuple[int, ...] = ()
+    """The bands that are red, green and blue, or the one that is grey, counted from 0; by default the file says it."""
+    value_range: tuple[float, ...] = ()
+    """Values of black and white in pictures of more than 8 bits; by default those of the whole range."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PassConfig:
     """How a stage runs over images."""
 
@@ -15,8 +27,8 @@ class PassConfig:
     """torch device."""
     images_per_pass: int = 1
     """Images of equal size per forward pass."""
-    max_pixels: int = 100_000_000
-    """Larger images become error rows."""
+    decoding: Decoding = Decoding()
+    """How the images become RGB."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +86,6 @@ class ResourceConfig:
         """The torch device of a stage or worker that runs a network."""
         return "cuda" if self.num_gpus > 0 else "cpu"
 
-    def passes(self, max_pixels: int) -> PassConfig:
+    def passes(self, decoding: Decoding) -> PassConfig:
         """How a stage runs over images with these resources."""
-        return PassConfig(device=self.device, images_per_pass=self.images_per_pass, max_pixels=max_pixels)
+        return PassConfig(device=self.device, images_per_pass=self.images_per_pass, decoding=decoding)

@@ -29,6 +29,7 @@ from engine.ops import confidence
 from engine.ops.mask import pseudo_mask
 from engine.ops.metrics import confusion_matrix, image_iou, mean_iou, rank_correlation
 from engine.presets import preset
+from engine.resources import Decoding
 from engine.stages.mask import MakeMask
 from engine.storage.weights import weights_file
 from experiments.finished_run import MAX_PIXELS, images_with_truth
@@ -42,7 +43,8 @@ def measured_images(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     settings, cam = preset(options.preset), open_network(options.cam, MAP_KINDS)
     affinity = weights_file(options.affinity)
     *stages, make_mask = [
-        step.build() for step in label_chain(settings, cam, affinity, max_pixels=MAX_PIXELS, keep_stages=False)
+        step.build()
+        for step in label_chain(settings, cam, affinity, decoding=Decoding(max_pixels=MAX_PIXELS), keep_stages=False)
     ]
     assert isinstance(make_mask, MakeMask)
     for image in islice(images_with_truth(options.data, options.truth), options.num_images):

@@ -31,6 +31,7 @@ from engine.ops.cam import with_background
 from engine.ops.crf import DenseCrf
 from engine.ops.mask import pseudo_mask, to_probabilities, upsample
 from engine.ops.metrics import confusion_matrix, mean_iou
+from engine.resources import Decoding
 from engine.runs.stage_scores import EARLIER_ROUND, SEGMENTED
 from engine.storage.shards import read_shards
 from engine.storage.truth import open_truth
@@ -108,7 +109,9 @@ def scored(masks: Masks, num_classes: int) -> Figures:
 def cam_figures(run: FinishedRun, truth: str, part: str) -> dict[str, Figures]:
     """The CAM of a run's classifier, alone and through the dCRF, each at its best alpha."""
     cam = open_network(run.location("cam"), "cam")
-    compute_cam = label_chain(run.settings, cam, "", max_pixels=MAX_PIXELS, keep_stages=False)[0].build()
+    compute_cam = label_chain(run.settings, cam, "", decoding=Decoding(max_pixels=MAX_PIXELS), keep_stages=False)[
+        0
+    ].build()
     crf, num_classes = run.settings.crf, len(cam.class_names)
     scores = {name: [Score(num_classes) for _ in CAM_ALPHAS] for name in ("CAM", "CAM + dCRF")}
     for image in images_with_truth(run.data, truth, part):
@@ -118,7 +121,7 @@ def cam_figures(run: FinishedRun, truth: str, part: str) -> dict[str, Figures]:
         maps, ids = torch.from_numpy(decode_map(batch["cam"][0])), batch["class_ids"][0]
         size = (image.mask.shape[0], image.mask.shape[1])
         alone = [to_probabilities(upsample(with_background(maps, alpha), size)).numpy() for alpha in CAM_ALPHAS]
-        pixels = decode_image(batch["encoded"][0], max_pixels=MAX_PIXELS)
+        pixels = decode_image(batch["encoded"][0], Decoding(max_pixels=MAX_PIXELS))
         sharpened = DenseCrf(pixels, len(ids) + 1, kernels=crf, backend=crf.backend).infer_many(
             alone, crf.num_iterations
         )

@@ -74,7 +74,7 @@ def run(config: CheckTags, images: ImageSet | None = None) -> dict[str, Any]:
         writes=(TABLE,),
         hidden=True,
     )
-    chain = tag_chain(settings, cam, max_pixels=config.max_pixels)
+    chain = tag_chain(settings, cam, decoding=claimed.manifest.decoding(config.max_pixels))
     summary = label_shards(config, claimed, schema=tag_schema(metadata=claimed.metadata), steps=chain)
     found = contradicted(config, cam.class_names)
     buffer = io.BytesIO()

@@ -30,7 +30,6 @@ from engine.storage.labeled import SKIPPED, LabeledManifest
 from engine.storage.manifest import Manifest
 from engine.storage.run_record import WORK_FOLDER, write_json
 from engine.storage.shards import read_shards
-from engine.storage.sources.find import embeds_pictures, find_source
 from engine.storage.tally import Tally
 from engine.storage.truth import INDEX
 from jobs.cli.command import main
@@ -74,7 +73,7 @@ def run(config: Export, images: ImageSet | None = None) -> dict[str, Any]:
         image_url_prefix=config.image_url_prefix,
     )
     chosen = FORMATS[config.format](options)
-    embedded = embeds_pictures(find_source(config.data))
+    embedded = source.manifest.embeds_pictures
     if config.images == "refer":
         if embedded:
             raise ConfigError(f"must be auto or copy, as '{config.data}' holds the images itself", thing="images")
@@ -115,7 +114,7 @@ def run(config: Export, images: ImageSet | None = None) -> dict[str, Any]:
         config.format,
         options,
         naming,
-        max_pixels=config.max_pixels,
+        decoding=claimed.manifest.decoding(config.max_pixels),
         threads=config.settings.resources.fetch_threads,
     )
     folder = join(config.out, WORK_FOLDER, "export")

@@ -74,7 +74,9 @@ def run(config: Label, images: ImageSet | None = None) -> dict[str, Any]:
         hidden=True,
     )
     affinity = weights_file(config.affinity)
-    chain = label_chain(settings, cam, affinity, max_pixels=config.max_pixels, keep_stages=config.keep_stages)
+    chain = label_chain(
+        settings, cam, affinity, decoding=claimed.manifest.decoding(config.max_pixels), keep_stages=config.keep_stages
+    )
     schema = mask_schema(keep_stages=config.keep_stages, metadata=claimed.metadata)
     return label_shards(config, claimed, schema=schema, steps=chain, with_profile=config.profile)
 

@@ -41,7 +41,7 @@ def run(config: MakeSeeds, images: ImageSet | None = None) -> dict[str, Any]:
         class_names=cam.class_names,
         hidden=True,
     )
-    chain = seed_chain(settings, cam, max_pixels=config.max_pixels)
+    chain = seed_chain(settings, cam, decoding=claimed.manifest.decoding(config.max_pixels))
     return label_shards(config, claimed, schema=seed_schema(metadata=claimed.metadata), steps=chain)
 
 

@@ -51,6 +51,9 @@ class _Shared(TypedDict):
     classes: str
     max_pixels: int
     allow_outside: bool
+    image_column: str
+    tags_column: tuple[str, ...]
+    tag_separator: str
     settings: Settings
 
 
@@ -83,6 +86,9 @@ def run(config: Run, *, make_objective: MakeObjective = Objective.of) -> dict[st
         "classes": config.classes,
         "max_pixels": config.max_pixels,
         "allow_outside": config.allow_outside,
+        "image_column": config.image_column,
+        "tags_column": config.tags_column,
+        "tag_separator": config.tag_separator,
         "settings": settings,
     }
     errors: _Errors = {"max_error_fraction": config.max_error_fraction, "retry_errors": config.retry_errors}

@@ -42,7 +42,9 @@ def run(config: SegmentImages, images: ImageSet | None = None) -> dict[str, Any]
         needs_tags=config.use_tags,
         hidden=True,
     )
-    chain = segment_chain(settings, network, use_tags=config.use_tags, max_pixels=config.max_pixels)
+    chain = segment_chain(
+        settings, network, use_tags=config.use_tags, decoding=claimed.manifest.decoding(config.max_pixels)
+    )
     return label_shards(config, claimed, schema=mask_schema(keep_stages=False, metadata=claimed.metadata), steps=chain)
 
 

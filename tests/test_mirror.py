@@ -14,6 +14,9 @@ TOGETHER = {
     ),
     "engine/imports/test_found.py": "engine/imports: files remarks",
     "engine/storage/sources/test_sources.py": "engine/storage/sources: parquet rows text",
+    "engine/storage/sources/test_columns.py": "engine/storage/sources: long_form",
+    "engine/storage/test_pictures.py": "engine/storage: parquet_pages thrift",
+    "engine/imaging/test_decoding.py": "engine/imaging: pixels",
     # tested through the class or function that callers use
     "engine/storage/test_manifest.py": "engine/storage: class_names plain_columns",
     "engine/storage/test_dataset.py": "engine/storage: labeled",

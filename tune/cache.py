@@ -27,6 +27,7 @@ from engine.networks import TrainedNetwork
 from engine.ops.metrics import confusion_matrix
 from engine.plain_settings import to_dict
 from engine.records import COLUMN_TYPES, ignore_value
+from engine.resources import Decoding
 from engine.runs.options import ShardOptions
 from engine.stages.cam import ComputeCam
 from engine.stages.distances import ComputeDistances
@@ -37,6 +38,7 @@ from engine.storage.manifest import Manifest, freeze_manifest, has_manifest, ite
 from engine.storage.roots import lies_outside, outside_reason
 from engine.storage.run_record import RECORD_NAME, WORK_FOLDER, fingerprint, versions, write_json
 from engine.storage.shards import committed_shards, write_shard
+from engine.storage.sources.columns import TableForm
 from engine.storage.sources.find import find_source
 from engine.storage.truth import open_truth
 from tune.counts import do_pass
@@ -72,7 +74,13 @@ class TrueMasks:
 
 
 def read_true_masks(
-    data: str, truth: str, *, class_names: tuple[str, ...], rng_seed: int, allow_outside: bool = False
+    data: str,
+    truth: str,
+    *,
+    class_names: tuple[str, ...],
+    rng_seed: int,
+    allow_outside: bool = False,
+    form: TableForm = TableForm(),  # noqa: B008 - frozen
 ) -> TrueMasks:
     """Find and check the true masks.
 
@@ -82,13 +90,14 @@ def read_true_masks(
         class_names: the C classes.
         rng_seed: of the order.
         allow_outside: also take local images outside the manifest's folder.
+        form: what the user says of the manifest's form.
 
     Raises:
         UserError: an image lies outside, a file cannot be read, a mask has an unknown class, or no image has truth.
     """
     true_masks, num_classes, folder = open_truth(truth, class_names), len(class_names), find_source(data).folder
     names = ("image_id", "image", "uri", "tags")
-    rows = [row for batch in iter_manifest(data) for row in zip(*(batch[name] for name in names), strict=True)]
+    rows = [row for batch in iter_manifest(data, form) for row in zip(*(batch[name] for name in names), strict=True)]
     for _, image, _, _ in rows:
         if image and not allow_outside and lies_outside(image, folder):
             raise OutsideError(f"cannot be used: {outside_reason(image)}", thing="data")
@@ -129,9 +138,17 @@ class Cache:
     truth: str
     """Folder of the true masks and of the frozen manifest."""
     manifest: Manifest
+    decoding: Decoding
 
     @classmethod
-    def open(cls, folder: str, config: ShardOptions, true_masks: TrueMasks, class_names: tuple[str, ...]) -> Cache:
+    def open(
+        cls,
+        folder: str,
+        config: ShardOptions,
+        true_masks: TrueMasks,
+        class_names: tuple[str, ...],
+        decoding: Decoding,
+    ) -> Cache:
         """Cache the true masks and freeze the manifest, unless it was done before.
 
         Raises:
@@ -153,11 +170,13 @@ class Cache:
                 write_shard(truth, shard, pa.table({"image_id": own, "truth": [masks[image_id] for image_id in own]}))
         except OSError as error:
             raise ConfigError(f"cannot be written: {error}", thing="cache") from error
-        return cls(folder=folder, config=config, true_masks=true_masks, truth=truth, manifest=manifest)
+        return cls(
+            folder=folder, config=config, true_masks=true_masks, truth=truth, manifest=manifest, decoding=decoding
+        )
 
     def cam(self, network: TrainedNetwork, inference: InferenceConfig) -> str:
         """The folder of a network's class maps, made where they are missing; errors as for :func:`do_pass`."""
-        passes = self.config.settings.resources.passes(self.config.max_pixels)
+        passes = self.config.settings.resources.passes(self.decoding)
         step = Step(name="cam", build=partial(ComputeCam, network.file, inference, passes), on="network")
         return self._filled({"network": "cam", "weights": network.hash, "inference": to_dict(inference)}, [step])
 
@@ -177,14 +196,16 @@ class Cache:
         key = {"network": "affinity", "weights": network.hash, "inference": to_dict(inference), "radius": walk.radius}
         if after_affinity:
             key["after_affinity"] = [step.name for step in after_affinity]
-        passes = self.config.settings.resources.passes(self.config.max_pixels)
+        passes = self.config.settings.resources.passes(self.decoding)
         build = partial(ComputeDistances, network.file, inference, walk, passes)
         return self._filled(key, [Step(name="distances", build=build, on="network"), *after_affinity])
 
     def _filled(self, key: dict[str, Any], steps: Sequence[Step]) -> str:
         """The folder for what steps give, after they have run on the images that are not there yet."""
         key |= {"images": self.true_masks.images_hash, "class_names": list(self.manifest.class_names)}
-        key["max_pixels"] = self.config.max_pixels
+        key["max_pixels"] = self.decoding.max_pixels
+        if self.decoding.bands or self.decoding.value_range:
+            key["decoding"] = to_dict(self.decoding)
         folder, column = absolute(join(self.folder, f"{key['network']}-{fingerprint(key)}")), steps[0].name
         record = join(folder, WORK_FOLDER, RECORD_NAME)
         if not exists(record):
@@ -201,6 +222,7 @@ class Cache:
             StorageError: truth is not as large as its image.
         """
         own = {item.name: getattr(self.manifest, item.name) for item in fields(Manifest)}
+        own |= {"bands": self.decoding.bands, "value_range": self.decoding.value_range}
         maps = CachedMaps(**own, cams=tuple(cams), distances=distances, truth=self.truth)
         sizes = iter(zip(self.true_masks.rows, self.true_masks.sizes, strict=True))
         for shard in range(maps.num_shards):

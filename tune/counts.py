@@ -82,7 +82,7 @@ class Counting:
         with_crf, num_classes = slices[0].with_crf, len(self.maps.class_names)
         assert all(part.with_crf == with_crf for part in slices)
         key = fingerprint({"slices": [asdict(part) for part in slices]})
-        passes = PassConfig(max_pixels=self.config.max_pixels)
+        passes = PassConfig(decoding=self.maps.decoding(self.config.max_pixels))
         build = partial(CountMasks, slices, self.scale_sets, self.walk, passes, num_classes=num_classes)
         return Pass(
             folder=join(self.folder, f"{'crf' if with_crf else 'walk'}-{slices[0].beta:g}-{key}"),
@@ -95,7 +95,7 @@ class Counting:
         """The pass that counts the seeds of pairs of alphas."""
         seed = replace(seed, alpha_low=pairs[0][0], alpha_high=pairs[0][1])  # its own have no effect
         key = fingerprint({"pairs": pairs, "seed": asdict(seed), "scales": self.scale_sets})
-        passes = PassConfig(max_pixels=self.config.max_pixels)
+        passes = PassConfig(decoding=self.maps.decoding(self.config.max_pixels))
         build = partial(CountSeeds, pairs, seed, passes, num_classes=len(self.maps.class_names))
         return Pass(
             folder=join(self.folder, f"seed-{key}"),

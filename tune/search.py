@@ -48,7 +48,8 @@ def run(config: Search, *, after_affinity: Sequence[Step] = ()) -> dict[str, Any
         TooManyErrors: networks or trials failed.
     """
     settings = config.settings
-    cam = trained_network(config.cam, MAP_KINDS, ImageSet(config), thing="cam")
+    images = ImageSet(config)
+    cam = trained_network(config.cam, MAP_KINDS, images, thing="cam")
     maps = settings.maps_of(cam.map_kind)
     inference, walk = maps.inference, maps.walk
     check_map_network(cam, inference)
@@ -68,9 +69,10 @@ def run(config: Search, *, after_affinity: Sequence[Step] = ()) -> dict[str, Any
         class_names=cam.class_names,
         rng_seed=config.rng_seed,
         allow_outside=config.allow_outside,
+        form=config.form,
     )
     _claim(config, truth, cam, affinity)
-    cache = Cache.open(config.cache or join(config.out, "cache"), config, truth, cam.class_names)
+    cache = Cache.open(config.cache or join(config.out, "cache"), config, truth, cam.class_names, images.decoding)
     with connected(settings.resources) as cluster:
         cams = [cache.cam(cam, replace(inference, scales=scales)) for scales in scale_sets]
         distances = ""

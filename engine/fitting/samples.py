@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -22,7 +22,7 @@ from engine.fitting.sample_order import WINDOW_ROWS, held_out_of_step, num_steps
 from engine.imaging.codecs import decode_mask
 from engine.imaging.decoding import decode_image
 from engine.records import IGNORE, IGNORE_16, Batch
-from engine.storage.manifest import open_manifest
+from engine.storage.manifest import Manifest, open_manifest
 from engine.storage.pictures import file_of, read_picture
 from engine.storage.probes import check_store
 from engine.storage.retries import expect_stores
@@ -99,6 +99,10 @@ class LoadSamples:
         self._ignore = IGNORE if source.num_classes < IGNORE else IGNORE_16
         shards = WINDOW_ROWS // max(1, *source.rows_of_shards) + 2  # the shards whose rows are shuffled together
         self._read = lru_cache(maxsize=shards)(self._read_shard)
+
+    @cached_property
+    def _manifest(self) -> Manifest:
+        return open_manifest(self._source.manifest)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, NDArray[Any]]:
         expect_stores()
@@ -194,7 +198,7 @@ class LoadSamples:
     def _read_shard(self, shard: int, *, held_out: bool) -> Batch:
         """The training rows or the held-out rows of one shard."""
         source = self._source
-        rows = open_manifest(source.manifest).read_shard(shard)
+        rows = self._manifest.read_shard(shard)
         if source.target != "tags":
             columns = ["image_id", source.target, "error"]
             if source.confidence_power or source.min_confidence:
@@ -222,7 +226,9 @@ class LoadSamples:
         if self._source.target != "tags" and rows["png"][row] is None:
             raise ImageError("training", f"the row has no {self._source.target}")
         return decode_image(
-            read_picture(rows["uri"][row]), max_pixels=self._source.max_pixels, draft_px=self._config.long_side_px[1]
+            read_picture(rows["uri"][row]),
+            self._manifest.decoding(self._source.max_pixels),
+            draft_px=self._config.long_side_px[1],
         )
 
     def _random_view(self, image: NDArray[np.uint8], rng: np.random.Generator) -> _View:

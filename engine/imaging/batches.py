@@ -11,15 +11,16 @@ from engine.errors import ImageError
 from engine.imaging.decoding import decode_image
 from engine.imaging.memory import DECODED_PIXELS
 from engine.records import Batch
+from engine.resources import Decoding
 
 
-def decoded_pictures(batch: Batch, out: Batch, *, max_pixels: int) -> Iterator[dict[int, NDArray[np.uint8]]]:
+def decoded_pictures(batch: Batch, out: Batch, decoding: Decoding) -> Iterator[dict[int, NDArray[np.uint8]]]:
     """The images without an error that can be decoded, in groups that fit into memory.
 
     Args:
         batch: with ``encoded`` and ``error``.
         out: its ``height``, ``width`` and ``error`` are set, lists of its own.
-        max_pixels: a larger image is an error.
+        decoding: how the images become RGB.
 
     Yields:
         row to (H, W, 3) uint8; at least once.
@@ -30,7 +31,7 @@ def decoded_pictures(batch: Batch, out: Batch, *, max_pixels: int) -> Iterator[d
         if batch["error"][row] is not None:
             continue
         try:
-            image = decode_image(encoded, max_pixels=max_pixels)
+            image = decode_image(encoded, decoding)
         except ImageError as error:
             out["error"][row] = str(error)
             continue

@@ -1,8 +1,9 @@
 """Encoded pictures to RGB.
 
 Whatever Pillow reads becomes (H, W, 3) uint8: the EXIF orientation is applied, grey is repeated, palettes are looked
-up, CMYK is converted, 16 bits are scaled to 8, and transparent pixels lie on white. Of an animation or a file with
-several pages the first picture counts. Colour profiles are not applied.
+up, CMYK is converted, 16 bits are scaled to 8, and transparent pixels lie on white
+(:mod:`engine.imaging.pixels`). Of an animation or a file with several pages the first picture counts. Colour profiles
+are not applied.
 
 Letters: (H, W) pixels.
 """
@@ -14,13 +15,15 @@ import struct
 import warnings
 import zlib
 from functools import lru_cache
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from engine.errors import ImageError, first_line
+from engine.imaging.pixels import deep_values, has_deep_colours, is_of_12_bits, swap_bytes, to_rgb
+from engine.resources import Decoding
 from engine.timing import measured
 
 # Pillow warns of every odd file; the rows' errors say all that matters
@@ -57,7 +60,12 @@ _TRANSPOSE = {
 _SIDEWAYS = (5, 6, 7, 8)
 _SIGNATURE_BYTES = 16
 """What Pillow shows each format first."""
-_TIFF_BITS_PER_SAMPLE = 258
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_TEXT = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+"""Chunks of a PNG that no pixel depends on, and that Pillow refuses above a megabyte."""
+_PNG_EXIF = (b"Raw profile type exif", b"Raw profile type APP1")
+"""Texts that may hold the orientation, as ImageMagick writes it."""
+_MOST_EXIF_BYTES = 1 << 18
 
 
 def image_size(encoded: bytes, max_pixels: int) -> tuple[int, int]:
@@ -78,10 +86,14 @@ def image_size(encoded: bytes, max_pixels: int) -> tuple[int, int]:
     return (width, height) if sideways else (height, width)
 
 
-def is_upright(encoded: bytes) -> bool:
-    """Whether a picture that Pillow opens is stored as it is to be seen, without an EXIF orientation."""
-    with Image.open(io.BytesIO(encoded), formats=_formats()) as image:
-        return _orientation(image) == 1
+def stored_form(encoded: bytes) -> tuple[str, bool]:
+    """Pillow's name of a picture's format, and whether it is stored as it is to be seen, without an EXIF orientation.
+
+    Args:
+        encoded: what :func:`image_size` takes.
+    """
+    with Image.open(io.BytesIO(_without_text(encoded)), formats=_formats()) as image:
+        return str(image.format), _orientation(image) == 1
 
 
 def is_picture(file: BinaryIO) -> bool:
@@ -96,7 +108,7 @@ def is_picture(file: BinaryIO) -> bool:
     if not formats:
         return False
     try:
-        with Image.open(io.BytesIO(head + file.read()), formats=formats):
+        with Image.open(io.BytesIO(_without_text(head + file.read())), formats=formats):
             return True
     except Image.DecompressionBombError:
         return True
@@ -105,28 +117,30 @@ def is_picture(file: BinaryIO) -> bool:
 
 
 @measured("decode")
-def decode_image(encoded: bytes, *, max_pixels: int, draft_px: int = 0) -> NDArray[np.uint8]:
+def decode_image(encoded: bytes, decoding: Decoding, *, draft_px: int = 0) -> NDArray[np.uint8]:
     """An encoded picture as RGB.
 
     Args:
         encoded: the file.
-        max_pixels: greatest H * W that is decoded; the header is checked before anything else is read.
+        decoding: greatest H * W, checked by the header before anything else is read; bands; range of values.
         draft_px: above 0, a JPEG may come out at 1/2, 1/4 or 1/8 of its size while its long side keeps this length.
 
     Returns:
         (H, W, 3) uint8, contiguous and writable.
 
     Raises:
-        ImageError: with stage ``decode``; the file is empty, truncated, too large, or nothing that Pillow reads.
+        ImageError: with stage ``decode``; the file is empty, truncated, too large, lacks a band, or is nothing that
+            Pillow reads.
     """
     try:
-        with _open(encoded, max_pixels) as image:
+        with _open(encoded, decoding.max_pixels) as image:
             if draft_px > 0:
                 long_side = max(image.size)
                 image.draft(None, (-(-image.width * draft_px // long_side), -(-image.height * draft_px // long_side)))
+            lower = _lower(encoded, image, decoding) if decoding.value_range else None
             image.load()
-            _check_pixels(image, max_pixels)
-            return upright_rgb(image)
+            _check_pixels(image, decoding.max_pixels)
+            return upright_rgb(image, decoding, lower)
     except ImageError:
         raise
     except Exception as error:
@@ -134,16 +148,51 @@ def decode_image(encoded: bytes, *, max_pixels: int, draft_px: int = 0) -> NDArr
         raise ImageError("decode", _reason(error)) from error
 
 
-def upright_rgb(image: Image.Image) -> NDArray[np.uint8]:
+def stored_values(encoded: bytes, decoding: Decoding) -> NDArray[Any] | None:
+    """The samples of a picture of 16 or more bits as they are stored; None for any other, and what is no picture.
+
+    Returns:
+        (H, W) or (H, W, B), not turned.
+    """
+    try:
+        with _open(encoded, decoding.max_pixels) as image:
+            if not (has_deep_colours(image) or image.mode in ("I", "F") or image.mode.startswith("I;16")):
+                return None
+            lower = _lower(encoded, image, decoding)
+            image.load()
+            return None if is_of_12_bits(image) else deep_values(image, lower)
+    except Exception:  # noqa: BLE001 - as in decode_image; the run itself says which pictures cannot be decoded
+        return None
+
+
+def _lower(encoded: bytes, image: Image.Image, decoding: Decoding) -> Image.Image | None:
+    """The lower bytes of a picture with colours of 16 bits."""
+    if not has_deep_colours(image):
+        return None
+    lower = _open(encoded, decoding.max_pixels)
+    swap_bytes(lower)
+    lower.load()
+    return lower
+
+
+def upright_rgb(
+    image: Image.Image,
+    decoding: Decoding = Decoding(),  # noqa: B008 - frozen
+    lower: Image.Image | None = None,
+) -> NDArray[np.uint8]:
     """A picture of any of Pillow's modes as it is to be seen: turned as its EXIF orientation says, on white.
+
+    Args:
+        lower: as :func:`engine.imaging.pixels.to_rgb` takes it.
 
     Returns:
         (H, W, 3) uint8, contiguous and writable.
     """
     image.load()
     orientation = _orientation(image)  # a TIFF is turned by load(), and then says so
-    upright = image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
-    return np.array(_to_rgb(upright, _bits(image)), dtype=np.uint8, order="C")
+    rgb = to_rgb(image, decoding, lower)
+    upright = rgb.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else rgb
+    return np.array(upright, dtype=np.uint8, order="C")
 
 
 def resize_long_side(image: NDArray[np.uint8], long_side_px: int) -> NDArray[np.uint8]:
@@ -176,9 +225,26 @@ def _open(encoded: bytes, max_pixels: int) -> Image.Image:
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         # Pillow's own limit must not undercut ours
         Image.MAX_IMAGE_PIXELS = max_pixels
-    image = Image.open(io.BytesIO(encoded), formats=_formats())
+    image = Image.open(io.BytesIO(_without_text(encoded)), formats=_formats())
     _check_pixels(image, max_pixels)
     return image
+
+
+def _without_text(encoded: bytes) -> bytes:
+    """A PNG without its texts and colour profile; any other file as it is."""
+    if not encoded.startswith(_PNG):
+        return encoded
+    kept: list[bytes] = []
+    start = position = len(_PNG)
+    while position + 8 <= len(encoded):
+        size, kind = int.from_bytes(encoded[position : position + 4], "big"), encoded[position + 4 : position + 8]
+        end = position + 12 + size
+        is_exif = encoded.startswith(_PNG_EXIF, position + 8) and size <= _MOST_EXIF_BYTES
+        if kind in _PNG_TEXT and not is_exif:
+            kept.append(encoded[start:position])
+            start = end
+        position = end
+    return b"".join([_PNG, *kept, encoded[start:]]) if kept else encoded
 
 
 def _check_pixels(image: Image.Image, max_pixels: int) -> None:
@@ -206,48 +272,3 @@ def _orientation(image: Image.Image) -> int:
     except _BROKEN_METADATA:
         return 1
     return value if isinstance(value, int) else 1
-
-
-def _bits(image: Image.Image) -> int:
-    """Bits a sample of a picture of mode I;16 (a 12-bit TIFF comes in 16 bits, unscaled)."""
-    stored = cast(Any, image).tag_v2.get(_TIFF_BITS_PER_SAMPLE) if image.format == "TIFF" else None
-    return 12 if stored in (12, (12,)) else 16
-
-
-def _to_rgb(image: Image.Image, bits: int) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        bytes_of = np.rint(np.clip(np.arange(2**16) / (2**bits - 1), 0, 1) * 255).astype(np.uint8)
-        return Image.fromarray(bytes_of[np.asarray(image)]).convert("RGB")
-    if image.mode in ("I", "F"):
-        return _grey(_fractions(np.asarray(image).astype(np.float64), image.mode))
-    if image.mode == "LAB":
-        transform = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
-        converted = ImageCms.applyTransform(image, transform)
-        assert converted is not None
-        return converted
-    if image.mode in ("La", "RGBa"):
-        image = image.convert("LA" if image.mode == "La" else "RGBA")
-    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
-        return _on_white(image.convert("RGBA"))
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, image).convert("RGB")
-
-
-def _fractions(values: NDArray[np.float64], mode: str) -> NDArray[np.float64]:
-    """Samples of 32 bits as fractions: of the narrowest of 1, 255, 65535 that holds them, else stretched."""
-    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
-    if low >= 0:
-        ranges = (1.0, 255.0, 65535.0) if mode == "F" else (65535.0,)
-        for top in ranges:
-            if high <= top:
-                return values / top
-    return (values - low) / max(high - low, 1e-12)
-
-
-def _grey(fractions: NDArray[np.float64]) -> Image.Image:
-    return Image.fromarray(np.rint(np.clip(fractions, 0, 1) * 255).astype(np.uint8)).convert("RGB")

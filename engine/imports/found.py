@@ -17,7 +17,7 @@ from engine.imports.files import is_missing
 from engine.imports.remarks import Remarks
 from engine.storage.class_names import BACKGROUND, check_class_names
 from engine.storage.filesystem import absolute, atomic_file, ending, is_uri, parent, write_bytes
-from engine.storage.sources.rows import unique_names
+from engine.storage.sources.tags import unique_names
 
 _ROWS_PER_GROUP = 4096
 _SHOWN = 20

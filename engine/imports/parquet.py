@@ -24,7 +24,7 @@ from engine.storage.filesystem import join, name_of, open_filesystem, parent, re
 from engine.storage.plain_columns import check_plain
 from engine.storage.retries import readable
 from engine.storage.sources.find import find_source, holds_bytes
-from engine.storage.sources.rows import tag_names
+from engine.storage.sources.tags import TagReader
 
 _BATCH_ROWS = 64
 _LABELS = ("label", "labels", "tags")
@@ -60,9 +60,11 @@ def read_parquet(source: str, options: ReaderOptions) -> ImportedDataset:
     names = columns.names or _names_that_occur(files, columns)
 
     def found() -> Iterator[Image]:
-        number = 0
+        number, reader = 0, TagReader()
         for file in files:
-            for row, (value, tags) in enumerate(_rows(file, columns, [columns.picture, columns.label]), start=1):
+            for row, (value, tags) in enumerate(
+                _rows(file, columns, [columns.picture, columns.label], reader), start=1
+            ):
                 image = _image(value, tags, number, folder=options.images or parent(file), out=options.out)
                 if image is None:
                     remarks.add("rows without a picture (left out)", f"{name_of(file)}, row {row}")
@@ -178,7 +180,7 @@ def _value_of(feature: Any) -> dict[str, Any]:
     return feature if isinstance(feature, dict) else {}
 
 
-def _rows(file: str, columns: _Columns, read: list[str]) -> Iterator[tuple[Any, tuple[str, ...]]]:
+def _rows(file: str, columns: _Columns, read: list[str], reader: TagReader) -> Iterator[tuple[Any, tuple[str, ...]]]:
     """Picture, if it is among the columns ``read``, and tags of each row."""
     number = 0
     with _opened(file) as opened:
@@ -187,21 +189,37 @@ def _rows(file: str, columns: _Columns, read: list[str]) -> Iterator[tuple[Any, 
         if tuple(names) != columns.names:
             raise StorageError(f"'{file}' names other classes in '{columns.label}' than the files before it")
         for batch in opened.iter_batches(batch_size=_BATCH_ROWS, columns=read):
-            for row in batch.to_pylist():
-                number += 1
-                yield row.get(columns.picture), _tags(row[columns.label], columns, f"'{file}', row {number}")
+            rows = batch.to_pylist()
+            cells = [_cell(row[columns.label]) for row in rows]
+            if columns.names:
+                tags = [
+                    _classes_of(cell, columns, f"'{file}', row {row}") for row, cell in enumerate(cells, number + 1)
+                ]
+            else:
+                tags = reader.lists([_as_names(cell) for cell in cells], f"'{file}'", number).to_pylist()
+            for row, own in zip(rows, tags, strict=True):
+                yield row.get(columns.picture), tuple(own)
+            number += len(rows)
 
 
-def _tags(value: Any, columns: _Columns, where: str) -> tuple[str, ...]:
-    if not isinstance(value, (str, list)):
-        value = [value]
-    if isinstance(value, list):  # pandas makes floats of numbers with gaps
-        value = [int(one) if isinstance(one, float) and one.is_integer() else one for one in value]
-        value = [one for one in value if one not in (None, -1) and one == one]
-    if not columns.names:
-        return tuple(tag_names(value, where))
-    labels = [value] if isinstance(value, str) else value
-    return tuple(dict.fromkeys(_class_of(label, columns, where) for label in labels))
+def _cell(value: Any) -> Any:
+    """Text as it is, else the list of what is there."""
+    if isinstance(value, str):
+        return value
+    values = value if isinstance(value, list) else [value]
+    # pandas makes floats of numbers with gaps
+    values = [int(one) if isinstance(one, float) and one.is_integer() else one for one in values]
+    return [one for one in values if one not in (None, -1) and one == one]
+
+
+def _as_names(cell: Any) -> Any:
+    """A cell with the digits of numbers, for labels that nothing names."""
+    return cell if isinstance(cell, str) else [str(one) if type(one) is int else one for one in cell]
+
+
+def _classes_of(cell: Any, columns: _Columns, where: str) -> list[str]:
+    labels = [cell] if isinstance(cell, str) else cell
+    return list(dict.fromkeys(_class_of(label, columns, where) for label in labels))
 
 
 def _class_of(label: Any, columns: _Columns, where: str) -> str:
@@ -214,8 +232,9 @@ def _class_of(label: Any, columns: _Columns, where: str) -> str:
 
 def _names_that_occur(files: tuple[str, ...], columns: _Columns) -> tuple[str, ...]:
     names: set[str] = set()
+    reader = TagReader()
     for file in files:
-        for _, tags in _rows(file, columns, [columns.label]):
+        for _, tags in _rows(file, columns, [columns.label], reader):
             names.update(tags)
     with _opened(files[0]) as first:
         several = pa.types.is_nested(first.schema_arrow.field(columns.label).type)

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import cached_property
 
 from engine.errors import OtherRunError
-from engine.progress import doing
+from engine.progress import doing, job
+from engine.resources import Decoding
 from engine.runs.options import DataOptions
-from engine.storage.class_names import named_classes, read_class_names
+from engine.storage.class_names import alike, named_classes, read_class_names
 from engine.storage.filesystem import exists, is_uri
-from engine.storage.manifest import Manifest, freeze_manifest, has_manifest, open_manifest, share_manifest
+from engine.storage.manifest import (
+    Manifest,
+    freeze_manifest,
+    has_manifest,
+    iter_tables,
+    manifest_hash,
+    open_manifest,
+    share_manifest,
+)
 from engine.storage.pictures import file_of
-from engine.storage.sources.find import find_source, source_hash
+from engine.storage.sources.find import find_source
+from engine.storage.value_range import Sample, measured_range
 
 
 class ImageSet:
@@ -22,13 +33,17 @@ class ImageSet:
         self.data = options.data
         self._classes = options.classes
         self._allow_outside = options.allow_outside
+        self._form = options.form
+        self._given = Decoding(
+            max_pixels=options.max_pixels, bands=options.settings.bands, value_range=options.settings.value_range
+        )
         self._frozen: Manifest | None = None
 
     @cached_property
     def hash(self) -> str:
         """SHA-256 that tells whether two manifests hold the same rows."""
         with doing("reading manifest"):
-            return source_hash(self.data)
+            return manifest_hash(self.data, self._form)
 
     @cached_property
     def named_classes(self) -> tuple[str, ...] | None:
@@ -36,10 +51,21 @@ class ImageSet:
         return named_classes(self.data, self._classes)
 
     @cached_property
+    def decoding(self) -> Decoding:
+        """How the images become RGB, for who freezes no manifest of them."""
+        if self._given.value_range:
+            return self._given
+        sample = Sample()
+        for table in iter_tables(self.data, self._form, needs_tags=False):
+            sample.add(table)
+        uris = sample.uris(find_source(self.data).folder, allow_outside=self._allow_outside)
+        return replace(self._given, value_range=measured_range(uris, self._given))
+
+    @cached_property
     def class_names(self) -> tuple[str, ...]:
         """The names of the classes 1..C."""
         with doing("reading manifest"):
-            return self.named_classes or read_class_names(self.data, self._classes)
+            return self.named_classes or read_class_names(self.data, self._classes, self._form)
 
     def frozen_in(
         self, folder: str, *, rows_per_shard: int, class_names: tuple[str, ...], needs_tags: bool
@@ -64,6 +90,7 @@ class ImageSet:
             return share_manifest(
                 self._frozen, folder, rows_per_shard=rows_per_shard, class_names=class_names, needs_tags=needs_tags
             )
+        notes: dict[str, None] = {}
         with doing("reading manifest"):
             manifest = freeze_manifest(
                 self.data,
@@ -73,7 +100,17 @@ class ImageSet:
                 allow_outside=self._allow_outside,
                 needs_tags=needs_tags,
                 data_hash=self.hash,
+                form=self._form,
+                decoding=self._given,
+                notes=notes,
             )
+        say = job("data").say
+        if manifest.value_range != self._given.value_range:
+            low, high = manifest.value_range
+            notes[f"images of more than 8 bits are black at {low:g} and white at {high:g} (value_range)"] = None
+        notes.update({f"classes '{one}' and '{other}' differ in case alone": None for one, other in alike(class_names)})
+        for line in notes:
+            say(line)
         self._remember(manifest)
         return manifest
 

@@ -7,6 +7,10 @@ from typing import Literal
 
 from engine.checks import require_at_least, require_fractions
 from engine.config import PresetName, Settings
+from engine.storage.sources.columns import TableForm
+
+DECODING = ("bands", "value_range")
+"""Settings of every job: how the images become RGB."""
 
 PresetChoice = Literal["auto", PresetName]
 
@@ -15,9 +19,9 @@ class Uses:
     """Annotates a job's ``settings`` with the dotted paths of those that it reads; the command line offers these."""
 
     def __init__(self, *paths: str) -> None:
-        self.result_paths = paths
+        self.result_paths = tuple(dict.fromkeys((*paths, *DECODING)))
         """Those that decide what comes out."""
-        self.paths = (*paths, "resources")
+        self.paths = (*self.result_paths, "resources")
 
     @classmethod
     def everything(cls) -> Uses:
@@ -60,6 +64,13 @@ class DataOptions(JobOptions):
     """A manifest (.csv, .jsonl, .parquet: image, tags), or .tar or .parquet files that hold the images themselves."""
     classes: str = ""
     """A file with a class name per line; by default classes.txt beside the manifest, else the tags that occur."""
+    image_column: str = ""
+    """The manifest's column of the images; by default image, or the one with a usual name (file_name, path, ...)."""
+    tags_column: tuple[str, ...] = ()
+    """The manifest's column of the tags, or its columns of 0 and 1 for each class; by default tags, the column with a
+    usual name (label, labels, ...), or all columns that hold only 0 and 1."""
+    tag_separator: str = ""
+    """What separates the tags in a cell of text; by default ';', or '|' or ',' where it plainly does."""
     max_pixels: int = 100_000_000
     """Images with more pixels become error rows; retry_errors with a larger number tries those again."""
     allow_outside: bool = False
@@ -67,6 +78,11 @@ class DataOptions(JobOptions):
 
     def __post_init__(self) -> None:
         require_at_least(1, max_pixels=self.max_pixels)
+
+    @property
+    def form(self) -> TableForm:
+        """What is said of the form of ``data``."""
+        return TableForm(image_column=self.image_column, tags_column=self.tags_column, tag_separator=self.tag_separator)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

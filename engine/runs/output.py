@@ -11,7 +11,7 @@ from engine.errors import ConfigError, StorageError, UserError, about
 from engine.networks import TrainedNetwork, open_network
 from engine.plain_settings import parts_to_dict, rest_to_dict
 from engine.runs.images import ImageSet
-from engine.runs.options import DataOptions
+from engine.runs.options import DECODING, DataOptions
 from engine.storage.filesystem import delete_file, join
 from engine.storage.manifest import Manifest, has_manifest, open_manifest
 from engine.storage.run_record import (
@@ -73,10 +73,11 @@ def run_record(
         inputs: what else decides it: hashes of what the job reads, and its own options.
         writes: names that the job writes into its folder beside shards and records.
     """
+    decisive = list(dict.fromkeys([*uses, *DECODING]))
     return {
         "job": job,
-        "settings": parts_to_dict(options.settings, uses),
-        "other_settings": rest_to_dict(options.settings, uses),
+        "settings": parts_to_dict(options.settings, decisive),
+        "other_settings": rest_to_dict(options.settings, decisive),
         "inputs": dict(inputs),
         "class_names": list(class_names),
         "writes": list(writes),

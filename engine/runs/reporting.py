@@ -24,7 +24,7 @@ from engine.presets import preset
 from engine.records import Batch, ignore_value
 from engine.report import ReportData, ReportImage
 from engine.report.sample import Row, Sample, is_background
-from engine.resources import ResourceConfig
+from engine.resources import Decoding, ResourceConfig
 from engine.runs.evaluation import Scores, class_names_of, score_images
 from engine.runs.options import ReportSource
 from engine.runs.output import SUMMARY
@@ -35,7 +35,7 @@ from engine.storage.pictures import read_picture
 from engine.storage.roots import lies_outside
 from engine.storage.run_record import RECORD_NAME, WORK_FOLDER, read_record
 from engine.storage.shards import committed_shards, read_shard, read_shards
-from engine.storage.sources.find import embeds_pictures, find_source
+from engine.storage.sources.find import find_source
 from engine.storage.truth import Truth, open_truth
 from engine.storage.weights import weights_hash
 
@@ -166,8 +166,11 @@ def _pictures(
     if network and class_names == _class_names(network):
         for number, row in _stored(network, chosen, {"mask": "mask_network"}).items():
             stored[number] |= row
+    decoding = _decoding(source)
     return [
-        _picture(source, row, group, stored[number], encoded[number], truth, len(class_names), maps.get(number))
+        _picture(
+            source, row, group, stored[number], encoded[number], truth, len(class_names), decoding, maps.get(number)
+        )
         for number, (row, group) in enumerate(chosen)
     ]
 
@@ -200,13 +203,14 @@ def _picture(
     encoded: bytes | None,
     truth: Truth | None,
     num_classes: int,
+    decoding: Decoding,
     maps: tuple[NDArray[np.float32], NDArray[np.float32] | None] | None,
 ) -> ReportImage:
     masks = {name: decode_mask(picture["bytes"]) for name, picture in stored.items() if picture is not None}
     photograph: NDArray[np.uint8] | None = None
     if encoded is not None:
         try:
-            photograph = resize_long_side(decode_image(encoded, max_pixels=source.max_pixels), SHOWN_LONG_SIDE_PX)
+            photograph = resize_long_side(decode_image(encoded, decoding), SHOWN_LONG_SIDE_PX)
         except ImageError:
             photograph = None
     true_mask = truth.mask_of(row["image_id"], row["image"]) if truth is not None else None
@@ -237,11 +241,26 @@ def _picture(
 def _all_encoded(source: ReportSource, rows: Sequence[Row]) -> list[bytes | None]:
     """The images' files, None where one cannot be had: the report says so in its place."""
     try:
-        files = find_source(source.data)
-        frozen = open_manifest(join(source.masks, WORK_FOLDER)) if embeds_pictures(files) else None
+        folder = find_source(source.data).folder
     except (OSError, UserError):
         return [None] * len(rows)
-    return [_encoded(source, row, files.folder, frozen) for row in rows]
+    frozen = _frozen(source)
+    embedded = frozen if frozen is not None and frozen.embeds_pictures else None
+    return [_encoded(source, row, folder, embedded) for row in rows]
+
+
+def _frozen(source: ReportSource) -> Manifest | None:
+    """The manifest of the masks; None where they were moved without it."""
+    try:
+        return open_manifest(join(source.masks, WORK_FOLDER))
+    except (OSError, UserError):
+        return None
+
+
+def _decoding(source: ReportSource) -> Decoding:
+    """How the networks saw the images."""
+    frozen = _frozen(source)
+    return Decoding(max_pixels=source.max_pixels) if frozen is None else frozen.decoding(source.max_pixels)
 
 
 def _encoded(source: ReportSource, row: Row, folder: str, frozen: Manifest | None) -> bytes | None:
@@ -283,7 +302,7 @@ def _maps(
         **{name: list(empty) for name in ("error", "height", "width")},
     }
     network = open_network(cam, MAP_KINDS)
-    chain = label_chain(settings, network, affinity, max_pixels=source.max_pixels, keep_stages=True)
+    chain = label_chain(settings, network, affinity, decoding=_decoding(source), keep_stages=True)
     walks = bool(affinity) and settings.maps_of(network.map_kind).walk.num_steps > 0
     with _threads(settings.resources.threads_per_actor):
         batch = run_chain(chain[: 2 if walks else 1], batch)

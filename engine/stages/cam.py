@@ -51,7 +51,7 @@ class ComputeCam:
         out = {**batch, "cam": [None] * len(batch["encoded"])}
         for name in ("height", "width", "error"):
             out[name] = list(batch[name])
-        for images in decoded_pictures(batch, out, max_pixels=self._passes.max_pixels):
+        for images in decoded_pictures(batch, out, self._passes.decoding):
             self._add_maps(out, images)
         return out
 

@@ -36,7 +36,7 @@ class CountSeeds:
         """
         self._pairs = tuple(pairs)
         self._make_seed = MakeSeed(seed, passes, num_classes=num_classes)
-        self._max_pixels = passes.max_pixels
+        self._decoding = passes.decoding
         self._num_classes = num_classes
         self._ignore = ignore_value(num_classes)
 
@@ -49,7 +49,7 @@ class CountSeeds:
         return {**{name: values for name, values in batch.items() if name not in dropped}, "counts": counts}
 
     def _counts(self, row: dict[str, Any]) -> bytes:
-        image, truth = decode_image(row["encoded"], max_pixels=self._max_pixels), decode_mask(row["truth"])
+        image, truth = decode_image(row["encoded"], self._decoding), decode_mask(row["truth"])
         found = []
         for cam in row["cams"]:
             seeds = self._make_seed.seeds(torch.from_numpy(decode_map(cam)), image, row["class_ids"], self._pairs)

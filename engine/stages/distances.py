@@ -31,7 +31,7 @@ class ComputeDistances:
         rows = [row for row, error in enumerate(batch["error"]) if error is None and batch["class_ids"][row]]
         pictures = []
         for row in rows:
-            image = decode_image(batch["encoded"][row], max_pixels=self._passes.max_pixels)
+            image = decode_image(batch["encoded"][row], self._passes.decoding)
             size = scaled_size(*image.shape[:2], long_side_px=self._affinity.long_side_px)
             pictures.append(resized(image, size))
         distances: list[bytes | None] = [None] * len(batch["error"])

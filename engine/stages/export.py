@@ -11,8 +11,9 @@ from PIL import Image
 
 from engine.errors import ImageError, StoreUnavailableError
 from engine.export import FORMATS, FormatOptions, Item, Naming, Subset
-from engine.imaging.decoding import decode_image, image_size, is_upright
+from engine.imaging.decoding import decode_image, image_size, stored_form
 from engine.records import Batch
+from engine.resources import Decoding
 from engine.storage.filesystem import join, write_bytes
 from engine.storage.subsets import is_held_out
 
@@ -32,7 +33,7 @@ class ExportImages:
         options: FormatOptions,
         naming: Naming,
         *,
-        max_pixels: int,
+        decoding: Decoding,
         threads: int,
     ) -> None:
         """Args:
@@ -42,7 +43,7 @@ class ExportImages:
         self._out = options.out
         self._naming = naming
         self._val_fraction = options.val_fraction
-        self._max_pixels = max_pixels
+        self._decoding = decoding
         self._pool = ThreadPoolExecutor(threads)
 
     def __call__(self, batch: Batch) -> Batch:
@@ -95,15 +96,14 @@ class ExportImages:
 
     def _picture(self, encoded: bytes, size: tuple[int, int]) -> tuple[str, bytes]:
         """The image as its reader will see it: byte for byte, or anew where the reader would not turn it upright."""
-        if image_size(encoded, self._max_pixels) != size:
+        if image_size(encoded, self._decoding.max_pixels) != size:
             raise ImageError("fetch", f"the image is not of its mask's size any more ({size[1]} x {size[0]})")
-        with Image.open(io.BytesIO(encoded)) as image:
-            kind = image.format
-        if kind == "JPEG" and is_upright(encoded):
+        kind, is_upright = stored_form(encoded)
+        if kind == "JPEG" and is_upright:
             return ".jpg", encoded
-        if kind == "PNG" and is_upright(encoded) and not self._format.only_jpeg:
+        if kind == "PNG" and is_upright and not self._format.only_jpeg:
             return ".png", encoded
         buffer = io.BytesIO()
-        pixels = decode_image(encoded, max_pixels=self._max_pixels)
+        pixels = decode_image(encoded, self._decoding)
         Image.fromarray(pixels).save(buffer, format="JPEG", quality=_JPEG_QUALITY)
         return ".jpg", buffer.getvalue()

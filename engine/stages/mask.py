@@ -102,7 +102,7 @@ class MakeMask:
         crf = self._crf
         if crf.num_iterations == 0 or len(probabilities) == 1:
             return probabilities
-        image = decode_image(encoded, max_pixels=self._passes.max_pixels)
+        image = decode_image(encoded, self._passes.decoding)
         image = resized(image, (probabilities.shape[1], probabilities.shape[2]))
         dense_crf = DenseCrf(image, len(probabilities), kernels=crf, backend=crf.backend, device=self._passes.device)
         return dense_crf.infer(probabilities, crf.num_iterations)

@@ -49,7 +49,7 @@ class MakeSeed:
                 seeds.append(None)
                 areas.append(None)
                 continue
-            image = decode_image(batch["encoded"][row], max_pixels=self._passes.max_pixels)
+            image = decode_image(batch["encoded"][row], self._passes.decoding)
             seed = self.seed(torch.from_numpy(decode_map(cam)), image, batch["class_ids"][row])
             seeds.append(encode_mask(seed))
             areas.append(class_areas(seed, batch["class_ids"][row]).tolist())

@@ -48,7 +48,7 @@ class ScoreTags:
     @torch.inference_mode()
     def _score(self, encoded: bytes) -> Tensor:
         """(C,) float32 in [0, 1]: the mean over scales and flip."""
-        config, image = self._config, decode_image(encoded, max_pixels=self._passes.max_pixels)
+        config, image = self._config, decode_image(encoded, self._passes.decoding)
         scores: list[Tensor] = []
         for scale in config.scales:
             size = scaled_size(*image.shape[:2], long_side_px=config.long_side_px, scale=scale)

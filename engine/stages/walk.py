@@ -84,7 +84,7 @@ class RefineCam:
         ]
         for group in equal_groups(sizes, self._passes.images_per_pass):
             pictures = [
-                resized(decode_image(batch["encoded"][rows[index]], max_pixels=self._passes.max_pixels), sizes[index])
+                resized(decode_image(batch["encoded"][rows[index]], self._passes.decoding), sizes[index])
                 for index in group
             ]
             features = self.features(pictures)

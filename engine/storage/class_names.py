@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterable
 
 import pyarrow.compute as pc
 
@@ -10,27 +10,39 @@ from engine.errors import ManifestError, MissingError, about
 from engine.records import IGNORE_16
 from engine.storage import filesystem
 from engine.storage.manifest import iter_tables
+from engine.storage.sources.columns import TableForm
 from engine.storage.sources.find import find_source
+from engine.storage.sources.tags import check_letters, is_caption, plain_name
 
 BACKGROUND = "background"
 """Name of class 0."""
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-def read_class_names(location: str, class_names_file: str = "") -> tuple[str, ...]:
+def read_class_names(
+    location: str,
+    class_names_file: str = "",
+    form: TableForm = TableForm(),  # noqa: B008 - frozen
+) -> tuple[str, ...]:
     """The names of the classes 1..C.
 
     Args:
         location: the manifest, or the files that hold the images.
         class_names_file: a file with a name a line; empty takes ``classes.txt`` beside the manifest, else the sorted
             set of the manifest's tags.
+        form: what the user says of the manifest's form.
 
     Raises:
-        UserError: a name is blank, occurs twice or is 'background', there are none or too many, or a file cannot be
-            read.
+        UserError: a name is blank, occurs twice or is 'background', there are none or too many, they are captions or 0
+            and 1, or a file cannot be read.
     """
     named = named_classes(location, class_names_file)
-    return check_class_names(_all_tags(location), f"the tags of '{location}'") if named is None else named
+    if named is not None:
+        return named
+    where = f"the tags of '{location}'"
+    names = check_class_names(_all_tags(location, form), where)
+    with about("data"):
+        _check_are_names(names, where)
+    return names
 
 
 def named_classes(location: str, class_names_file: str = "") -> tuple[str, ...] | None:
@@ -49,7 +61,29 @@ def named_classes(location: str, class_names_file: str = "") -> tuple[str, ...] 
             if class_names_file:
                 raise
             return None
-        return check_class_names([line.strip() for line in text.rstrip().split("\n") if text.strip()], f"'{source}'")
+        return check_class_names(
+            [plain_name(line) for line in text.rstrip().split("\n") if text.strip()], f"'{source}'"
+        )
+
+
+def alike(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Pairs of names that differ in upper and lower case alone."""
+    first: dict[str, str] = {}
+    return [(first[key], name) for name in names if first.setdefault(key := name.casefold(), name) != name]
+
+
+def _check_are_names(names: tuple[str, ...], where: str) -> None:
+    """Raises ManifestError for what stands in a column of tags and names no classes."""
+    captions = [name for name in names if is_caption(name)]
+    if 2 * len(captions) > len(names):
+        raise ManifestError(
+            f"{where} look like captions ('{captions[0][:60]}'); tags are names of classes. Give them in a column or "
+            "an entry of their own (tags_column), or list the classes in a file (classes)"
+        )
+    if set(names) <= {"0", "1"}:
+        raise ManifestError(
+            f"{where} are {' and '.join(names)} alone; give names, or a column of 0 and 1 for each class, named by it"
+        )
 
 
 def check_class_names(names: list[str], where: str) -> tuple[str, ...]:
@@ -72,16 +106,18 @@ def check_class_names(names: list[str], where: str) -> tuple[str, ...]:
             raise ManifestError(f"{where}, line {line} is blank; every line names a class, and its number is the id")
         if name == BACKGROUND:
             raise ManifestError(f"{where}, line {line} names '{BACKGROUND}', which is class 0 by itself; leave it out")
-        if _CONTROL.search(name):
-            raise ManifestError(f"{where}: the class {name!r} holds a line break or another control character")
+        try:
+            check_letters(name)
+        except ValueError as error:
+            raise ManifestError(f"{where}: the class {error}") from error
         if name in lines:
             raise ManifestError(f"{where}: '{name}' is on lines {lines[name]} and {line}; name a class once")
         lines[name] = line
     return tuple(names)
 
 
-def _all_tags(location: str) -> list[str]:
+def _all_tags(location: str, form: TableForm) -> list[str]:
     found: set[str] = set()
-    for table in iter_tables(location):
+    for table in iter_tables(location, form):
         found.update(pc.unique(pc.list_flatten(table.column("tags"))).to_pylist())
     return sorted(found)

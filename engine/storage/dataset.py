@@ -123,7 +123,7 @@ class _Shards:
         mask = decode_mask(row["mask"])
         image = np.zeros((0, 0, 3), dtype=np.uint8)
         if self._images:
-            image = decode_image(read_picture(row["uri"]), max_pixels=self._max_pixels)
+            image = decode_image(read_picture(row["uri"]), self.rows.decoding(self._max_pixels))
         return Sample(
             image_id=row["image_id"],
             image=torch.from_numpy(image).permute(2, 0, 1),

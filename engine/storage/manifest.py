@@ -9,9 +9,10 @@ shard is read.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any, cast
@@ -23,15 +24,21 @@ from numpy.typing import NDArray
 
 from engine.errors import ManifestError, OutsideError, StorageError, about, first_line
 from engine.records import Batch
+from engine.resources import Decoding
 from engine.storage import filesystem
+from engine.storage.pictures import file_of
 from engine.storage.plain_columns import check_plain
 from engine.storage.retries import readable, retry
 from engine.storage.roots import lies_outside, outside_reason
+from engine.storage.sources.columns import TableForm
 from engine.storage.sources.find import Source, find_source, source_hash
+from engine.storage.sources.long_form import in_long_form, one_row_each
 from engine.storage.sources.parquet import iter_parquet
 from engine.storage.sources.rows import SCHEMA, checked_rows
+from engine.storage.sources.tags import TagReader
 from engine.storage.sources.tar import iter_tars
 from engine.storage.sources.text import iter_csv, iter_jsonl
+from engine.storage.value_range import Sample, measured_range
 
 MANIFEST_NAME = "manifest"
 """Name of the frozen rows; no ``.parquet`` ending, so that no reader of the masks takes it for a shard."""
@@ -56,13 +63,26 @@ class Manifest:
     class_names: tuple[str, ...]
     """Names of the classes 1..C."""
     data_hash: str
-    """SHA-256 of the user's manifest, as hexadecimal digits; :func:`engine.storage.sources.find.source_hash`."""
+    """SHA-256 of the user's manifest and of how it is read, as hexadecimal digits."""
     source_folder: str
     """What the paths of images are relative to."""
     allow_outside: bool
     """Whether local images that do not lie below that folder are read too."""
     needs_tags: bool = True
     """Whether a tag that is no class is an error of its row; without it such a row counts as one without tags."""
+    bands: tuple[int, ...] = ()
+    """As :class:`engine.resources.Decoding` has them."""
+    value_range: tuple[float, ...] = ()
+    """The same; where the user gives none, as measured on some of the images."""
+
+    def decoding(self, max_pixels: int) -> Decoding:
+        """How the images become RGB."""
+        return Decoding(max_pixels=max_pixels, bands=self.bands, value_range=self.value_range)
+
+    @property
+    def embeds_pictures(self) -> bool:
+        """Whether the images lie in tars or Parquet files."""
+        return any(file_of(uri) != uri for uri in self.read_shard(0)["uri"][:1])
 
     @property
     def num_shards(self) -> int:
@@ -154,11 +174,12 @@ def _footer(location: str) -> pq.FileMetaData:
         return retry(read, location)
 
 
-def iter_manifest(location: str) -> Iterator[Batch]:
+def iter_manifest(location: str, form: TableForm = TableForm()) -> Iterator[Batch]:  # noqa: B008 - frozen
     """The rows of a user's manifest or of files that hold pictures, some thousand at a time.
 
     Args:
         location: as :func:`engine.storage.sources.find.find_source`.
+        form: what the user says of its form.
 
     Yields:
         columns ``image_id`` (the image where there is none), ``image`` (empty where there is none), ``uri`` (where the
@@ -168,39 +189,65 @@ def iter_manifest(location: str) -> Iterator[Batch]:
         UserError: a file is missing, empty, damaged, of another kind, or lacks a column.
     """
     folder = find_source(location).folder
-    for table in iter_tables(location):
+    for table in iter_tables(location, form):
         batch: Batch = {name: table.column(name).to_pylist() for name in SCHEMA.names}
         uris = [_place(uri, image, folder) for uri, image in zip(batch["uri"], batch["image"], strict=True)]
         yield {**batch, "uri": uris}
 
 
-def iter_tables(location: str, *, needs_tags: bool = True) -> Iterator[pa.Table]:
-    """The same as tables of :data:`engine.storage.sources.rows.SCHEMA`, without a loop over the rows."""
+def iter_tables(
+    location: str,
+    form: TableForm = TableForm(),  # noqa: B008 - frozen
+    *,
+    needs_tags: bool = True,
+    known: Sequence[str] = (),
+    notes: dict[str, None] | None = None,
+) -> Iterator[pa.Table]:
+    """The same as tables of :data:`engine.storage.sources.rows.SCHEMA`, without a loop over the rows.
+
+    Args:
+        known: the names of the classes, where they are known.
+        notes: takes what a user should know of how the source was read, a sentence each.
+    """
     source = find_source(location)
+    reader = TagReader(form.tag_separator, known=known, strict=needs_tags)
     num_rows = 0
     with about("data"), readable(source.location, f"{source.ending[1:]} file"):
-        for table in _tables(source, needs_tags):
+        tables = _tables(source, form, reader, needs_tags)
+        first = next(tables, None)
+        if first is not None and in_long_form(first):
+            rows = pa.concat_tables([first, *tables])
+            images = one_row_each(rows)
+            reader.notes[f"{len(rows)} rows, one for each image and tag, are {len(images)} images"] = None
+            first, tables = images, iter(())
+        for table in itertools.chain([] if first is None else [first], tables):
             num_rows += len(table)
             yield table
         if num_rows == 0:
             raise ManifestError(f"'{source.location}' holds no image; it needs at least one row")
+    if notes is not None:
+        notes.update(reader.notes)
 
 
-def _tables(source: Source, needs_tags: bool) -> Iterator[pa.Table]:
+def _tables(source: Source, form: TableForm, reader: TagReader, needs_tags: bool) -> Iterator[pa.Table]:
     if source.ending == ".tar":
-        yield from iter_tars(source, needs_tags=needs_tags)
+        yield from iter_tars(source, form, reader, needs_tags=needs_tags)
         return
     for file in source.files:
         first_row = 0
-        for columns in _columns(source, file, needs_tags):
-            yield checked_rows(columns, f"'{file}'", first_row)
+        for columns in _columns(source, file, form, needs_tags):
+            yield checked_rows(columns, f"'{file}'", first_row, reader)
             first_row += len(columns["image"])
 
 
-def _columns(source: Source, file: str, needs_tags: bool) -> Iterator[dict[str, Any]]:
+def _columns(source: Source, file: str, form: TableForm, needs_tags: bool) -> Iterator[dict[str, Any]]:
     if source.ending == ".parquet":
-        return iter_parquet(source, file, needs_tags=needs_tags)
-    return (iter_csv if source.ending == ".csv" else iter_jsonl)(file, needs_tags=needs_tags)
+        yield from iter_parquet(source, file, form, needs_tags=needs_tags)
+        return
+    first_row = 0
+    for columns, batch in (iter_csv if source.ending == ".csv" else iter_jsonl)(file, form, needs_tags=needs_tags):
+        yield columns.taken(batch, f"'{file}'", first_row)
+        first_row += len(batch[columns.image])
 
 
 def freeze_manifest(
@@ -212,6 +259,9 @@ def freeze_manifest(
     allow_outside: bool = False,
     needs_tags: bool = True,
     data_hash: str = "",
+    form: TableForm = TableForm(),  # noqa: B008 - frozen
+    decoding: Decoding = Decoding(),  # noqa: B008 - frozen
+    notes: dict[str, None] | None = None,
 ) -> Manifest:
     """Check a user's manifest and write it as ``folder/manifest``, whole or not at all.
 
@@ -222,7 +272,10 @@ def freeze_manifest(
         class_names: the classes 1..C.
         allow_outside: take local images that are not below the manifest's folder too; without it they are error rows.
         needs_tags: refuse a manifest that has none; without it they may be left out, or be no classes.
-        data_hash: its :func:`engine.storage.sources.find.source_hash`, where it is known already.
+        data_hash: its :func:`manifest_hash`, where it is known already.
+        form: what the user says of its form.
+        decoding: how its pictures become RGB; without a range of values it is measured.
+        notes: as :func:`iter_tables`.
 
     Raises:
         ManifestError: the manifest cannot be used, or an image_id occurs twice.
@@ -231,12 +284,13 @@ def freeze_manifest(
     """
     assert rows_per_shard >= 1, rows_per_shard
     source = find_source(location)
-    tables = iter_tables(location, needs_tags=needs_tags)
+    tables = iter_tables(location, form, needs_tags=needs_tags, known=class_names, notes=notes)
     first = next(tables)  # a manifest that cannot be used is said before anything is written
-    data_hash = data_hash or source_hash(location)
+    data_hash = data_hash or manifest_hash(location, form)
     target = filesystem.join(filesystem.absolute(folder), MANIFEST_NAME)
     hashes: list[NDArray[np.int64]] = []
     some_inside = allow_outside
+    sample = Sample()
     with (
         filesystem.atomic_file(target) as temporary,
         pq.ParquetWriter(temporary, SCHEMA, compression="zstd", write_statistics=False, use_dictionary=False) as writer,
@@ -245,14 +299,16 @@ def freeze_manifest(
         for table in itertools.chain((first,), tables):
             hashes.append(_hashes(table.column("image_id")))
             groups.add(table)
+            sample.add(table)
             some_inside = some_inside or _some_inside(table, source.folder)
         groups.finish()
-        _check_unique(np.concatenate(hashes), location, needs_tags)
+        _check_unique(np.concatenate(hashes), location, form, needs_tags)
         if not some_inside:
             raise OutsideError(
                 f"'{location}' only has images outside its folder '{source.folder}'; use paths below it or URIs",
                 thing="data",
             )
+    uris = sample.uris(source.folder, allow_outside=allow_outside)
     manifest = Manifest(
         location=target,
         num_rows=sum(len(one) for one in hashes),
@@ -262,9 +318,21 @@ def freeze_manifest(
         source_folder=source.folder,
         allow_outside=allow_outside,
         needs_tags=needs_tags,
+        bands=decoding.bands,
+        value_range=decoding.value_range or measured_range(uris, decoding),
     )
     _write_view(manifest)
     return manifest
+
+
+def manifest_hash(location: str, form: TableForm = TableForm()) -> str:  # noqa: B008 - frozen
+    """SHA-256 that tells whether two manifests hold the same rows in the eyes of their readers, as hexadecimal digits.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    rows = source_hash(location)
+    return rows if form == TableForm() else hashlib.sha256(json.dumps([rows, asdict(form)]).encode()).hexdigest()
 
 
 def share_manifest(
@@ -340,8 +408,8 @@ def open_manifest(folder: str) -> Manifest:
     view = filesystem.join(folder, VIEW_NAME)
     try:
         values = json.loads(filesystem.read_bytes(view))
-        names = tuple(values.pop("class_names"))
-        return Manifest(location=filesystem.join(folder, MANIFEST_NAME), class_names=names, **values)
+        lists: dict[str, Any] = {name: tuple(values.pop(name, ())) for name in ("class_names", "bands", "value_range")}
+        return Manifest(location=filesystem.join(folder, MANIFEST_NAME), **lists, **values)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise StorageError(f"'{view}' is not a frozen manifest: {first_line(error)}") from error
 
@@ -351,14 +419,14 @@ def _hashes(image_ids: pa.ChunkedArray) -> NDArray[np.int64]:
     return np.fromiter(map(hash, image_ids.to_pylist()), dtype=np.int64, count=len(image_ids))
 
 
-def _check_unique(hashes: NDArray[np.int64], location: str, needs_tags: bool) -> None:
+def _check_unique(hashes: NDArray[np.int64], location: str, form: TableForm, needs_tags: bool) -> None:
     """Every id stands once; ids whose hashes agree by chance are told apart by their text."""
     hashes.sort()
     twice = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
     if not len(twice):
         return
     seen: set[str] = set()
-    for table in iter_tables(location, needs_tags=needs_tags):
+    for table in iter_tables(location, form, needs_tags=needs_tags):
         image_ids = table.column("image_id")
         for image_id in image_ids.filter(pa.array(np.isin(_hashes(image_ids), twice))).to_pylist():
             if image_id in seen:

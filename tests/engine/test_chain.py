@@ -13,7 +13,7 @@ from engine.config import Settings
 from engine.networks import MAP_KINDS, TrainedNetwork, open_network
 from engine.presets import preset
 from engine.records import Batch
-from engine.resources import ResourceConfig
+from engine.resources import Decoding, ResourceConfig
 from engine.stages.mask import MakeMask
 from engine.stages.seed import MakeSeed
 from engine.stages.walk import AddBackground, RefineCam
@@ -49,7 +49,9 @@ def _label(
     settings: Settings, networks: dict[str, TrainedNetwork], kind: str = "cam", *, keep_stages: bool = False
 ) -> list[Step]:
     affinity = networks["affinity"].file
-    return label_chain(settings, networks[kind], affinity, max_pixels=MAX_PIXELS, keep_stages=keep_stages)
+    return label_chain(
+        settings, networks[kind], affinity, decoding=Decoding(max_pixels=MAX_PIXELS), keep_stages=keep_stages
+    )
 
 
 def _shape(chain: list[Step]) -> list[tuple[str, str]]:
@@ -65,7 +67,7 @@ def test_labeling_is_cam_walk_and_dcrf(networks: dict[str, TrainedNetwork]) -> N
 
 def test_walk_of_no_steps_adds_the_background_and_reads_no_affinity(networks: dict[str, TrainedNetwork]) -> None:
     settings = replace(_settings(), walk=replace(_settings().walk, num_steps=0))
-    chain = label_chain(settings, networks["cam"], "", max_pixels=MAX_PIXELS, keep_stages=False)
+    chain = label_chain(settings, networks["cam"], "", decoding=Decoding(max_pixels=MAX_PIXELS), keep_stages=False)
     assert _shape(chain) == [("cam", "network"), ("walk", "network"), ("crf", "crf")]
     assert isinstance(chain[1].build(), AddBackground)
 
@@ -76,18 +78,20 @@ def test_torch_dcrf_runs_where_the_networks_do(
 ) -> None:
     settings = _with_crf(_settings(), backend)
     assert _shape(_label(settings, networks)) == [("cam", "network"), ("walk", "network"), ("crf", actor)]
-    seeds = seed_chain(settings, networks["cam"], max_pixels=MAX_PIXELS)
+    seeds = seed_chain(settings, networks["cam"], decoding=Decoding(max_pixels=MAX_PIXELS))
     assert _shape(seeds) == [("cam", "network"), ("seed", actor)]
     assert isinstance(seeds[1].build(), MakeSeed)
-    masks = segment_chain(settings, networks["segmentation"], use_tags=True, max_pixels=MAX_PIXELS)
+    masks = segment_chain(settings, networks["segmentation"], use_tags=True, decoding=Decoding(max_pixels=MAX_PIXELS))
     assert _shape(masks) == [("segment", "network"), ("crf", actor)]
-    assert _shape(tag_chain(settings, networks["cam"], max_pixels=MAX_PIXELS)) == [("tags", "network")]
+    assert _shape(tag_chain(settings, networks["cam"], decoding=Decoding(max_pixels=MAX_PIXELS))) == [
+        ("tags", "network")
+    ]
 
 
 def test_dcrf_of_the_seeds_and_of_the_masks_choose_their_actor_apart(networks: dict[str, TrainedNetwork]) -> None:
     settings = _settings()
     masks_on_networks = replace(settings, crf=replace(settings.crf, backend="torch"))
-    assert seed_chain(masks_on_networks, networks["cam"], max_pixels=MAX_PIXELS)[-1].on == "crf"
+    assert seed_chain(masks_on_networks, networks["cam"], decoding=Decoding(max_pixels=MAX_PIXELS))[-1].on == "crf"
     assert _label(masks_on_networks, networks)[-1].on == "network"
 
 
@@ -105,12 +109,12 @@ def test_resources_reach_every_stage_of_a_network(networks: dict[str, TrainedNet
     settings = replace(_settings(), resources=resources)
     chains = [
         _label(settings, networks),
-        seed_chain(settings, networks["cam"], max_pixels=MAX_PIXELS),
-        segment_chain(settings, networks["segmentation"], use_tags=False, max_pixels=MAX_PIXELS),
-        tag_chain(settings, networks["cam"], max_pixels=MAX_PIXELS),
+        seed_chain(settings, networks["cam"], decoding=Decoding(max_pixels=MAX_PIXELS)),
+        segment_chain(settings, networks["segmentation"], use_tags=False, decoding=Decoding(max_pixels=MAX_PIXELS)),
+        tag_chain(settings, networks["cam"], decoding=Decoding(max_pixels=MAX_PIXELS)),
     ]
-    passes = resources.passes(MAX_PIXELS)
-    assert (passes.device, passes.images_per_pass, passes.max_pixels) == ("cuda", 7, MAX_PIXELS)
+    passes = resources.passes(Decoding(max_pixels=MAX_PIXELS))
+    assert (passes.device, passes.images_per_pass, passes.decoding.max_pixels) == ("cuda", 7, MAX_PIXELS)
     for step in (step for chain in chains for step in chain):
         assert isinstance(step.build, partial)
         assert passes in step.build.args, step.name

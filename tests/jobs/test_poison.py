@@ -19,7 +19,7 @@ from engine.imaging.codecs import decode_mask
 from engine.networks import open_network
 from engine.plain_settings import with_part
 from engine.presets import preset
-from engine.resources import ResourceConfig
+from engine.resources import Decoding, ResourceConfig
 from engine.stages.fetch import FetchImages
 from engine.step import Step
 from engine.storage.class_names import read_class_names
@@ -73,11 +73,11 @@ def _chain(weights: dict[str, str], which: str) -> list[Step]:
     if which == "segment":
         settings = with_part(SETTINGS, "resources.images_per_pass", 2)
         network = open_network(weights["segmentation"], "segmentation")
-        return segment_chain(settings, network, use_tags=True, max_pixels=MAX_PIXELS)
+        return segment_chain(settings, network, use_tags=True, decoding=Decoding(max_pixels=MAX_PIXELS))
     if which == "seed":
-        return seed_chain(SETTINGS, cam, max_pixels=MAX_PIXELS)
+        return seed_chain(SETTINGS, cam, decoding=Decoding(max_pixels=MAX_PIXELS))
     affinity = open_network(weights["affinity"], "affinity").file
-    return label_chain(SETTINGS, cam, affinity, max_pixels=MAX_PIXELS, keep_stages=False)
+    return label_chain(SETTINGS, cam, affinity, decoding=Decoding(max_pixels=MAX_PIXELS), keep_stages=False)
 
 
 def _rows_by_image(data: str, folder: Path, chain: list[Step]) -> dict[str, dict[str, Any]]:

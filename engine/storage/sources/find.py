@@ -170,7 +170,7 @@ def source_hash(location: str) -> str:
     """
     source = find_source(location)
     with about("data"), readable(location, "parquet file"):
-        if len(source.files) == 1 and not embeds_pictures(source):
+        if len(source.files) == 1 and not _embeds_pictures(source):
             return _hash_of_bytes(source.files[0])
         with ThreadPoolExecutor(_THREADS) as pool:
             found = pool.map(lambda file: _size_and_end(file, source.ending), source.files)
@@ -203,25 +203,16 @@ def parquet_footer(file: str) -> pq.FileMetaData:
         return pq.read_metadata(opened)
 
 
-def embeds_pictures(source: Source) -> bool:
-    """Whether the pictures lie in the source's own files.
-
-    Raises:
-        StorageError: the first file cannot be read.
-        pyarrow.ArrowException: it is damaged.
-    """
+def _embeds_pictures(source: Source) -> bool:
+    """Whether a file of the source holds pictures, and so is large."""
     if source.ending != ".parquet":
         return source.ending == ".tar"
-    return holds_pictures(parquet_footer(source.files[0]).schema.to_arrow_schema())
-
-
-def holds_pictures(schema: pa.Schema) -> bool:
-    """Whether the column ``image`` of a Parquet file is bytes, plain or as the image struct of ``datasets``."""
-    return schema.get_field_index("image") >= 0 and holds_bytes(schema.field("image").type)
+    return any(holds_bytes(field.type) for field in parquet_footer(source.files[0]).schema.to_arrow_schema())
 
 
 def holds_bytes(kind: pa.DataType) -> bool:
     """Whether a column of this type is bytes, plain or as the image struct of ``datasets``."""
     if pa.types.is_struct(kind):
-        return bool(kind.get_field_index("bytes") >= 0)
+        index = kind.get_field_index("bytes")
+        return index >= 0 and holds_bytes(kind.field(index).type)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))

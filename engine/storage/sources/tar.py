@@ -26,10 +26,12 @@ from engine.errors import ManifestError, first_line
 from engine.storage import filesystem
 from engine.storage.pictures import tar_uri
 from engine.storage.retries import retry
+from engine.storage.sources.columns import TableForm
 from engine.storage.sources.find import Source, open_source_file
-from engine.storage.sources.rows import SCHEMA, checked_rows
+from engine.storage.sources.rows import checked_rows
+from engine.storage.sources.tags import TagReader
 
-PICTURES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
+PICTURES = (*("jpg", "jpeg", "jfif", "jpe", "png", "webp", "avif", "bmp", "gif", "tif", "tiff", "jp2", "ppm", "pgm"),)
 _BLOCK = 512
 _THREADS = 16
 _AT_ONCE = 64
@@ -90,49 +92,77 @@ class _Reader:
         return data
 
 
-def iter_tars(source: Source, *, needs_tags: bool) -> Iterator[pa.Table]:
+def iter_tars(source: Source, form: TableForm, reader: TagReader, *, needs_tags: bool) -> Iterator[pa.Table]:
     """The rows of all tars, a table of :data:`engine.storage.sources.rows.SCHEMA` for each.
 
     Args:
+        form: may name another entry of the ``.json`` than ``tags``.
+        reader: of the tags.
         needs_tags: whether a label must say the tags. Then a ``.json`` that says nothing of them is a mistake, and so
             is a picture with other members but neither ``.json`` nor ``.txt``, or with one that does not stand beside
             it.
 
     Raises:
-        ManifestError: a tar is damaged, a sample's tags cannot be read or do not stand beside its picture, or a picture
-            is none by the rule, for its name has two dots.
+        ManifestError: a tar is damaged, a sample's tags cannot be read or do not stand beside its picture, a sample has
+            two pictures or a member twice, or a picture is none by the rule, for its name has two dots.
         StorageError: a file cannot be read.
     """
-    index = _index(source, needs_tags)
-    with pq.ParquetFile(index.name) as file:
-        for batch in file.iter_batches():
-            yield pa.Table.from_batches([batch])
+    index = _index(source, form.tags_column[0] if form.tags_column else "tags", needs_tags)
+    if index.without_picture:
+        example = index.without_picture[0]
+        reader.notes[f"{len(index.without_picture)} samples have no picture (such as '{example}') and are left out"] = (
+            None
+        )
+    with pq.ParquetFile(index.file.name) as file:
+        for group, location in enumerate(index.tars):
+            rows = file.read_row_group(group)
+            columns = {name: rows.column(name).to_pylist() for name in _RAW.names}
+            for name in ("image_id", "tags"):
+                columns[name] = [json.loads(value) for value in columns[name]]
+            yield checked_rows(columns, f"'{location}'", 0, reader)
+
+
+_RAW = pa.schema([(name, pa.string()) for name in ("image_id", "image", "uri", "tags")])
+"""The rows as they stand in a tar; image_id and tags, which may be anything, as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """A temporary file with the rows: to walk through tars in a bucket takes a while, and they are asked for twice."""
+
+    file: Any
+    tars: tuple[str, ...]
+    """The tar of each row group."""
+    without_picture: tuple[str, ...]
+    """Samples that have no picture."""
 
 
 @lru_cache(maxsize=1)
-def _index(source: Source, needs_tags: bool) -> Any:
-    """A temporary file with the rows: to walk through tars in a bucket takes a while, and they are asked for twice."""
+def _index(source: Source, tags_entry: str, needs_tags: bool) -> _Index:
     index = tempfile.NamedTemporaryFile(prefix="tag2mask-tars-")  # noqa: SIM115 - lives as long as the cache
-    with (
-        pq.ParquetWriter(index.name, SCHEMA, compression="zstd") as writer,
-        ThreadPoolExecutor(_THREADS) as pool,
-    ):
+    tars: list[str] = []
+    without_picture: list[str] = []
+
+    def columns_of(file: str) -> tuple[dict[str, list[Any]], list[str]]:
+        return retry(lambda: _columns(file, source.name_of(file), f"'{file}'", tags_entry, needs_tags), file)
+
+    with pq.ParquetWriter(index.name, _RAW, compression="zstd") as writer, ThreadPoolExecutor(_THREADS) as pool:
         for start in range(0, len(source.files), _AT_ONCE):
             some = source.files[start : start + _AT_ONCE]
-            for rows in pool.map(lambda file: _rows(source, file, needs_tags), some):
-                if len(rows):
-                    writer.write_table(rows)
-    return index
+            for file, (columns, missing) in zip(some, pool.map(columns_of, some), strict=True):
+                without_picture += missing
+                if columns["image"]:
+                    for name in ("image_id", "tags"):
+                        columns[name] = [json.dumps(value) for value in columns[name]]
+                    writer.write_table(pa.table(columns, schema=_RAW), row_group_size=len(columns["image"]))
+                    tars.append(file)
+    return _Index(index, tuple(tars), tuple(without_picture))
 
 
-def _rows(source: Source, location: str, needs_tags: bool) -> pa.Table:
-    where = f"'{location}'"
-    columns = retry(lambda: _columns(location, source.name_of(location), where, needs_tags), location)
-    return checked_rows(columns, where, 0)
-
-
-def _columns(location: str, name: str, where: str, needs_tags: bool) -> dict[str, list[Any]]:
-    """The pictures of a tar, as :func:`checked_rows` takes them.
+def _columns(
+    location: str, name: str, where: str, tags_entry: str, needs_tags: bool
+) -> tuple[dict[str, list[Any]], list[str]]:
+    """The pictures of a tar, as :func:`checked_rows` takes them, and the samples without one.
 
     Args:
         name: what the tar is called in their names.
@@ -140,6 +170,7 @@ def _columns(location: str, name: str, where: str, needs_tags: bool) -> dict[str
     """
     columns: dict[str, list[Any]] = {"image_id": [], "image": [], "uri": [], "tags": []}
     tagged_by: list[str] = []
+    without_picture: list[str] = []
     apart: dict[str, _Member] = {}
     opened, _ = filesystem.open_filesystem(location)
     local = isinstance(opened, pafs.LocalFileSystem)
@@ -148,15 +179,16 @@ def _columns(location: str, name: str, where: str, needs_tags: bool) -> dict[str
         window = _Window(file, *lengths)
         some = (member for member in _members(window, file, where) if not _is_of_macos(member.name))
         for key, members in groupby(some, key=lambda member: _split(member.name)[0]):
-            by_kind = {_split(member.name)[1]: member for member in members}
+            by_kind = _by_kind(members, where)
             picture = next((by_kind[kind] for kind in PICTURES if kind in by_kind), None)
             if picture is None:
                 _check_no_picture(by_kind, where)
+                without_picture.append(next(iter(by_kind.values())).name)
                 label = _label(by_kind) if needs_tags else None
                 if label is not None and ("json" in by_kind or key not in apart):
                     apart[key] = label
                 continue
-            image_id, tags = _tags(window, by_kind, where, needs_tags)
+            image_id, tags = _tags(window, by_kind, where, tags_entry, needs_tags)
             columns["image_id"].append(image_id)
             columns["image"].append(f"{name}/{picture.name}")
             columns["uri"].append(tar_uri(location, picture.offset, picture.size))
@@ -165,7 +197,31 @@ def _columns(location: str, name: str, where: str, needs_tags: bool) -> dict[str
     if apart:
         pictures = (image.removeprefix(f"{name}/") for image in columns["image"])
         _check_together(pictures, tagged_by, apart, where)
-    return columns
+    return columns, without_picture
+
+
+def _by_kind(members: Iterable[_Member], where: str) -> dict[str, _Member]:
+    """The members of a sample by what they are of it.
+
+    Raises:
+        ManifestError: one is there twice, or there are two pictures.
+    """
+    by_kind: dict[str, _Member] = {}
+    for member in members:
+        kind = _split(member.name)[1]
+        if kind in by_kind:
+            raise ManifestError(
+                f"{where} holds '{member.name}' twice in a row; a name stands for one sample"
+                if member.name == by_kind[kind].name
+                else f"{where}: '{by_kind[kind].name}' and '{member.name}' are the same part of one sample"
+            )
+        by_kind[kind] = member
+    pictures = [by_kind[kind].name for kind in PICTURES if kind in by_kind]
+    if len(pictures) > 1:
+        raise ManifestError(
+            f"{where}: '{pictures[0]}' and '{pictures[1]}' are two pictures of one sample; give each a name of its own"
+        )
+    return by_kind
 
 
 def _check_no_picture(members: dict[str, _Member], where: str) -> None:
@@ -219,7 +275,9 @@ def _split(name: str) -> tuple[str, str]:
     return f"{folder}/{key}", kind.lower()
 
 
-def _tags(window: _Window, members: dict[str, _Member], where: str, needs_tags: bool) -> tuple[Any, Any]:
+def _tags(
+    window: _Window, members: dict[str, _Member], where: str, tags_entry: str, needs_tags: bool
+) -> tuple[Any, Any]:
     """The image_id, None where there is none, and the tags of a sample."""
     image_id = None
     if "json" in members:
@@ -233,10 +291,13 @@ def _tags(window: _Window, members: dict[str, _Member], where: str, needs_tags: 
         if not isinstance(values, dict):
             raise ManifestError(f"{where}: '{member.name}' is not a JSON object in braces")
         image_id = values.get("image_id")
-        if "tags" in values:
-            return image_id, values["tags"]
+        if tags_entry in values:
+            return image_id, values[tags_entry]
         if "txt" not in members and needs_tags:
-            raise ManifestError(f"{where}: '{member.name}' has no entry 'tags', and there is no .txt beside it")
+            raise ManifestError(
+                f"{where}: '{member.name}' has no entry '{tags_entry}' (it has: {', '.join(values) or 'none'}; "
+                "tags_column names another), and there is no .txt beside it"
+            )
     if "txt" not in members:
         label = _label(members)
         if label is not None and needs_tags:

@@ -18,6 +18,7 @@ from PIL import Image
 from engine.export import FORMATS, Exported, FormatOptions, plan_names
 from engine.imaging.codecs import encode_mask
 from engine.records import mask_schema, shard_table
+from engine.resources import Decoding
 from engine.stages.export import ExportImages
 from engine.storage.filesystem import atomic_file, join, write_bytes
 from engine.storage.manifest import freeze_manifest
@@ -87,7 +88,7 @@ def export(
         format_name,
         shared,
         plan_names(lambda: [item.image_id for item in items]),
-        max_pixels=10**6,
+        decoding=Decoding(max_pixels=10**6),
         threads=2,
     )
     batch: dict[str, list[Any]] = {

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, PngImagePlugin
 
 from engine.errors import ImageError
-from engine.imaging.decoding import decode_image, image_size, resize_long_side
+from engine.imaging.decoding import decode_image, image_size, resize_long_side, stored_form, stored_values
+from engine.resources import Decoding
 
 MAX_PIXELS = 1_000_000
 # the module silences Pillow; pytest undoes that for every test
@@ -39,7 +40,7 @@ def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def decode(encoded: bytes) -> NDArray[np.uint8]:
-    pixels = decode_image(encoded, max_pixels=MAX_PIXELS)
+    pixels = decode_image(encoded, Decoding(max_pixels=MAX_PIXELS))
     assert pixels.dtype == np.uint8
     assert pixels.ndim == 3
     assert pixels.shape[2] == 3
@@ -202,12 +203,15 @@ def test_truncated_file_is_an_error(kind: str, fraction: float) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     encoded = encode(Image.fromarray(noise), kind)
     with pytest.raises(ImageError, match=r"^decode: .+"):
-        decode_image(encoded[: int(len(encoded) * fraction)], max_pixels=MAX_PIXELS)
+        decode_image(encoded[: int(len(encoded) * fraction)], Decoding(max_pixels=MAX_PIXELS))
 
 
 @pytest.mark.parametrize("encoded", [b"", b"<!DOCTYPE html><html>404</html>", b"\xff\xd8\xff", b"\0" * 1000, b"GIF89a"])
 def test_what_is_no_picture_is_an_error_without_addresses(encoded: bytes) -> None:
-    for read in (lambda: decode_image(encoded, max_pixels=MAX_PIXELS), lambda: image_size(encoded, MAX_PIXELS)):
+    for read in (
+        lambda: decode_image(encoded, Decoding(max_pixels=MAX_PIXELS)),
+        lambda: image_size(encoded, MAX_PIXELS),
+    ):
         with pytest.raises(ImageError, match=r"^decode: .+") as caught:
             read()
         assert "0x" not in str(caught.value)
@@ -215,7 +219,7 @@ def test_what_is_no_picture_is_an_error_without_addresses(encoded: bytes) -> Non
 
 def test_postscript_is_never_run() -> None:
     with pytest.raises(ImageError, match="not a picture"):
-        decode_image(encode(Image.new("RGB", (8, 8)), "EPS"), max_pixels=MAX_PIXELS)
+        decode_image(encode(Image.new("RGB", (8, 8)), "EPS"), Decoding(max_pixels=MAX_PIXELS))
 
 
 def test_random_damage_raises_nothing_but_image_errors() -> None:
@@ -225,23 +229,26 @@ def test_random_damage_raises_nothing_but_image_errors() -> None:
         damaged = bytearray(originals[number % len(originals)])
         for place in generator.integers(0, len(damaged), 6):
             damaged[place] = generator.integers(0, 256)
-        for read in (lambda data: decode_image(data, max_pixels=10_000), lambda data: image_size(data, 10_000)):
+        for read in (
+            lambda data: decode_image(data, Decoding(max_pixels=10_000)),
+            lambda data: image_size(data, 10_000),
+        ):
             with suppress(ImageError):
                 read(bytes(damaged))
 
 
 def test_bomb_is_refused_by_its_header_before_it_is_decoded() -> None:
     bomb = _png(60_000, 60_000, 8, 0, b"")
-    for read in (lambda: decode_image(bomb, max_pixels=MAX_PIXELS), lambda: image_size(bomb, MAX_PIXELS)):
+    for read in (lambda: decode_image(bomb, Decoding(max_pixels=MAX_PIXELS)), lambda: image_size(bomb, MAX_PIXELS)):
         with pytest.raises(ImageError, match="pixels"):
             read()
 
 
 def test_limit_of_pixels_is_exact_and_may_be_above_pillows() -> None:
     encoded = encode(Image.fromarray(gradient(10, 10)), "PNG")
-    assert decode_image(encoded, max_pixels=100).shape == (10, 10, 3)
+    assert decode_image(encoded, Decoding(max_pixels=100)).shape == (10, 10, 3)
     with pytest.raises(ImageError, match="10 x 10 pixels are more than max_pixels 99"):
-        decode_image(encoded, max_pixels=99)
+        decode_image(encoded, Decoding(max_pixels=99))
     assert image_size(_png(15_000, 14_000, 8, 0, b""), 250_000_000) == (14_000, 15_000)
 
 
@@ -263,7 +270,7 @@ def test_warnings_of_pillow_do_not_reach_the_user(tmp_path: Path) -> None:
 def test_draft_keeps_at_least_the_long_side_that_was_asked_for(draft_px: int, long_side: int) -> None:
     for height, width in ((1000, 730), (730, 1000)):
         encoded = encode(Image.fromarray(gradient(height, width)), "JPEG")
-        pixels = decode_image(encoded, max_pixels=MAX_PIXELS, draft_px=draft_px)
+        pixels = decode_image(encoded, Decoding(max_pixels=MAX_PIXELS), draft_px=draft_px)
         assert max(pixels.shape) == long_side
         assert (pixels.shape[0] > pixels.shape[1]) == (height > width)
 
@@ -284,3 +291,110 @@ def test_real_photographs_decode_to_their_own_size(real_data: Path) -> None:
     for file in files:
         with Image.open(file) as expected:
             np.testing.assert_array_equal(decode(file.read_bytes()), np.asarray(expected.convert("RGB")))
+
+
+def _tiff(bands: NDArray[Any], photometric: int, extra: tuple[int, ...] | None) -> bytes:
+    """An uncompressed TIFF of B bands, with or without a word about what the fourth is."""
+    height, width, count = bands.shape
+    bits = bands.dtype.itemsize * 8
+    entries: list[tuple[int, tuple[int, ...]]] = [
+        *((256, (width,)), (257, (height,)), (258, (bits,) * count), (259, (1,)), (262, (photometric,)), (273, (0,))),
+        *((277, (count,)), (278, (height,)), (279, (bands.nbytes,)), (284, (1,))),
+        *([] if extra is None else [(338, extra)]),
+    ]
+    start = 8 + 2 + 12 * len(entries) + 4
+    after = [tag for tag, values in entries if len(values) > 2]
+    places = {tag: start + 16 * number for number, tag in enumerate(after)}
+    pixels = start + 16 * len(after)
+    directory = blob = b""
+    for tag, values in entries:
+        packed = struct.pack(f"<{len(values)}H", *values)
+        if tag == 273:
+            value = struct.pack("<I", pixels)
+        elif tag in places:
+            value, blob = struct.pack("<I", places[tag]), blob + packed.ljust(16, b"\0")
+        else:
+            value = packed.ljust(4, b"\0")
+        directory += struct.pack("<HHI", tag, 4 if tag in (273,) else 3, len(values)) + value
+    header = struct.pack("<2sHIH", b"II", 42, 8, len(entries))
+    return header + directory + struct.pack("<I", 0) + blob + bands.astype(f"<u{bits // 8}").tobytes()
+
+
+FOUR = np.dstack([np.full((4, 5), value, np.uint8) for value in (10, 20, 30, 40)])
+
+
+@pytest.mark.parametrize(
+    ("photometric", "extra"), [(2, None), (2, (0,)), (1, (0, 0, 0)), (1, None)], ids=["silent", "other", "grey", "none"]
+)
+@pytest.mark.parametrize("deep", [False, True])
+def test_fourth_band_that_is_not_said_to_be_transparency_is_no_transparency(
+    photometric: int, extra: tuple[int, ...] | None, deep: bool
+) -> None:
+    encoded = _tiff(FOUR.astype(np.uint16) * 257 if deep else FOUR, photometric, extra)
+    assert decode(encoded)[0, 0].tolist() == [10, 20, 30]
+    for bands, expected in (((3, 0, 1), [40, 10, 20]), ((3,), [40, 40, 40]), ((0, 1, 2), [10, 20, 30])):
+        assert decode_image(encoded, Decoding(bands=bands))[0, 0].tolist() == expected
+
+
+def test_bands_are_chosen_and_not_blended_where_the_fourth_is_called_transparency() -> None:
+    for encoded in (_tiff(FOUR, 2, (2,)), encode(Image.fromarray(FOUR), "PNG")):
+        assert decode(encoded)[0, 0].min() > 200
+        assert decode_image(encoded, Decoding(bands=(0, 1, 2)))[0, 0].tolist() == [10, 20, 30]
+        assert decode_image(encoded, Decoding(bands=(3, 1, 0)))[0, 0].tolist() == [40, 20, 10]
+    with pytest.raises(ImageError, match=r"^decode: the picture has 3 bands, counted from 0, and bands asks for 3$"):
+        decode_image(encode(Image.fromarray(gradient()), "PNG"), Decoding(bands=(3, 1, 0)))
+    with pytest.raises(ImageError, match=r"^decode: the picture has 1 band, "):
+        decode_image(encode(Image.fromarray(gradient()[..., 0]), "PNG"), Decoding(bands=(0, 1, 2)))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "TIFF LZW", "colour PNG", "colour TIFF"])
+def test_12_bits_in_16_are_stretched_by_the_range_that_is_given(kind: str) -> None:
+    values = np.array([[[0, 16, 2048], [4095, 1000, 9]]], np.uint16)
+    if kind == "colour PNG":
+        encoded = _png(2, 1, 16, 2, b"\0" + values[0].astype(">u2").tobytes())
+    elif kind == "colour TIFF":
+        encoded = _tiff(values, 2, None)
+    else:
+        values = values.reshape(1, 6)
+        options = {"compression": "tiff_lzw"} if kind.endswith("LZW") else {}
+        encoded = encode(Image.fromarray(values), kind.split()[0], **options)
+    pixels = decode_image(encoded, Decoding(value_range=(0, 4095)))
+    expected = np.rint(values / 4095 * 255)
+    np.testing.assert_array_equal(pixels if values.ndim == 3 else pixels[..., 0], expected)
+    np.testing.assert_array_equal(stored_values(encoded, Decoding()), values)
+    assert stored_values(encode(Image.fromarray(gradient()), "PNG"), Decoding()) is None
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_white_is_zero_is_inverted_by_its_tag(dtype: Any) -> None:
+    top = 1.0 if dtype == np.float32 else np.iinfo(dtype).max
+    values = np.array([[0, top / 4, top]]).astype(dtype)
+    encoded = encode(Image.fromarray(values), "TIFF", tiffinfo={262: 0})
+    if dtype == np.uint8:  # which Pillow itself writes inverted
+        encoded = _tiff(values[..., None], 0, None)
+    assert np.abs(decode(encoded)[0, :, 0].astype(int) - [255, 191, 0]).max() <= 1
+
+
+def test_png_with_large_texts_and_profile_is_a_picture() -> None:
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("plain", "x" * 2_000_000)
+    texts.add_text("packed", "x" * 70_000_000, zip=True)
+    texts.add_itxt("unicode", "ü" * 2_000_000, zip=True)
+    encoded = encode(Image.fromarray(gradient()), "PNG", pnginfo=texts, icc_profile=bytes(70_000_000))
+    np.testing.assert_array_equal(decode(encoded), gradient())
+    assert stored_form(encoded) == ("PNG", True)
+    start = encoded.index(b"packed") - 8
+    cut = encoded[: start + 40]  # in the middle of a text
+    with pytest.raises(ImageError, match=r"^decode: .+"):
+        decode_image(cut, Decoding())
+
+
+def test_orientation_in_a_text_of_imagemagick_is_applied() -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    raw = b"Exif\0\0" + exif.tobytes().removeprefix(b"Exif\0\0")
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("Raw profile type exif", f"\nexif\n{len(raw):8}\n{raw.hex()}\n", zip=True)
+    encoded = encode(Image.fromarray(gradient()), "PNG", pnginfo=texts)
+    assert decode(encoded).shape == (32, 24, 3)
+    assert stored_form(encoded) == ("PNG", False)

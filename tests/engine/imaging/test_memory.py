@@ -20,7 +20,7 @@ from engine.imaging.memory import MASK_BYTES, enlarged, give_back_memory, workin
 from engine.imaging.scaling import scaled_size
 from engine.presets import preset
 from engine.records import Batch
-from engine.resources import PassConfig
+from engine.resources import Decoding, PassConfig
 from engine.stages.cam import ComputeCam
 from engine.stages.mask import MakeMask
 from engine.stages.segment import Segment
@@ -61,7 +61,7 @@ def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _stages(cam_weights: str, affinity_weights: str) -> list[tuple[str, Any]]:
     tiny = preset("tiny")
-    passes = PassConfig(images_per_pass=4, max_pixels=MAX_PIXELS)
+    passes = PassConfig(images_per_pass=4, decoding=Decoding(max_pixels=MAX_PIXELS))
     sight = replace(tiny.affinity.inference, long_side_px=64)
     walk = replace(tiny.walk, num_steps=4)
     crf = replace(tiny.crf, num_iterations=1)
@@ -108,7 +108,7 @@ def test_maps_are_the_same_when_pictures_are_held_a_few_at_a_time(
     cam_weights: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sight = replace(preset("tiny").cam.inference, long_side_px=64)
-    stage = ComputeCam(cam_weights, sight, PassConfig(images_per_pass=4, max_pixels=MAX_PIXELS))
+    stage = ComputeCam(cam_weights, sight, PassConfig(images_per_pass=4, decoding=Decoding(max_pixels=MAX_PIXELS)))
     batch = rows([png(picture(60, 80, number)) for number in range(5)], [[1], [2], [], [3], [1, 2]])
     together = stage(batch)
     held: list[int] = []
@@ -144,7 +144,7 @@ def test_picture_too_large_for_a_network_is_an_error_of_its_row(
         scaled_size(5000, 4000, long_side_px=0)
     monkeypatch.setattr(scaling, "MAX_PIXELS", 100_000)
     sight = replace(preset("tiny").cam.inference, long_side_px=0, scales=(8.0,))
-    stage = ComputeCam(cam_weights, sight, PassConfig(images_per_pass=4, max_pixels=MAX_PIXELS))
+    stage = ComputeCam(cam_weights, sight, PassConfig(images_per_pass=4, decoding=Decoding(max_pixels=MAX_PIXELS)))
     out = guarded("cam", stage, rows([png(picture(32, 32)), png(picture(80, 80))], [[], [1]]))
     assert out["error"][0] is None
     assert out["error"][1].startswith("cam: 640 x 640 pixels are more than 100000")

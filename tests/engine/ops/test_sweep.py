@@ -16,7 +16,7 @@ from engine.ops.metrics import confusion_matrix
 from engine.ops.random_walk import refine
 from engine.ops.sweep import INTERSECTION, PREDICTED, WalkGrid, grid_counts, mask_counts, pair_distances
 from engine.records import Batch
-from engine.resources import PassConfig
+from engine.resources import Decoding, PassConfig
 from engine.stages.mask import MakeMask
 
 NUM_CLASSES = 5
@@ -54,7 +54,11 @@ def _labeled(cam: Tensor, features: Tensor, class_ids: list[int], walk: WalkConf
             tolerance=walk.tolerance,
         )
     stage = MakeMask(
-        CrfConfig(num_iterations=0), walk, PassConfig(max_pixels=10**6), num_classes=NUM_CLASSES, keep_stages=False
+        CrfConfig(num_iterations=0),
+        walk,
+        PassConfig(decoding=Decoding(max_pixels=10**6)),
+        num_classes=NUM_CLASSES,
+        keep_stages=False,
     )
     batch: Batch = {
         "refined_cam": [encode_map(maps.numpy())],

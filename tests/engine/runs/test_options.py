@@ -38,6 +38,8 @@ def test_every_job_may_choose_its_resources() -> None:
     assert [part_at(settings, path) for path in uses.paths] == [
         settings.cam.inference,
         settings.walk,
+        settings.bands,
+        settings.value_range,
         settings.resources,
     ]
 

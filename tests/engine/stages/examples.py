@@ -18,13 +18,13 @@ from engine.fitting.samples import SampleSource
 from engine.networks import Architecture, build, save_network
 from engine.presets import preset
 from engine.records import Batch, mask_schema, seed_schema, shard_table
-from engine.resources import PassConfig
+from engine.resources import Decoding, PassConfig
 from engine.storage.manifest import freeze_manifest
 from engine.storage.shards import write_shard
 
 CLASS_NAMES = ("cat", "dog", "bird")
 MAX_PIXELS = 10_000_000
-PASSES = PassConfig(max_pixels=MAX_PIXELS)
+PASSES = PassConfig(decoding=Decoding(max_pixels=MAX_PIXELS))
 SMALL: dict[str, Any] = {"backbone": "mobilenetv3_small_050", "weights": "random"}
 """The smallest backbone, for any of the three networks' settings."""
 

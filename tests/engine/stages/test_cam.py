@@ -20,7 +20,7 @@ from engine.models.cam_net import CamNetwork
 from engine.models.segmentation_net import SegmentationNetwork
 from engine.networks import load_network
 from engine.ops.cam import merge_cams, normalize_cam
-from engine.resources import PassConfig
+from engine.resources import Decoding, PassConfig
 from engine.stages.cam import ComputeCam
 from tests.engine.stages.examples import MAX_PIXELS, PASSES, picture, png, rows, write_network
 
@@ -35,7 +35,7 @@ class Recording(ComputeCam):
     """Keeps which classes were computed for how many images."""
 
     def __init__(self, weights: str, config: CamInferenceConfig) -> None:
-        super().__init__(weights, config, PassConfig(images_per_pass=8, max_pixels=MAX_PIXELS))
+        super().__init__(weights, config, PassConfig(images_per_pass=8, decoding=Decoding(max_pixels=MAX_PIXELS)))
         self.passes: list[tuple[int, list[int]]] = []
 
     def _activations(self, pictures: Tensor, present: list[int]) -> list[Tensor]:
@@ -45,7 +45,7 @@ class Recording(ComputeCam):
 
 @pytest.fixture(scope="module")
 def stage(cam_weights: str) -> ComputeCam:
-    return ComputeCam(cam_weights, CONFIG, PassConfig(images_per_pass=8, max_pixels=MAX_PIXELS))
+    return ComputeCam(cam_weights, CONFIG, PassConfig(images_per_pass=8, decoding=Decoding(max_pixels=MAX_PIXELS)))
 
 
 def _encoded() -> list[bytes | None]:
@@ -83,7 +83,7 @@ def test_attention_of_a_backbone_without_one_is_refused_by_name(cam_weights: str
     config = CamInferenceConfig(attention_steps=2)
     words = "must be 0 for the backbone 'mobilenetv3_small_050', which has no attention, got 2"
     with pytest.raises(ConfigError, match=rf"^cam\.inference\.attention_steps {words}$"):
-        ComputeCam(cam_weights, config, PassConfig(images_per_pass=8, max_pixels=MAX_PIXELS))
+        ComputeCam(cam_weights, config, PassConfig(images_per_pass=8, decoding=Decoding(max_pixels=MAX_PIXELS)))
 
 
 def test_maps_of_a_transformer_are_spread_along_its_attention(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_maps_of_a_transformer_are_spread_along_its_attention(tmp_path: Path) ->
     network, _ = load_network(weights, "cam")
     assert isinstance(network, CamNetwork)
     config = CamInferenceConfig(long_side_px=96, scales=(1.0,), flip=False, attention_steps=2, attention_blocks=4)
-    stage = ComputeCam(weights, config, PassConfig(images_per_pass=8, max_pixels=MAX_PIXELS))
+    stage = ComputeCam(weights, config, PassConfig(images_per_pass=8, decoding=Decoding(max_pixels=MAX_PIXELS)))
     seen = as_tensor([resized(picture(60, 90), (64, 96))], "cpu")
     with torch.inference_mode():
         maps = network.maps(seen, torch.tensor([1, 2]), attention_steps=2, attention_blocks=4)[0]
@@ -139,7 +139,7 @@ def test_undecodable_image_becomes_an_error_row_and_costs_no_other(stage: Comput
 
 
 def test_image_with_too_many_pixels_is_an_error_row(cam_weights: str) -> None:
-    stage = ComputeCam(cam_weights, CONFIG, PassConfig(images_per_pass=8, max_pixels=6000))
+    stage = ComputeCam(cam_weights, CONFIG, PassConfig(images_per_pass=8, decoding=Decoding(max_pixels=6000)))
     out = stage(rows(_encoded()[:4], TAGS[:4]))
     assert [error is None for error in out["error"]] == [True, True, True, True]
     out = stage(rows(_encoded()[4:], TAGS[4:]))
@@ -154,7 +154,7 @@ def test_images_at_once_do_not_change_the_maps(cam_weights: str, stage: ComputeC
 
 def test_bfloat16_gives_nearly_the_same_maps(cam_weights: str, stage: ComputeCam) -> None:
     short = replace(CONFIG, precision="bfloat16")
-    half = ComputeCam(cam_weights, short, PassConfig(images_per_pass=8, max_pixels=MAX_PIXELS))
+    half = ComputeCam(cam_weights, short, PassConfig(images_per_pass=8, decoding=Decoding(max_pixels=MAX_PIXELS)))
     one, other = (decode_map(each(rows(_encoded()[:1], [[1]]))["cam"][0]) for each in (half, stage))
     assert np.abs(one - other).mean() < 0.05
 
@@ -165,7 +165,9 @@ def test_segmentation_network_gives_the_probability_of_each_class_among_those_of
     network, _ = load_network(segmentation_weights, "segmentation")
     assert isinstance(network, SegmentationNetwork)
     one_scale = replace(CONFIG, scales=(1.0,), flip=False)
-    stage = ComputeCam(segmentation_weights, one_scale, PassConfig(images_per_pass=8, max_pixels=MAX_PIXELS))
+    stage = ComputeCam(
+        segmentation_weights, one_scale, PassConfig(images_per_pass=8, decoding=Decoding(max_pixels=MAX_PIXELS))
+    )
     out = stage(rows(_encoded(), TAGS))
     for number, (size, tags) in enumerate(zip(SIZES, TAGS, strict=True)):
         if not tags:
@@ -181,4 +183,4 @@ def test_segmentation_network_gives_the_probability_of_each_class_among_those_of
 
 def test_affinity_net_gives_no_maps(affinity_weights: str) -> None:
     with pytest.raises(WeightsError, match="kind 'affinity', not 'cam' or 'segmentation'"):
-        ComputeCam(affinity_weights, CONFIG, PassConfig(images_per_pass=8, max_pixels=MAX_PIXELS))
+        ComputeCam(affinity_weights, CONFIG, PassConfig(images_per_pass=8, decoding=Decoding(max_pixels=MAX_PIXELS)))

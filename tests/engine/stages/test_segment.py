@@ -16,7 +16,7 @@ from engine.models.segmentation_net import SegmentationNetwork
 from engine.networks import load_network
 from engine.ops.mask import to_probabilities, upsample
 from engine.records import Batch
-from engine.resources import PassConfig
+from engine.resources import Decoding, PassConfig
 from engine.stages.mask import MakeMask
 from engine.stages.segment import Segment
 from tests.engine.stages.examples import MAX_PIXELS, PASSES, picture, png, rows
@@ -27,7 +27,10 @@ SIZES = [(60, 90), (91, 63), (40, 40)]
 
 def _stage(weights: str, *, use_tags: bool = False, images_per_pass: int = 1) -> Segment:
     return Segment(
-        weights, CONFIG, PassConfig(images_per_pass=images_per_pass, max_pixels=MAX_PIXELS), use_tags=use_tags
+        weights,
+        CONFIG,
+        PassConfig(images_per_pass=images_per_pass, decoding=Decoding(max_pixels=MAX_PIXELS)),
+        use_tags=use_tags,
     )
 
 

@@ -19,7 +19,7 @@ from engine.networks import load_network
 from engine.ops.cam import with_background
 from engine.ops.random_walk import refine
 from engine.records import Batch
-from engine.resources import PassConfig
+from engine.resources import Decoding, PassConfig
 from engine.stages.walk import AddBackground, RefineCam
 from tests.engine.stages.examples import MAX_PIXELS, picture, png, rows
 
@@ -33,7 +33,7 @@ def _stage(weights: str, *, keep_cam: bool = False, walk: WalkConfig = WALK) -> 
         weights,
         AffinityInferenceConfig(long_side_px=96),
         walk,
-        PassConfig(images_per_pass=2, max_pixels=MAX_PIXELS),
+        PassConfig(images_per_pass=2, decoding=Decoding(max_pixels=MAX_PIXELS)),
         keep_cam=keep_cam,
     )
 

@@ -91,7 +91,7 @@ def test_names_with_commas_quotes_and_line_breaks_survive(tmp_path: Path) -> Non
         ("m.txt", "image,tags\n", "must be a file that ends with .csv, .jsonl, .parquet"),
         ("m.csv", "", "is empty"),
         ("m.csv", "image,tags\n", "holds no image"),
-        ("m.csv", "image,label\na.jpg,cat\n", "has no column 'tags'"),
+        ("m.csv", "image,note\na.jpg,cat\n", "has no column 'tags'"),
         ("m.csv", "a.jpg,cat\nb.jpg,dog\n", "has no column 'image' and 'tags'"),
         ("m.csv", "image,tags,image\na,b,c\n", "has the column 'image' twice"),
         ("m.csv", "image,tags\na.jpg,cat,dog\n", "line 2 has 3 columns where the header has 2"),

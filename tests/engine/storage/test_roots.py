@@ -23,7 +23,7 @@ from engine.storage.roots import lies_outside
         ("../../a.jpg", "s3://bucket/set"),
         ("a.jpg", "/"),
         ("tar://0+100//data/set/a.tar", "/data/set"),
-        ("parquet://0/s3://bucket/a.parquet", "/data/set"),
+        ("parquet://0@4+100/s3://bucket/a.parquet", "/data/set"),
     ],
 )
 def test_path_below_the_folder_or_in_a_store_is_inside(image: str, folder: str) -> None:
@@ -45,10 +45,10 @@ def test_path_below_the_folder_or_in_a_store_is_inside(image: str, folder: str) 
         ("file:///etc/passwd", "s3://bucket/set"),
         ("tar://0+100//etc/passwd", "/data/set"),
         ("tar://0+100/file:///etc/passwd", "s3://bucket/set"),
-        ("parquet://0//etc/a.parquet", "/data/set"),
-        ("parquet://0/a.parquet", "/data/set"),  # read from the folder that the job runs in
+        ("parquet://0@4+100//etc/a.parquet", "/data/set"),
+        ("parquet://0@4+100/a.parquet", "/data/set"),  # read from the folder that the job runs in
         ("tar://0+10//etc/passwd", "/data/set"),
-        ("parquet://0//etc/passwd", "/data/set"),
+        ("parquet://0@4+100//etc/passwd", "/data/set"),
     ],
 )
 def test_path_that_leaves_the_folder_is_outside(image: str, folder: str) -> None:

@@ -16,6 +16,7 @@ from engine.storage import filesystem
 from engine.storage.manifest import iter_manifest, iter_tables
 from engine.storage.pictures import read_picture
 from engine.storage.sources import tar
+from engine.storage.sources.columns import TableForm
 from engine.storage.sources.find import open_source_file
 from tests.engine.storage.sources.examples import samples, tar_bytes, webdataset
 from tests.s3_faults import faulty
@@ -137,6 +138,48 @@ def test_picture_with_two_dots_in_its_name_does_not_vanish(
 def test_mask_beside_a_picture_is_no_label(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(tar_bytes([("1.jpg", b"x"), ("1.seg.png", b"y")]))
     assert _rows(tmp_path / "a.tar") == [("a.tar/1.jpg", "a.tar/1.jpg", b"x", [])]
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (["1.jpg", "1.json", "1.jpg", "1.json"], "holds '1.jpg' twice in a row"),
+        (["1.jpg", "1.json", "1.json"], "holds '1.json' twice in a row"),
+        (["1.jpg", "1.JPG", "1.json"], "'1.jpg' and '1.JPG' are the same part of one sample"),
+        (["a.jpg", "a.png", "a.json"], "'a.jpg' and 'a.png' are two pictures of one sample"),
+    ],
+)
+@pytest.mark.parametrize("needs_tags", [True, False])
+def test_sample_that_stands_twice_is_not_lost_in_silence(
+    tmp_path: Path, names: list[str], sentence: str, needs_tags: bool
+) -> None:
+    (tmp_path / "a.tar").write_bytes(tar_bytes([(name, TOLD) for name in names]))
+    with pytest.raises(ManifestError, match=r"^data '.*a\.tar'") as caught:
+        list(iter_tables(str(tmp_path / "a.tar"), needs_tags=needs_tags))
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["jfif", "avif", "jpe", "jp2", "WEBP"])
+def test_pictures_of_every_ending_are_read(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "a.tar").write_bytes(tar_bytes([(f"1.{kind}", b"x"), ("1.json", b'{"tags": "cat"}')]))
+    assert _rows(tmp_path / "a.tar") == [(f"a.tar/1.{kind}", f"a.tar/1.{kind}", b"x", ["cat"])]
+
+
+def test_samples_without_a_picture_are_counted(tmp_path: Path) -> None:
+    members = [("1.jpg", b"x"), ("1.json", TOLD), ("2.mp4", b"x"), ("2.json", TOLD), ("3.heic", b"x"), ("3.json", TOLD)]
+    (tmp_path / "a.tar").write_bytes(tar_bytes(members))
+    notes: dict[str, None] = {}
+    assert sum(len(table) for table in iter_tables(str(tmp_path / "a.tar"), notes=notes)) == 1
+    assert list(notes) == ["2 samples have no picture (such as '2.mp4') and are left out"]
+
+
+def test_another_entry_and_another_separator_are_taken(tmp_path: Path) -> None:
+    told = b'{"caption": "a cat on a mat", "labels": "cat/dog"}'
+    (tmp_path / "a.tar").write_bytes(tar_bytes([("1.jpg", b"x"), ("1.json", told)]))
+    with pytest.raises(ManifestError, match=r"no entry 'tags' \(it has: caption, labels; tags_column names another\)"):
+        list(iter_manifest(str(tmp_path / "a.tar")))
+    [batch] = iter_manifest(str(tmp_path / "a.tar"), TableForm(tags_column=("labels",), tag_separator="/"))
+    assert batch["tags"] == [["cat", "dog"]]
 
 
 class _Counted:
