@@ -110,6 +110,11 @@ def iter_tars(source: Source, form: TableForm, reader: TagReader, *, needs_tags:
     index = _index(source, form.tags_column[0] if form.tags_column else "tags", needs_tags)
     if index.without_picture:
         example = index.without_picture[0]
+        if not index.tars:
+            raise ManifestError(
+                f"'{source.location}' has no sample with a picture (such as '{example}'); pictures are members that "
+                f"end with .{', .'.join(PICTURES)}"
+            )
         reader.notes[f"{len(index.without_picture)} samples have no picture (such as '{example}') and are left out"] = (
             None
         )

@@ -398,3 +398,19 @@ def test_orientation_in_a_text_of_imagemagick_is_applied() -> None:
     encoded = encode(Image.fromarray(gradient()), "PNG", pnginfo=texts)
     assert decode(encoded).shape == (32, 24, 3)
     assert stored_form(encoded) == ("PNG", False)
+
+
+def test_further_channels_of_a_tiff_are_left_out() -> None:
+    inks = np.zeros((4, 5, 5), np.uint8)
+    inks[..., 1:3] = inks[..., 4] = 255  # magenta, yellow and a spot colour
+    pixels = decode(_tiff(inks, 5, (0,))).astype(int)
+    assert np.abs(pixels - (255, 0, 0)).max() < 12
+    alphas = np.dstack([FOUR, FOUR])[..., :5]
+    assert decode(_tiff(alphas, 2, (2, 0)))[0, 0].min() > 200
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_bands_that_pillow_has_no_mode_for_are_an_error_of_the_image(count: int) -> None:
+    encoded = _tiff(np.zeros((4, 5, count), np.uint16), 1, (0,) * (count - 1))
+    with pytest.raises(ImageError, match=r"^decode: not a picture that Pillow reads$"):
+        decode_image(encoded, Decoding())

@@ -173,6 +173,36 @@ def test_samples_without_a_picture_are_counted(tmp_path: Path) -> None:
     assert list(notes) == ["2 samples have no picture (such as '2.mp4') and are left out"]
 
 
+def test_tars_whose_pictures_have_other_endings_are_refused_with_those_that_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(tar_bytes([("1.img", b"x"), ("1.cap", b"a cat"), ("2.img", b"x")]))
+    with pytest.raises(ManifestError, match=r"has no sample with a picture \(such as '1\.img'\); .* end with \.jpg, "):
+        list(iter_manifest(str(tmp_path / "a.tar")))
+
+
+def test_dots_in_folders_and_capitals_in_endings_belong_to_no_key(tmp_path: Path) -> None:
+    members = [
+        ("v22.0/1.PNG", b"x"),
+        ("v22.0/1.JSON", b'{"tags": ["cat"]}'),
+        ("v22.1/1.PNG", b"y"),
+        ("v22.1/1.TXT", b"dog"),
+    ]
+    (tmp_path / "a.tar").write_bytes(tar_bytes(members))
+    assert [(image, tags) for _, image, _, tags in _rows(tmp_path / "a.tar")] == [
+        ("a.tar/v22.0/1.PNG", ["cat"]),
+        ("a.tar/v22.1/1.PNG", ["dog"]),
+    ]
+
+
+def test_tars_of_one_name_in_several_folders_keep_apart(tmp_path: Path) -> None:
+    for folder in "xy":
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "0.tar").write_bytes(tar_bytes([("1.jpg", folder.encode())]))
+    assert [row[1:3] for row in _rows(tmp_path / "{x,y}" / "0.tar")] == [
+        ("x/0.tar/1.jpg", b"x"),
+        ("y/0.tar/1.jpg", b"y"),
+    ]
+
+
 def test_another_entry_and_another_separator_are_taken(tmp_path: Path) -> None:
     told = b'{"caption": "a cat on a mat", "labels": "cat/dog"}'
     (tmp_path / "a.tar").write_bytes(tar_bytes([("1.jpg", b"x"), ("1.json", told)]))
