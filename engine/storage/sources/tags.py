@@ -68,11 +68,9 @@ def unique_names(names: Iterable[str]) -> list[str]:
 
 
 def check_letters(name: str) -> None:
-    """Raises ValueError where a class name holds what breaks the lines of files, or is no letter."""
+    """Raises ValueError where a class name holds what breaks the lines of files."""
     if _NOT_PLAIN.search(name) is not None:
         raise ValueError(f"{shown(name)} holds a line break or another control character")
-    if not name.isascii() and _HALF_CHARACTER.search(name):
-        raise ValueError(f"{shown(name)} holds half a character")
 
 
 class TagReader:
@@ -193,6 +191,8 @@ class TagReader:
         names = unique_names(parts)
         for name in names:
             check_letters(name)
+            if not name.isascii() and _HALF_CHARACTER.search(name):
+                raise ValueError(f"{shown(name)} with half a character; give Unicode text")
         if not {part.strip() for part in parts} <= {*names, ""}:
             self.notes["invisible or composed letters of tags are normalised"] = None
         return names

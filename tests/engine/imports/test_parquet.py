@@ -194,10 +194,10 @@ def test_lists_of_0_and_1_name_no_class(labels: Any, tmp_path: Path, capsys: pyt
 @pytest.mark.parametrize(
     ("label", "words"),
     [
-        (True, "row 1 has a tag True; give text"),
-        (0.5, "row 1 has a tag 0.5; give text"),
-        ({"bbox": [1, 2]}, "row 1 has a tag {'bbox': [1, 2]}; give text"),
-        ([["cat"]], "row 1 has a tag ['cat']; give text"),
+        (True, "has tags such as [True]; give names"),
+        (0.5, "row 1 has a tag 0.5; give a list of names"),
+        ({"bbox": [1, 2]}, "row 1 has a tag {'bbox': [1, 2]}; give a list of names"),
+        ([["cat"]], "row 1 has a tag ['cat']; give a list of names"),
     ],
 )
 def test_labels_that_are_no_names_are_refused(

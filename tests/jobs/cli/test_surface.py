@@ -84,7 +84,8 @@ def _leaves(part: Any, path: str) -> Iterator[str]:
 
 
 def _used_leaves(name: str, settings: Settings) -> list[str]:
-    return [leaf for path in [*USED[name], "resources"] for leaf in _leaves(part_at(settings, path), path)]
+    paths = dict.fromkeys([*USED[name], "bands", "value_range", "resources"])
+    return [leaf for path in paths for leaf in _leaves(part_at(settings, path), path)]
 
 
 def _another(settings: Settings, path: str, number: int) -> Any:
@@ -96,6 +97,8 @@ def _another(settings: Settings, path: str, number: int) -> Any:
         return next(choice for choice in get_args(hint) if choice != value)
     if name in ("num_rounds", "radius", "min_workers"):
         return value + 1
+    if value == ():
+        return (0.5, 7.0) if hint == tuple[float, ...] else (2, 0, 1)
     if isinstance(value, tuple):
         return tuple(_moved(one, number) for one in value)
     return _moved(value, number)
@@ -142,7 +145,7 @@ def test_help_offers_the_settings_that_the_job_uses_and_no_other(
     monkeypatch.setenv("COLUMNS", "80")
     shown = _help(job, capsys)
     expected = {f"--{leaf.replace('_', '-')}" for leaf in _used_leaves(job, preset("small"))}
-    offered = set(re.findall(r"(?m)^[│ ]+(--[a-z-]+(?:\.[a-z-]+)+|--val-fraction)", shown))
+    offered = set(re.findall(r"(?m)^[│ ]+(--[a-z-]+(?:\.[a-z-]+)+|--val-fraction|--bands|--value-range)", shown))
     negated = re.compile(r"(--(?:.*\.)?)no-(?=[a-z-]+$)")
     assert {negated.sub(r"\1", option) for option in offered} == expected
 

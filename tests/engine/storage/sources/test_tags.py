@@ -137,7 +137,7 @@ def test_classes_of_a_file_are_brought_to_the_same_form_as_tags(tmp_path: Path) 
     (tmp_path / "classes.txt").write_text("cafe\u0301\ntraffic light\u200b\n")
     assert read_class_names(str(tmp_path / "m.csv")) == ("café", "traffic light")
     (tmp_path / "classes.txt").write_text("cat\na\tb\n")
-    with pytest.raises(ManifestError, match=r"classes\.txt', ': the class 'a\\tb' holds a line break or another"):
+    with pytest.raises(ManifestError, match=r"classes\.txt': the class 'a\\tb' holds a line break or another"):
         read_class_names(str(tmp_path / "m.csv"))
     (tmp_path / "classes.txt").write_text("cat\n\u200b\n")
     with pytest.raises(ManifestError, match="line 2 is blank"):
