@@ -80,7 +80,7 @@ def _check_kinds(schema: pa.Schema, image: str, tags: Sequence[str], location: s
     for name in tags:
         if holds_bytes(schema.field(name).type):
             raise ManifestError(
-                f"'{location}': its column '{name}' holds pictures; tags are names. Masks are truth (--truth), and "
+                f"'{location}': its column '{name}' holds pictures; tags are names. Masks are truth, and "
                 "tags_column names the column of the tags"
             )
 
