@@ -1,4 +1,4 @@
-"""What users run: ``tag2mask NAME``, or ``python -m jobs.NAME``."""
+"""The jobs that users run: ``tag2mask NAME`` or ``python -m jobs.NAME``."""
 
 import os
 import sys
@@ -11,6 +11,6 @@ except ImportError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
 
-from jobs.cli.start import start_of  # only now: it imports the engine
+from jobs.cli.start import start_of  # after the check, because it imports the engine
 
 start_of(__name__)

@@ -1,4 +1,4 @@
-"""``python -m jobs``: list the jobs, or run the one that is named, as the command ``tag2mask`` does."""
+"""``python -m jobs``: the same as the command ``tag2mask``."""
 
 from __future__ import annotations
 

@@ -35,19 +35,19 @@ TABLE_SCHEMA = pa.schema(
         pa.field("present", pa.bool_(), nullable=False),
     ]
 )
-"""``present``: the manifest has the tag and the classifier denies it; else the classifier misses it there."""
+"""``present`` is true for a tag of the image that the classifier rejects, false for a class missing from its tags."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckTags(ShardOptions):
-    """List the tags that the classifier contradicts, to drop or to review, most confident first."""
+    """List the tags that the classifier contradicts, most confident first, to review or drop them."""
 
     cam: Annotated[str, StartsFrom()]
-    """Output folder of jobs.train_cam; best trained on other images, as a classifier also learns wrong tags."""
+    """Output folder of jobs.train_cam, ideally trained on other images: a classifier also fits wrong tags."""
     doubt_below: float = 0.05
-    """A tag is contradicted if the classifier gives it less than this probability."""
+    """List a tag if the classifier gives it a lower probability than this."""
     miss_above: float = 0.95
-    """A class that is not among the tags is listed if the classifier gives it more than this probability."""
+    """List a class missing from the tags if the classifier gives it a higher probability than this."""
     settings: Annotated[Settings, Uses("cam.inference", "shards")]
 
     def __post_init__(self) -> None:
@@ -57,9 +57,9 @@ class CheckTags(ShardOptions):
 
 
 def run(config: CheckTags, images: ImageSet | None = None) -> dict[str, Any]:
-    """Write every class's probability for every image as shards, and the contradicted tags as one table.
+    """Write the class probabilities of every image as shards, and the contradicted tags as one table.
 
-    With other thresholds the shards stay as they are; only the table changes.
+    Changing the thresholds rewrites only the table; the shards are reused.
     """
     images, settings = images or ImageSet(config), config.settings
     cam = trained_network(config.cam, "cam", images, thing="cam")
@@ -83,20 +83,20 @@ def run(config: CheckTags, images: ImageSet | None = None) -> dict[str, Any]:
         write_bytes(join(config.out, TABLE), buffer.getvalue())
     denied = pc.sum(found.column("present")).as_py() or 0
     missed = len(found) - denied
-    print(f"{denied} tags denied, {missed} missed: {join(config.out, TABLE)}")
+    print(f"{denied} doubtful tags, {missed} missing tags: {join(config.out, TABLE)}")
     return {**summary, "denied": denied, "missed": missed}
 
 
 def contradicted(config: CheckTags, class_names: tuple[str, ...]) -> pa.Table:
-    """The table, most confident first; ties in the order of the shards."""
+    """Return the table of contradicted tags, most confident first; ties keep the order of the shards."""
     tables = [
         pa.Table.from_pylist(list(_contradicted(shard, config, class_names)), TABLE_SCHEMA)
         for shard in read_shards(config.out, ("image_id", "image", "tags", "probabilities", "error"))
     ]
     found = pa.concat_tables(tables)
     probability = found.column("probability")
-    surety = pc.if_else(found.column("present"), pc.subtract(1.0, pc.cast(probability, pa.float64())), probability)
-    return found.take(pc.sort_indices(surety, sort_keys=[("", "descending")]))
+    confidence = pc.if_else(found.column("present"), pc.subtract(1.0, pc.cast(probability, pa.float64())), probability)
+    return found.take(pc.sort_indices(confidence, sort_keys=[("", "descending")]))
 
 
 def _contradicted(shard: pa.Table, config: CheckTags, class_names: tuple[str, ...]) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Make synthetic tagged scenes and run the whole chain on them, to see it work: ``python -m jobs.demo``."""
+"""Run the whole chain on synthetic tagged scenes: ``python -m jobs.demo``."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from jobs.cli.command import main
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Demo(JobOptions):
-    """Make synthetic tagged scenes with true masks and run the whole chain on them: scores and a report."""
+    """Generate synthetic tagged scenes with true masks, run the whole chain on them, and report the scores."""
 
     out: str = "runs/demo"
-    """Folder for scenes/ and all that jobs.run writes; steps whose settings changed start afresh."""
+    """Folder for scenes/ and the output of jobs.run; steps with changed settings are redone."""
     num_images: int = 150
-    """How many scenes."""
+    """Number of scenes."""
     preset: PresetChoice = "tiny"
-    """Settings to start from."""
+    """Preset that supplies the default settings."""
     settings: Annotated[Settings, Uses.everything()]
 
 

@@ -1,4 +1,4 @@
-"""Score masks against the truth: ``python -m jobs.evaluate``."""
+"""Score masks against true masks: ``python -m jobs.evaluate``."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ CALIBRATION = "calibration.json"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluate:
-    """Score masks: IoU of each class and mIoU, over all pixels of all images that have truth (VOC's way)."""
+    """Score masks by per-class IoU and mIoU over all pixels of the images with true masks, as PASCAL VOC does."""
 
     masks: str
     """Folder of mask shards."""
     truth: str
     """True masks: a folder of PNGs named by image stem, or a folder of mask shards."""
     column: str = MASK
-    """Column of the shards to score: mask, or mask_cam and mask_walk of jobs.label --keep-stages."""
+    """Column to score: mask, or mask_cam or mask_walk as written by jobs.label --keep-stages."""
     out: str = ""
-    """Folder or URI for evaluation.json; by default .tag2mask in the masks' folder, where no reader of shards looks."""
+    """Folder or URI for evaluation.json; by default the folder .tag2mask inside the masks' folder."""
     preset: PresetChoice = "auto"
     """Accepted for consistency; ignored."""
     config: str = ""
     """Accepted for consistency; ignored."""
     calibrate: bool = False
-    """Also write calibration.json: settings for --config of jobs.label, calibrated on these images."""
+    """Also calibrate the confidence on these images and write calibration.json, for --config of jobs.label."""
 
 
 def run(config: Evaluate) -> dict[str, Any]:
-    """Score the masks; writes ``evaluation.json``: ``miou``, ``iou`` by class, ``confusion``, ``images``.
+    """Score the masks and write ``evaluation.json``: ``miou``, ``iou`` by class, ``confusion``, ``images``.
 
-    Where masks carry one, ``confidence`` holds its ``rank_correlation`` with the true IoU of each image (Spearman's),
-    ``mean``, ``mean_image_iou``, and ``best``: the mIoU of the most confident images.
+    For masks with a confidence, ``confidence`` holds ``rank_correlation`` (Spearman's, with the true IoU of each
+    image), ``mean``, ``mean_image_iou``, and ``best``: the mIoU of the most confident images.
     """
     if config.calibrate and config.column != MASK:
         raise ConfigError(f"must be {MASK} to calibrate its confidence, got '{config.column}'", thing="column")
@@ -85,7 +85,7 @@ def _print_table(result: dict[str, Any]) -> None:
     console.print(table)
     rank = confidence["rank_correlation"]
     console.print(
-        f"Confidence {confidence['mean']:.3f} in the mean, true IoU of an image {confidence['mean_image_iou']:.3f}"
+        f"Mean confidence {confidence['mean']:.3f}, mean true IoU of an image {confidence['mean_image_iou']:.3f}"
         + ("" if rank is None else f"; rank correlation {rank:.2f}")
     )
 

@@ -1,4 +1,4 @@
-"""Write masks in the format of another program: ``python -m jobs.export``."""
+"""Export masks to the format of another program: ``python -m jobs.export``."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from jobs.cli.command import main
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Export(ShardOptions):
-    """Write masks in the format of another program; images without a mask are left out and counted."""
+    """Export masks to the format of another program; images without a mask are skipped and counted."""
 
     masks: Annotated[str, StartsFrom()]
     """Output folder of jobs.label or jobs.segment."""
@@ -45,12 +45,12 @@ class Export(ShardOptions):
     """voc, coco (RLE), yolo (polygons), label-studio (brush), fiftyone, datasets (Hugging Face), webdataset (tars), png
     (a plain folder)."""
     images: Literal["auto", "copy", "refer"] = "auto"
-    """copy the images too (upright), or refer to where they lie; auto copies for formats whose readers want it, and
-    images inside .tar or .parquet files."""
+    """copy the images into the output (upright), or refer to their current location; auto copies for formats whose
+    readers require it, and for images inside .tar or .parquet files."""
     min_confidence: float = 0.0
-    """Images whose mask has lower confidence are left out, 0 to 1; 0 keeps all."""
+    """Skip masks with a lower confidence than this, 0 to 1; 0 keeps all."""
     image_url_prefix: str = ""
-    """For label-studio: prefix of an image's path; by default s3:// URIs as they are, and local files from /."""
+    """label-studio: URL prefix for image paths; by default s3:// URIs are kept and local files are served from /."""
     settings: Annotated[Settings, Uses("val_fraction")]
 
     def __post_init__(self) -> None:
@@ -61,7 +61,7 @@ class Export(ShardOptions):
 
 
 def run(config: Export, images: ImageSet | None = None) -> dict[str, Any]:
-    """Write the files of every image that has a mask, then the lists, ``index.csv`` and ``summary.json``."""
+    """Write the files of every image with a mask, then the format's lists, ``index.csv`` and ``summary.json``."""
     images, val_fraction = images or ImageSet(config), config.settings.val_fraction
     source = earlier_output(config.masks, ("label", "segment"), thing="masks", images=images)
     class_names = tuple(source.record["class_names"])
@@ -125,7 +125,7 @@ def run(config: Export, images: ImageSet | None = None) -> dict[str, Any]:
         schema=export_schema(),
         steps=[Step(name="export", build=write, on="crf")],
         fetch=copies,
-        stale=partial(_mended, masks=config.masks),
+        stale=partial(_newly_labeled, masks=config.masks),
     )
     done = summary.pop("done")
     del summary["done_before"]
@@ -146,8 +146,8 @@ def run(config: Export, images: ImageSet | None = None) -> dict[str, Any]:
     return summary
 
 
-def _mended(exported: Tally, masks: str) -> list[int]:
-    """Shards with images that had no mask when they were exported and have one now (``jobs.label --retry-errors``)."""
+def _newly_labeled(exported: Tally, masks: str) -> list[int]:
+    """List shards exported while some images had no mask that now have one (after ``jobs.label --retry-errors``)."""
     failed = {shard: exported.errors_of(shard) for shard in exported.shards if exported.errors_of(shard)["mask"]}
     if not failed:
         return []

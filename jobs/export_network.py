@@ -1,4 +1,4 @@
-"""The trained segmentation network for other programs: ``python -m jobs.export_network``."""
+"""Export the trained segmentation network to ONNX or torch.export: ``python -m jobs.export_network``."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ _TRIED = ((1, 64, 96), (2, 160, 128))
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportNetwork:
-    """Write the segmentation network as ONNX or torch.export, checked against the original.
+    """Export the segmentation network to ONNX or torch.export and verify it against the original.
 
-    In: images (B, 3, H, W) uint8 RGB; out: logits (B, C+1, H, W) float32, background first. network.json says how to
-    prepare an image.
+    Input: images (B, 3, H, W) uint8 RGB. Output: logits (B, C+1, H, W) float32, background first. network.json
+    describes how to prepare an image.
     """
 
     segmentation: str
-    """Folder that jobs.train_segmentation wrote, or a file of weights."""
+    """Output folder of jobs.train_segmentation, or a weights file."""
     out: str = ""
-    """Folder or URI for the network and network.json; beside the weights by default."""
+    """Folder or URI for the network and network.json; by default the folder of the weights."""
     format: Format = "onnx"
-    """onnx (needs `pip install onnx onnxruntime onnxscript`) or torch, the archive that torch.export.load reads."""
+    """onnx (needs `pip install onnx onnxruntime onnxscript`) or torch (an archive for torch.export.load)."""
     side_px: int = 0
-    """Height and width of the images that the file takes, pixels, one at a time; 0 takes any multiples of 32."""
+    """Fixed height and width of the network's input, pixels, for a batch of 1; 0 accepts any multiples of 32."""
 
     def __post_init__(self) -> None:
         if self.side_px and (self.side_px < 2 * MULTIPLE_PX or self.side_px % MULTIPLE_PX):
@@ -48,10 +48,10 @@ class ExportNetwork:
 
 
 def run(config: ExportNetwork) -> dict[str, Any]:
-    """Write ``network.onnx`` or ``network.pt2``, and ``network.json``: all that a program needs to use it.
+    """Write ``network.onnx`` or ``network.pt2``, and ``network.json``, which describes how to use it.
 
     Raises:
-        RuntimeError: the exported network does not give the original's logits; nothing is written.
+        RuntimeError: The exported network's logits differ from the original's; nothing is written.
     """
     network, architecture = load_network(config.segmentation, "segmentation")
     assert isinstance(network, SegmentationNetwork)
@@ -61,7 +61,9 @@ def run(config: ExportNetwork) -> dict[str, Any]:
     sizes = [(1, config.side_px, config.side_px)] if config.side_px else _TRIED
     difference = max(greatest_difference(network, config.format, data, _noise(*size)) for size in sizes)
     if not difference <= TOLERANCE:
-        raise RuntimeError(f"the exported network's logits are off by {difference:g}, more than {TOLERANCE:g}")
+        raise RuntimeError(
+            f"the exported network's logits differ from the original's by {difference:g}, more than {TOLERANCE:g}"
+        )
     location = join(out, FILES[config.format])
     write_bytes(location, data)
     class_names = ["background", *architecture.class_names]

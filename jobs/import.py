@@ -1,4 +1,4 @@
-"""Make a manifest of data in another program's format: ``python -m jobs.import``."""
+"""Convert a data set in another format to a manifest: ``python -m jobs.import``."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from jobs.cli.command import main
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Import:
-    """Write a manifest and classes.txt for --data from a data set in another format."""
+    """Convert a data set in another format to a manifest and classes.txt, for --data of the other jobs."""
 
     source: str
-    """The VOC folder, the instances .json, the folder of class folders, or .parquet (a file, a folder, a pattern)."""
+    """VOC folder, COCO instances .json, folder of class folders, or .parquet (file, folder or glob pattern)."""
     format: str
-    """voc, coco, folders (one for each class), parquet (of Hugging Face datasets), pets (Oxford-IIIT Pet)."""
+    """voc, coco, folders (one per class), parquet (of Hugging Face datasets), pets (Oxford-IIIT Pet)."""
     out: str
-    """Folder or URI for the manifest, classes.txt, and the images of parquet."""
+    """Folder or URI for the manifest, classes.txt, and the images extracted from parquet."""
     images: str = ""
-    """coco, parquet with paths: folder of the images; without it the folder of the source."""
+    """coco, parquet with paths: folder of the images; by default the folder of the source."""
     image_column: str = ""
-    """parquet: column of the pictures; without it `image`, or the only one that holds pictures."""
+    """parquet: image column; by default `image`, or the only column that holds images."""
     label_column: str = ""
-    """parquet: column of the labels; without it `label`, `labels`, `tags`, or the only one of type ClassLabel."""
+    """parquet: label column; by default `label`, `labels`, `tags`, or the only column of type ClassLabel."""
     background: str = ""
-    """A class that stands for none, such as background: no class of its own, and its images have no tag of it."""
+    """A class that means "none", such as background; it is dropped from the classes and the tags."""
     download: bool = False
-    """pets: fetch the data set (800 MB) into --source first; its licence is CC BY-SA 4.0."""
+    """pets: download the data set (800 MB) into --source first; its license is CC BY-SA 4.0."""
     manifest: Literal["csv", "jsonl", "parquet"] = "csv"
-    """Kind of the manifest."""
+    """File format of the manifest."""
     overwrite: bool = False
-    """Replace a manifest and classes.txt that are there already."""
+    """Replace an existing manifest and classes.txt."""
 
     def __post_init__(self) -> None:
         if self.format not in READERS:
@@ -57,7 +57,7 @@ _ONLY_FOR = {
 
 
 def run(config: Import) -> dict[str, Any]:
-    """Write ``manifest.csv`` (or .jsonl, .parquet) and ``classes.txt``; returns what was found."""
+    """Write ``manifest.csv`` (or .jsonl, .parquet) and ``classes.txt``; returns a summary of the data."""
     check_writable(config.out)
     location = join(config.out, f"manifest.{config.manifest}")
     classes = join(config.out, "classes.txt")
@@ -74,32 +74,33 @@ def run(config: Import) -> dict[str, Any]:
     if not config.overwrite:
         _check_free(classes, same=found.classes_text)
     summary = write_manifest(found, location, classes)
-    print(f"{summary['images']} images; classes: {_some(found.class_names)}")
+    print(f"{summary['images']} images; classes: {_abridged(found.class_names)}")
     for line in found.remarks.lines:
         print(line)
     outside = " --allow-outside" if summary["outside"] else ""
     if outside:
         print(
-            "Images lie outside of the manifest's folder, so the jobs need --allow-outside; or give --out above them."
+            "Some images lie outside the manifest's folder: pass --allow-outside to the jobs, "
+            "or choose an --out that contains the images."
         )
     truth = f" --truth {join(config.out, TRUTH)}" if config.format == "pets" else ""
     print(f"Next: tag2mask run --data {location}{truth}{outside} --out runs/mine")
     return summary
 
 
-def _some(names: tuple[str, ...]) -> str:
+def _abridged(names: tuple[str, ...]) -> str:
     return ", ".join(names[:8]) + (f", ... ({len(names)})" if len(names) > 8 else "")
 
 
 def _check_free(location: str, *, same: str | None = None) -> None:
-    """Refuse to replace a file, but one that holds ``same``."""
+    """Raise OtherRunError if a file exists, unless its content is ``same``."""
     with about("out"):
-        # a name that is not UTF-8 is refused where it would be written
+        # a class name that is not valid UTF-8 is reported later, when the file is written
         free = not exists(location) or (
             same is not None and read_bytes(location) == same.encode(errors="surrogatepass")
         )
     if not free:
-        raise OtherRunError(f"holds '{location}' already", thing="out")
+        raise OtherRunError(f"already contains '{location}'", thing="out")
 
 
 if __name__ == "__main__":

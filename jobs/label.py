@@ -1,4 +1,4 @@
-"""Label images: CAM, random walk, dense CRF, Parquet mask shards: ``python -m jobs.label``."""
+"""Label images by CAM, random walk and dense CRF: ``python -m jobs.label``."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Label(ShardOptions):
     """Make a mask for every image from its tags."""
 
     cam: Annotated[str, StartsFrom()]
-    """Output folder of jobs.train_cam; or of jobs.train_segmentation, for the maps of a later round (--later-maps,
+    """Output folder of jobs.train_cam, or of jobs.train_segmentation for a later round (--later-maps,
     --later-walk)."""
     affinity: Annotated[str, StartsFrom("affinity.inference")] = ""
-    """Output folder of jobs.train_affinity; not needed if the walk has 0 steps."""
+    """Output folder of jobs.train_affinity; not needed with --walk.num-steps 0."""
     keep_stages: bool = False
-    """Also write the masks of the CAM alone and of the walk without dCRF: columns mask_cam and mask_walk."""
+    """Also write intermediate masks: columns mask_cam (CAM alone) and mask_walk (walk without dCRF)."""
     profile: bool = False
-    """Print where the time went, by stage, and write it to summary.json."""
+    """Print the time spent in each stage and write it to summary.json."""
     settings: Annotated[
         Settings,
         Uses(
@@ -48,7 +48,7 @@ class Label(ShardOptions):
 
 
 def run(config: Label, images: ImageSet | None = None) -> dict[str, Any]:
-    """Write a mask, or an error, for every image of the manifest as Parquet shards to the output folder."""
+    """Write Parquet shards with a mask or an error for every image of the manifest."""
     images, settings = images or ImageSet(config), config.settings
     cam = trained_network(config.cam, MAP_KINDS, images, thing="cam")
     maps, (inference_path, walk_path) = settings.maps_of(cam.map_kind), map_paths(cam.map_kind)

@@ -1,7 +1,4 @@
-"""Write synthetic tagged scenes with true masks: images to try the other jobs on.
-
-python -m jobs.make_scenes --out scenes
-"""
+"""Generate synthetic tagged scenes with true masks, to try the other jobs on: ``python -m jobs.make_scenes``."""
 
 from __future__ import annotations
 
@@ -15,14 +12,14 @@ from jobs.cli.command import main
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MakeScenes:
-    """Write synthetic tagged scenes with true masks; a folder that holds the same scenes already is left as it is."""
+    """Generate synthetic tagged scenes with true masks; scenes that already exist are kept."""
 
     out: str
     """Folder for images/, truth/, classes.txt and manifest.csv."""
     num_images: int = 150
-    """How many scenes."""
+    """Number of scenes."""
     rng_seed: int = 0
-    """Another seed gives other scenes."""
+    """Random seed; different seeds give different scenes."""
     width: int = 240
     """Width of a scene, pixels."""
     height: int = 180
@@ -30,7 +27,7 @@ class MakeScenes:
 
 
 def run(config: MakeScenes) -> dict[str, Any]:
-    """Write the scenes and say so in one line."""
+    """Write the scenes and print one line of summary."""
     summary = write_scenes(
         config.out, config.num_images, rng_seed=config.rng_seed, width=config.width, height=config.height
     )

@@ -1,4 +1,4 @@
-"""Make the affinity labels that train AffinityNet: ``python -m jobs.make_seeds``."""
+"""Make the affinity labels for training AffinityNet: ``python -m jobs.make_seeds``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jobs.cli.command import main
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MakeSeeds(ShardOptions):
-    """Find the cells of each image that are certainly one class or certainly background."""
+    """Find the confident foreground and background cells of each image."""
 
     cam: Annotated[str, StartsFrom()]
     """Output folder of jobs.train_cam or jobs.train_segmentation."""
@@ -27,7 +27,7 @@ class MakeSeeds(ShardOptions):
 
 
 def run(config: MakeSeeds, images: ImageSet | None = None) -> dict[str, Any]:
-    """Write a seed for every image as Parquet shards to the output folder."""
+    """Write Parquet shards with a seed for every image."""
     images, settings = images or ImageSet(config), config.settings
     cam = trained_network(config.cam, MAP_KINDS, images, thing="cam")
     check_map_network(cam, settings.maps_of(cam.map_kind).inference)

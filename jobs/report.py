@@ -1,4 +1,4 @@
-"""Show what a run made, as one self-contained HTML file: ``python -m jobs.report``."""
+"""Write a self-contained HTML report on a run's masks: ``python -m jobs.report``."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ REPORT = "report.html"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report(ReportSource):
-    """Write one HTML file with pictures, scores and settings of a folder of masks; it opens without a network."""
+    """Write a self-contained HTML report on a folder of masks: images, scores and settings. It opens offline."""
 
     out: str = ""
-    """Folder or URI for report.html; by default .tag2mask in the masks' folder, where no reader of shards looks."""
+    """Folder or URI for report.html; by default the folder .tag2mask inside the masks' folder."""
     preset: PresetChoice = "auto"
     """Accepted for consistency; ignored."""
     config: str = ""
@@ -34,7 +34,7 @@ def run(config: Report, *, scores: Scores | None = None) -> dict[str, Any]:
     """Write ``report.html``; returns its location.
 
     Args:
-        scores: of the masks, if they are known.
+        scores: The scores of the masks, if already computed.
     """
     location = join(config.out or join(config.masks, WORK_FOLDER), REPORT)
     data = replace(report_data(config, scores), next_steps=_next_steps(config))
@@ -46,10 +46,10 @@ def run(config: Report, *, scores: Scores | None = None) -> dict[str, Any]:
 
 
 def _next_steps(config: Report) -> list[tuple[str, str]]:
-    """(what it does, command) for these masks."""
+    """Suggest commands to run next on these masks, as pairs (description, command)."""
     masks = ["--data", config.data, "--masks", config.masks]
     exported = ["export", *masks, "--format", "voc", "--min-confidence", ".6", "--out", join(config.out, "exported")]
-    steps = [("Export the masks of high confidence", exported)]
+    steps = [("Export the most confident masks", exported)]
     if not config.truth:
         run_folder = ["--run-folder", config.run_folder] if config.run_folder else []
         steps.append(("Score the masks against ground truth", ["report", *masks, *run_folder, "--truth", "FOLDER"]))
@@ -59,11 +59,11 @@ def _next_steps(config: Report) -> list[tuple[str, str]]:
         if config.truth:
             found = join(config.run_folder, "search")
             search = ["search", "--data", config.data, "--truth", config.truth, *networks, "--out", found]
-            steps.append(("Search alpha, beta and the length of the walk", search))
+            steps.append(("Search for the best alpha, beta and number of steps of the walk", search))
         tags = ["check-tags", "--data", config.data, "--cam", cam, "--out", join(config.run_folder, "tags")]
         steps.append(("List tags that the classifier contradicts", tags))
         later = ["--cam", segmentation, "--affinity", affinity, "--out", "others"]
-        steps.append(("Label other images with tags", ["label", "--data", "others.csv", *later]))
+        steps.append(("Label other tagged images", ["label", "--data", "others.csv", *later]))
     return [(what, shlex.join(["tag2mask", *command])) for what, command in steps]
 
 

@@ -1,4 +1,4 @@
-"""The whole chain on one manifest: three networks, masks, report: ``python -m jobs.run``."""
+"""Run the whole chain on one manifest, from tags to masks and a report: ``python -m jobs.run``."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ Options = TypeVar("Options", bound=JobOptions)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run(ShardOptions):
-    """From tagged images to masks and a trained segmentation network; a step that is complete is skipped."""
+    """Train the networks, label the images and write a report; completed steps are skipped."""
 
     truth: str = ""
-    """True masks to score every stage with: a folder of PNGs named by image stem, or mask shards. Never trained on."""
+    """True masks, used only to score each stage: a folder of PNGs named by image stem, or mask shards."""
     settings: Annotated[Settings, Uses.everything()]
 
 
 class _Shared(TypedDict):
-    """What every step takes from the options of the run."""
+    """The run's options that every step takes."""
 
     preset: PresetChoice
     data: str
@@ -58,7 +58,7 @@ class _Shared(TypedDict):
 
 
 class _Errors(TypedDict):
-    """What every step that writes a row per image takes too."""
+    """The run's options that every step with one row per image also takes."""
 
     max_error_fraction: float
     retry_errors: bool
@@ -98,8 +98,8 @@ def run(config: Run, *, make_objective: MakeObjective = Objective.of) -> dict[st
         with connected(settings.resources):
             steps.train("cam", train_cam.run, train_cam.TrainCam(**shared, out=cam), make_objective)
             steps.do("seeds", make_seeds.run, make_seeds.MakeSeeds(**shared, **errors, out=seeds, cam=cam))
-            taught = train_affinity.TrainAffinity(**shared, out=affinity, seeds=seeds)
-            steps.train("affinity", train_affinity.run, taught, make_objective)
+            affinity_options = train_affinity.TrainAffinity(**shared, out=affinity, seeds=seeds)
+            steps.train("affinity", train_affinity.run, affinity_options, make_objective)
             maps, start = cam, cam if _starts_from_cam(settings) else ""
             for number in range(1, settings.rounds.num_rounds + 1):
                 prefix = _prefix(number, settings)
@@ -110,9 +110,11 @@ def run(config: Run, *, make_objective: MakeObjective = Objective.of) -> dict[st
                 labeled = steps.do(
                     f"{prefix}masks", label.run, labeling, afresh=replace(labeling, keep_stages=bool(config.truth))
                 )
-                learning = train_segmentation.TrainSegmentation(**shared, out=segmentation, masks=masks, start=start)
-                learning = replace(learning, settings=_settings_of_round(number, settings))
-                steps.train(f"{prefix}segmentation", train_segmentation.run, learning, make_objective)
+                segmentation_options = train_segmentation.TrainSegmentation(
+                    **shared, out=segmentation, masks=masks, start=start
+                )
+                segmentation_options = replace(segmentation_options, settings=_settings_of_round(number, settings))
+                steps.train(f"{prefix}segmentation", train_segmentation.run, segmentation_options, make_objective)
                 maps = start = segmentation
             if config.truth:
                 segmented = join(config.out, SEGMENTED)
@@ -143,13 +145,12 @@ def run(config: Run, *, make_objective: MakeObjective = Objective.of) -> dict[st
 
 
 def _planned(config: Run) -> list[Planned]:
-    """The steps in their order, each with the passes over the images that it takes."""
+    """List the steps in order, each with its number of passes over the images."""
     settings = config.settings
-    epochs = {name: getattr(settings, name).training.num_epochs for name in ("cam", "affinity")}
     steps = [
-        Planned(name="cam", kind="cam", passes=epochs["cam"]),
+        Planned(name="cam", kind="cam", passes=settings.cam.training.num_epochs),
         Planned(name="seeds", kind="seeds"),
-        Planned(name="affinity", kind="affinity", passes=epochs["affinity"]),
+        Planned(name="affinity", kind="affinity", passes=settings.affinity.training.num_epochs),
     ]
     num_rounds = settings.rounds.num_rounds
     for number in range(1, num_rounds + 1):
@@ -158,14 +159,14 @@ def _planned(config: Run) -> list[Planned]:
         steps.append(Planned(name=f"{prefix}masks", kind="masks", note=note))
         steps.append(Planned(name=f"{prefix}segmentation", kind="segmentation", passes=num_epochs, note=note))
     if config.truth:
-        steps.append(Planned(name=SEGMENTED, kind="masks"))  # which takes less time
+        steps.append(Planned(name=SEGMENTED, kind="masks"))  # an overestimate: it has no walk
     return [*steps, Planned(name="report", kind="report", passes=0)]
 
 
 def _summary(
     config: Run, labeled: dict[str, Any], step_seconds: dict[str, float]
 ) -> tuple[dict[str, Any], Scores | None]:
-    """What ``summary.json`` holds, and the scores of the last masks; ``evaluation.json`` is written beside these."""
+    """Return the content of ``summary.json`` and the last masks' scores; writes ``evaluation.json`` for each round."""
     seconds = sum(step_seconds.values())
     summary: dict[str, Any] = {
         "images": labeled["images"],
@@ -187,12 +188,12 @@ def _summary(
 
 
 def _prefix(number: int, settings: Settings) -> str:
-    """Of the folders of a round; the last round's lie directly in the output folder."""
+    """Return the prefix of a round's folders; the last round writes directly to the output folder."""
     return "" if number == settings.rounds.num_rounds else f"{EARLIER_ROUND.format(number)}/"
 
 
 def _settings_of_round(number: int, settings: Settings) -> Settings:
-    """The settings with the epochs of a round's segmentation network, counted from 1."""
+    """Set the number of epochs of a round's segmentation network; rounds count from 1."""
     rounds, network = settings.rounds, settings.segmentation
     if number < rounds.num_rounds or rounds.num_rounds == 1:
         return settings
@@ -206,11 +207,11 @@ def _starts_from_cam(settings: Settings) -> bool:
 
 
 def _check_networks(config: Run) -> None:
-    """Build each network that is still to be trained, so that a mistake in the last one's settings is reported now.
+    """Build each untrained network once, to report invalid settings before the first training rather than hours later.
 
     Raises:
-        ConfigError: a backbone cannot do what is asked for.
-        WeightsError: first weights cannot be had.
+        ConfigError: A backbone does not support its settings.
+        WeightsError: Initial weights cannot be loaded.
     """
     settings = config.settings
     segmentation = settings.segmentation
@@ -228,7 +229,7 @@ def _check_networks(config: Run) -> None:
 
 
 class _Steps:
-    """Runs the jobs one after the other on the same images and keeps their times."""
+    """Runs the jobs one after the other on the same images and records their times."""
 
     def __init__(self, images: ImageSet, chain: Chain, *, overwrite: bool) -> None:
         self.chain = chain
@@ -244,10 +245,10 @@ class _Steps:
         *,
         afresh: Options | None = None,
     ) -> dict[str, Any]:
-        """Run one job; with ``overwrite`` afresh, but only if its settings changed.
+        """Run one job. With ``overwrite``, output of other settings is replaced and current output is kept.
 
         Args:
-            afresh: its options then, if they differ.
+            afresh: Options for replacing the output, if different from ``options``.
         """
         start = time.monotonic()
         self.chain.begin()
@@ -265,14 +266,14 @@ class _Steps:
     def train(
         self, name: str, job: Callable[..., dict[str, Any]], options: JobOptions, make_objective: MakeObjective
     ) -> None:
-        """:meth:`do` for a training."""
+        """Run a training job like :meth:`do`."""
         self.do(name, lambda chosen, images: job(chosen, images, make_objective=make_objective), options)
 
 
 def _keeps_stages(masks: str, config: Run) -> bool:
-    """As the masks that are there: truth that is added later scores what they hold and costs no second labeling."""
+    """Whether to keep intermediate masks: as existing masks do, so that adding ``--truth`` later relabels nothing."""
     record = None
-    with suppress(OutputError):  # damaged: the labeling reports it, or overwrites it
+    with suppress(OutputError):  # the labeling job reports a damaged record, or overwrites it
         record = read_record(masks)
     if record is None or record.get("job") != "label" or not committed_shards(masks):
         return bool(config.truth)

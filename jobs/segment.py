@@ -18,17 +18,17 @@ from jobs.cli.command import main
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SegmentImages(ShardOptions):
-    """Make a mask for every image with the segmentation network; it needs no tags."""
+    """Make a mask for every image with the segmentation network; tags are optional."""
 
     segmentation: Annotated[str, StartsFrom()]
     """Output folder of jobs.train_segmentation."""
     use_tags: bool = False
-    """Only background and the classes of an image's tags may appear in its mask."""
+    """Restrict each mask to background and the classes of the image's tags."""
     settings: Annotated[Settings, Uses("segmentation.inference", "crf", "confidence", "shards")]
 
 
 def run(config: SegmentImages, images: ImageSet | None = None) -> dict[str, Any]:
-    """Write a mask, or an error, for every image of the manifest as Parquet shards to the output folder."""
+    """Write Parquet shards with a mask or an error for every image of the manifest."""
     images, settings = images or ImageSet(config), config.settings
     network = trained_network(config.segmentation, "segmentation", images, thing="segmentation")
     claimed = claim(

@@ -21,12 +21,12 @@ from jobs.cli.command import main
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainSegmentation(DataOptions):
-    """Train the segmentation network with full supervision on synthesized masks."""
+    """Train the segmentation network with the masks as full supervision."""
 
     masks: Annotated[str, StartsFrom()]
-    """Folder of mask shards, the output of jobs.label or jobs.segment."""
+    """Output folder of jobs.label or jobs.segment."""
     start: str = ""
-    """Output folder of jobs.train_cam or of this job, to start from that network rather than from ImageNet weights."""
+    """Output folder of jobs.train_cam or of this job, to initialize the network from instead of ImageNet weights."""
     settings: Annotated[Settings, Uses("segmentation", "val_fraction")]
 
 

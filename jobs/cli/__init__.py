@@ -1,1 +1,1 @@
-"""From a command line to a job."""
+"""The command line: parsing options, running a job, handling signals."""

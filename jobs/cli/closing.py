@@ -1,4 +1,4 @@
-"""What a command says when its job is done: how much, what went wrong, where it is, and what to do next."""
+"""The summary printed at the end of a job: images, errors, output and the next command."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from engine.display import duration
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Closing:
-    """Of one job; ``{name}`` stands for its option of that name."""
+    """The closing lines of one job; ``{out}`` and ``{data}`` stand for its options."""
 
     made: tuple[tuple[str, str], ...]
-    """What it has made, and where."""
+    """Pairs (description, location) of its outputs."""
     then: str
     """The next command."""
 
@@ -39,11 +39,11 @@ _CLOSINGS = {
         then="tag2mask export --data {data} --masks {out}/masks --format voc --out EXPORTED",
     ),
 }
-"""Of the jobs that others follow; the rest say themselves what they have made."""
+"""The jobs that produce input for other jobs; the rest print their own results."""
 
 
 def print_closing(job: str, options: Any, summary: Mapping[str, Any], seconds: float) -> None:
-    """Print the summary of a job that others follow."""
+    """Print the closing lines of a job, if it has any."""
     closing = _CLOSINGS.get(job)
     if closing is None or "images" not in summary:
         return

@@ -1,4 +1,4 @@
-"""From a command line to a job, and from what happens to an exit status."""
+"""Parse a job's options, run it, and turn errors into messages and exit statuses."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Options = TypeVar("Options")
 DONE, FAILED, USER_MISTAKE = 0, 1, 2
 
 _RECORDS = ("best.json", RECORD_NAME, "calibration.json")
-"""Files whose settings ``--config`` takes from a folder: the first that is there. A search writes ``best.json`` too."""
+"""Files that ``--config FOLDER`` looks for, in this order; a search writes both ``best.json`` and the record."""
 
 
 def main(
@@ -40,12 +40,12 @@ def main(
     """Run a job from the command line.
 
     Args:
-        options_class: the job's options, a frozen dataclass.
-        run: the job.
-        arguments: the command line; the process's own by default.
+        options_class: The job's options, a frozen dataclass.
+        run: The job.
+        arguments: The command line; ``sys.argv[1:]`` by default.
 
     Returns:
-        The exit status: 0 done, 1 failed, 2 the user's mistake, 130 interrupted.
+        The exit status: 0 done, 1 failed, 2 user error, 130 interrupted.
     """
 
     name = name_of(options_class)
@@ -60,13 +60,13 @@ def main(
 
     try:
         return exit_status(work)
-    except KeyboardInterrupt:  # without a supervisor
+    except KeyboardInterrupt:  # only without a supervisor
         print("interrupted: completed work is kept; rerun the command to resume", file=sys.stderr)
         return 128 + signal.SIGINT
 
 
 def exit_status(work: Callable[[], int | None]) -> int:
-    """Do the work; what it returns (None: 0), or the status of the error that ends it, said in one line."""
+    """Call ``work`` and return its exit status; an expected error is printed in one line and returned as a status."""
     try:
         return work() or DONE
     except UserError as error:
@@ -77,19 +77,19 @@ def exit_status(work: Callable[[], int | None]) -> int:
         return FAILED
     except OSError as error:
         if isinstance(error, BrokenPipeError) or type(error).__module__.partition(".")[0] == "ray":
-            raise  # the reader has left; or a fault of Ray's, whose traceback says more than its name
+            raise  # a closed pipe, or an error inside Ray, where the traceback is more useful than the message
         print(f"error: {message_of(error)}", file=sys.stderr)
         return USER_MISTAKE
 
 
 def parse(options_class: type[Options], arguments: Sequence[str]) -> Options:
-    """A job's options from a command line: preset or recorded settings, then ``--config``, then single settings.
+    """Parse a job's command line: preset or recorded settings, overridden by ``--config``, then by single options.
 
-    Where the job is given networks or shards, a line on standard error says which settings differ from theirs.
+    If the job is given networks or shards, a line on standard error lists the settings that differ from theirs.
 
     Raises:
-        ConfigError: an option does not exist, is missing, or has a value that is not allowed.
-        SystemExit: status 0, after ``--help``, also if its reader left before the end (``--help | head``).
+        ConfigError: An option is unknown, missing, or has an invalid value.
+        SystemExit: With status 0, after ``--help``, even if its output pipe was closed early (``--help | head``).
     """
     surface = Surface(options_class)
     sources, recorded, settings = _start(surface, arguments)
@@ -100,13 +100,13 @@ def parse(options_class: type[Options], arguments: Sequence[str]) -> Options:
 
 
 def check(options_class: type[Any], arguments: Sequence[str]) -> None:
-    """:func:`parse` without making the options, whose class may be only :func:`jobs.cli.outline.outlined`."""
+    """Check the arguments like :func:`parse`, without creating the options; an outlined class is enough."""
     surface = Surface(options_class)
     _values(surface, _start(surface, arguments)[2], arguments)
 
 
 def _start(surface: Surface[Any], arguments: Sequence[str]) -> tuple[Sequence[str], Settings | None, Settings | None]:
-    """The places of earlier outputs, the settings recorded there, and those that single options change."""
+    """Return the locations of earlier outputs, the settings recorded there, and the settings to start from."""
     if not surface.paths:
         return (), None, None
     start = _parsed(surface, surface.start(), arguments, add_help=False, return_unknown_args=True)[0]
@@ -123,10 +123,10 @@ def _values(surface: Surface[Any], settings: Settings | None, arguments: Sequenc
 
 
 def _origin(recorded: Settings, chosen: Settings, places: Sequence[str], paths: Sequence[str]) -> str:
-    """Which settings a job takes, and what differs from the recorded ones."""
+    """Describe where a job's settings come from and how they differ from the recorded ones."""
     used = [path for path in paths if path != "resources"]
     lines = differences(parts_to_dict(recorded, used), parts_to_dict(chosen, used))
-    return f"settings: those of {' and '.join(places)}" + (f", except {shortened(lines)}" if lines else "")
+    return f"settings: from {' and '.join(places)}" + (f", except {shortened(lines)}" if lines else "")
 
 
 def _parsed(surface: Surface[Any], command: type[Any], arguments: Sequence[str], **more: Any) -> Any:
@@ -135,7 +135,7 @@ def _parsed(surface: Surface[Any], command: type[Any], arguments: Sequence[str],
         with contextlib.redirect_stderr(complaint):
             return tyro.cli(command, args=list(arguments), **more)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again as it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python reports it again at exit
         raise SystemExit(DONE) from None
     except SystemExit as stop:
         if not stop.code:
@@ -148,7 +148,7 @@ def _parsed(surface: Surface[Any], command: type[Any], arguments: Sequence[str],
 
 
 def _configured(settings: Settings, config: str) -> Settings:
-    """The settings with those of a file over them."""
+    """Override the settings with those of a file, if one is given."""
     if not config:
         return settings
     record = read_json(config) if config.endswith(".json") else _record_in(config)
@@ -156,7 +156,7 @@ def _configured(settings: Settings, config: str) -> Settings:
     if not isinstance(changes, dict):
         found = "does not exist" if record is None else "has no settings"
         allowed = ", ".join(_RECORDS)
-        raise ConfigError(f"'{config}' {found}; give one of {allowed}, or the folder of one", thing="config")
+        raise ConfigError(f"'{config}' {found}; give one of {allowed}, or a folder with one", thing="config")
     return merged(settings, changes, where=f"--config {config}")
 
 
@@ -166,7 +166,7 @@ def _record_in(folder: str) -> dict[str, Any] | None:
 
 
 def one_line(complaint: str) -> str:
-    """tyro's box as one sentence."""
+    """Condense tyro's boxed error message to one line."""
     lines = [re.sub(r"-{9,}", "", line).strip("│╭╰─╮╯ ") for line in complaint.splitlines()]
     lines = [line for line in lines if line and not line.endswith(("error", "options"))]
     text, _, rest = " ".join(lines).partition("Perhaps you meant")

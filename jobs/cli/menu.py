@@ -1,4 +1,4 @@
-"""The command ``tag2mask``: list the jobs, or run the one that is named."""
+"""The command ``tag2mask``: list the jobs, or run one by name."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ ORDER = (
     *("demo", "make-scenes", "import", "run", "train-cam", "make-seeds", "train-affinity", "label"),
     *("train-segmentation", "segment", "evaluate", "report", "check-tags", "search", "export", "export-network"),
 )
-"""The jobs in the order in which they are used; others come last."""
+"""The jobs in order of use; others are listed last."""
 SEARCH = {"search": "tune.search"}
 COMPLETION = ("--tyro-print-completion", "--tyro-write-completion")
 
 
 def job_modules() -> dict[str, str]:
-    """Name of each job on the command line to its module, in the order in which they are used."""
+    """Map the name of each job to its module, in order of use."""
     files = Path(jobs.__path__[0]).glob("[!_]*.py")
     found = {file.stem.replace("_", "-"): f"jobs.{file.stem}" for file in files} | SEARCH
     return dict(sorted(found.items(), key=lambda job: (ORDER.index(job[0]) if job[0] in ORDER else len(ORDER), job[0])))
 
 
 def what_it_does(module: str) -> str:
-    """The first line of a module's docstring, without importing it."""
+    """Return the first line of a module's docstring without importing the module."""
     text = ast.get_docstring(syntax(module)[1]) or ""
     return text.partition("\n")[0].partition(": ``")[0].rstrip(".")
 
 
 def listing() -> str:
-    """All jobs, a line each."""
+    """List all jobs, one per line."""
     lines = [f"  {name:20}{what_it_does(module)}" for name, module in job_modules().items()]
     return "\n".join(
         [
@@ -65,12 +65,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         tyro.extras.subcommand_cli_from_dict(_commands(modules), prog="tag2mask", args=[name, *rest])
     if name.replace("_", "-") not in modules:
-        print(f"error: there is no job '{name}'; there are {', '.join(modules)}", file=sys.stderr)
+        print(f"error: unknown job '{name}'; choose one of {', '.join(modules)}", file=sys.stderr)
         return 2
     module = modules[name.replace("_", "-")]
-    if arguments is None:  # this process is the command's own
+    if arguments is None:  # called as the program, not from a test
         begin(module, rest)
-    from jobs.cli import command  # only now: it takes a while
+    from jobs.cli import command  # here because it is slow to import
 
     run = importlib.import_module(module).run
     return command.main(get_type_hints(run)["config"], run, rest)
@@ -79,13 +79,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _show(text: str) -> int:
     try:
         print(text, flush=True)
-    except BrokenPipeError:  # the reader has left: tag2mask | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains as it ends
+    except BrokenPipeError:  # closed early: tag2mask | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python reports it again at exit
     return 0
 
 
 def _commands(modules: dict[str, str]) -> dict[str, Any]:
-    """What completion needs to know: the options of all jobs."""
+    """Build the options of all jobs, for shell completion."""
     from engine.presets import preset
     from jobs.cli.surface import Surface
 

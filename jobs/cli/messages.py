@@ -1,4 +1,4 @@
-"""From an exception to the line that a command prints."""
+"""Error messages of the command line."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from engine.errors import OtherRunError, OutsideError, UserError
 
 ADVICE: dict[type[UserError], str] = {
     OtherRunError: "use another --out, or --overwrite to start afresh",
-    OutsideError: "--allow-outside reads others too",
+    OutsideError: "use --allow-outside to read them anyway",
 }
-"""What to do, by kind of mistake; --overwrite deletes only what an earlier run wrote."""
+"""What to do about each kind of error; --overwrite deletes only files of an earlier run."""
 
 
 def message_of(error: Exception) -> str:
-    """One line that names the option, says what is wrong, and what to do."""
+    """Format an error as one line: the option, what is wrong, and what to do."""
     if not isinstance(error, UserError):
         return " ".join(str(error).split()) or type(error).__name__
     text = " ".join(error.reason.split())

@@ -1,4 +1,4 @@
-"""A job's options without what only its run needs: importing torch and Ray takes seconds, which --help should not."""
+"""Load a job's options class without the job's slow imports, so that ``--help`` need not wait for torch and Ray."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def syntax(module: str) -> tuple[str, ast.Module]:
-    """Where the file of a module lies, and what it holds, without importing it."""
+    """Return a module's file name and syntax tree without importing it."""
     spec = importlib.util.find_spec(module)
     assert spec is not None
     assert spec.origin is not None
@@ -22,9 +22,9 @@ def syntax(module: str) -> tuple[str, ast.Module]:
 
 @contextmanager
 def outlined(module: str) -> Iterator[type[Any]]:
-    """The class of a job's options while the block runs, for its command line alone: it has no methods.
+    """Yield a job's options class without its methods, for parsing a command line; valid inside the block only.
 
-    Of the job's file only that class is executed, and the imports and constants that it names.
+    Only the class itself and the imports and constants that it names are executed.
     """
     origin, tree = syntax(module)
     run = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "run")
@@ -32,7 +32,7 @@ def outlined(module: str) -> Iterator[type[Any]]:
     assert isinstance(annotation, ast.Name)
     made, before = ModuleType(module), sys.modules.get(module)
     made.__file__ = origin
-    sys.modules[module] = made  # where the hints of the class are looked up
+    sys.modules[module] = made  # get_type_hints looks names up there
     try:
         exec(compile(_needed(tree, annotation.id), origin, "exec"), made.__dict__)
         yield made.__dict__[annotation.id]
@@ -43,7 +43,7 @@ def outlined(module: str) -> Iterator[type[Any]]:
 
 
 def _needed(tree: ast.Module, name: str) -> ast.Module:
-    """The statements of a file that define ``name``, without the methods of classes."""
+    """Reduce a file to the statements that define ``name``, without methods."""
     names, kept = {name}, list[ast.stmt]()
     for node in reversed(tree.body):
         if isinstance(node, ast.Import | ast.ImportFrom):

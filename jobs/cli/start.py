@@ -1,4 +1,4 @@
-"""What a command does before the imports of its job, which take seconds: await signals, check the options, say so."""
+"""Start a command before its job's slow imports: handle signals, check the options, announce the start."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jobs.cli.supervisor import supervise
 
 
 def start_of(package: str) -> None:
-    """Start the command, if Python is just looking for the module of this package that ``-m`` names."""
+    """Start the command if the package is being imported for ``python -m PACKAGE.NAME``."""
     if sys.argv[:1] == ["-m"]:
         module = next((word for word in sys.orig_argv if word.startswith(f"{package}.")), "")
         if module:
@@ -20,10 +20,10 @@ def begin(module: str, arguments: Sequence[str]) -> None:
     """Start the command of a job's module.
 
     Raises:
-        SystemExit: there is a mistake in the options, which has been said, or they asked for help.
+        SystemExit: After ``--help``, or after printing an error in the options.
     """
     supervise()
-    from engine.progress import starting  # only now, as every import takes its time
+    from engine.progress import starting  # after supervise(), which must come before slow imports
 
     shown = None if {"-h", "--help"} & set(arguments) else starting(module.rpartition(".")[2])
     from jobs.cli import command

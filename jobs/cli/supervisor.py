@@ -1,11 +1,10 @@
-"""The process that a command starts: it waits for signals while its child does the work.
+"""Supervise a job: a small parent process waits for signals while its child does the work.
 
-A job cannot end itself at any moment. Python handles signals between two bytecodes only, so an import or a C++ call
-delays them; Ray and Ray Train install handlers of their own, of which one prints a stack dump and another drains for
-minutes; and Ray's processes outlive the driver by up to a minute. This process imports nothing, so it always answers:
-it kills the job and all its descendants, says so in one line, and ends with status 130 or 143. To kill is safe: shards
-and checkpoints are written whole or not at all. On a cluster that the job has joined, Ray ends the actors of a driver
-that is gone.
+A job cannot reliably end itself. Python handles signals only between bytecodes, so an import or a C++ call delays them.
+Ray and Ray Train install their own handlers: one prints a stack dump, another drains for minutes. Ray's processes
+outlive the driver by up to a minute. The parent imports nothing slow, so it always responds: it kills the job and all
+its descendants, prints one line, and exits with status 130 or 143. Killing is safe because shards and checkpoints are
+written atomically. On a cluster that the job joined, Ray ends the actors of a dead driver.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from typing import NoReturn
 STOPPING = {signal.SIGINT, signal.SIGTERM}
 FAILED = 1
 END_WITHIN_S = 7.0
-"""Seconds after which a process that even SIGKILL does not end, as one that waits for a dead disk, is given up."""
+"""Seconds to wait for killed processes; one blocked in the kernel, e.g. on a dead disk, is then abandoned."""
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 _SHOW_CURSOR = "\x1b[?25h\n"
@@ -31,32 +30,32 @@ _is_supervised = False
 
 
 def supervise() -> None:
-    """Continue in a child process that a signal to this one ends; only the first call does anything.
+    """Fork and continue in the child, which dies when this process is signaled; later calls do nothing.
 
-    It must come before the process has threads or has printed anything, and so before the imports of a job, which take
-    seconds.
+    Call it before the process starts threads or prints anything, and therefore before a job's slow imports.
     """
     global _is_supervised
     if _is_supervised or sys.platform != "linux":
         return  # elsewhere Ctrl-C is a KeyboardInterrupt
     _is_supervised = True
     parent = os.getpid()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a parent that ignores it hands that on, and no status would come
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if inherited as ignored, there would be no exit status to collect
     signal.pthread_sigmask(signal.SIG_BLOCK, {*STOPPING, signal.SIGCHLD})
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # processes whose parent dies stay descendants of this one
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # orphans remain descendants of this process
     child = os.fork()
     if child:
         _watch(child)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # killed before that
+    if os.getppid() != parent:  # the parent died before prctl took effect
         os._exit(FAILED)
-    # a terminal and `ray job stop` signal the child too, in which they stay blocked; Ray ends its processes by SIGTERM
+    # A terminal and `ray job stop` signal the child too, so signals stay blocked in it. Its own children must unblock
+    # them, because Ray ends its processes by SIGTERM.
     os.register_at_fork(after_in_child=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING))
 
 
 def _watch(child: int) -> NoReturn:
-    """Wait for the child or for a signal, and end with its status."""
+    """Wait for the child to end or for a signal, and exit with the matching status."""
     status = None
     while status is None:
         number = signal.sigwait({*STOPPING, signal.SIGCHLD})
@@ -64,20 +63,20 @@ def _watch(child: int) -> NoReturn:
         if status is None and number in STOPPING:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            _say(f"interrupted: {_kept()}rerun the command to resume")
+            _print(f"interrupted: {_kept_output()}rerun the command to resume")
             _kill_descendants()
             os._exit(128 + number)
     if status < 0:
         name = signal.Signals(-status).name
-        hint = ", perhaps for lack of memory" if -status == signal.SIGKILL else ""
-        _say(f"failed: the process was ended by {name}{hint}; {_kept()}rerun the command to resume")
+        hint = " (possibly out of memory)" if -status == signal.SIGKILL else ""
+        _print(f"failed: the process was killed by {name}{hint}; {_kept_output()}rerun the command to resume")
         _kill_descendants()
         os._exit(FAILED)
     os._exit(status)
 
 
 def _reaped(child: int) -> int | None:
-    """Collect the processes that have ended; the child's exit status, negative if a signal ended it, once it has."""
+    """Reap ended processes; returns the child's exit status (negative: a signal), or None while it runs."""
     status = None
     with suppress(ChildProcessError):
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
@@ -86,8 +85,8 @@ def _reaped(child: int) -> int | None:
     return status
 
 
-def _kept() -> str:
-    """What the job leaves, from its option ``--out``."""
+def _kept_output() -> str:
+    """Say that the output is kept, if the command line has ``--out``."""
     for option, value in zip(sys.argv, [*sys.argv[1:], ""], strict=True):
         name, _, attached = option.partition("=")
         if name == "--out" and (attached or value):
@@ -95,8 +94,8 @@ def _kept() -> str:
     return ""
 
 
-def _say(text: str) -> None:
-    """Print a line, unless nobody reads on."""
+def _print(text: str) -> None:
+    """Print a line to standard error, unless it would block."""
     if select.select([], [2], [], 1.0)[1]:
         with suppress(OSError):
             os.write(2, f"{_SHOW_CURSOR if os.isatty(2) else ''}{text}\n".encode())
@@ -113,7 +112,7 @@ def _kill_descendants() -> None:
 
 
 def _descendants() -> set[int]:
-    """Processes that this one has started, and those that they have, as far as they are alive."""
+    """Return the process ids of all live descendants of this process."""
     parents = _parents()
     found: set[int] = set()
     new = {os.getpid()}
@@ -124,10 +123,10 @@ def _descendants() -> set[int]:
 
 
 def _parents() -> dict[int, int]:
-    """The parent of every process that is alive."""
+    """Map every live process to its parent."""
     found = {}
     for name in filter(str.isdecimal, os.listdir("/proc")):
-        with suppress(OSError), open(f"/proc/{name}/stat", errors="replace") as file:  # or it is gone by now
+        with suppress(OSError), open(f"/proc/{name}/stat", errors="replace") as file:  # it may have ended
             state, parent = file.read().rpartition(")")[2].split()[:2]
             if state != "Z":
                 found[int(name)] = int(parent)

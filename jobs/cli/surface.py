@@ -1,7 +1,7 @@
-"""The command line of a job: its own options, and the settings that it uses, each as one flat option.
+"""The command line of a job: its own options and one flat option for each setting that it uses.
 
 ``settings: Annotated[Settings, Uses("walk", "cam.inference")]`` becomes ``--walk.alpha``, ``--cam.inference.scales``
-and so on; the help of each comes from the text under its field.
+and so on. The docstring under each field is its help.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SETTINGS = "settings"
 
 
 class Surface(Generic[Options]):
-    """What a job's options look like on a command line, and back."""
+    """Converts between a job's options class and flat command-line options."""
 
     def __init__(self, options_class: type[Options]) -> None:
         self._class: Any = options_class
@@ -42,21 +42,21 @@ class Surface(Generic[Options]):
             for note in getattr(hint, "__metadata__", ())
             if isinstance(note, StartsFrom)
         }
-        """The options that name an earlier job's output, with the settings that the job takes from there."""
+        """Options that name an earlier job's output, each with the settings taken from its record."""
         self._own = [item for item in dataclasses.fields(options_class) if item.name != _SETTINGS]  # type: ignore[arg-type]
 
     @property
     def program(self) -> str:
-        """What was typed: ``tag2mask NAME``, or ``python -m jobs.NAME``; the job's file is ``__main__`` then."""
+        """The command as typed: ``tag2mask NAME``, or ``python -m jobs.NAME``, which runs the file as ``__main__``."""
         if self._class.__module__ == "__main__":
             return f"python -m {_module_of(self._class)}"
         return f"tag2mask {name_of(self._class).replace('_', '-')}"
 
     @property
     def description(self) -> str:
-        """What the job does and which options it requires, for a terminal of 80 columns.
+        """The job's docstring and its required options, wrapped for 80 columns.
 
-        tyro prints it as one line but for breaks before a line that starts with a space.
+        tyro joins all lines except those that start with a space.
         """
         paragraphs = inspect.cleandoc(self._class.__doc__ or "").split("\n\n")
         required = [
@@ -67,18 +67,18 @@ class Surface(Generic[Options]):
         return "\n\n".join(textwrap.fill(part, _COLUMNS, subsequent_indent=" ") for part in paragraphs)
 
     def start(self) -> type[Any]:
-        """The options that decide the defaults of all settings: ``preset``, ``config`` and the :attr:`sources`."""
+        """Build a dataclass of the options that set the defaults: ``preset``, ``config`` and the :attr:`sources`."""
         names = {"preset", "config", *self.sources}
         chosen = [self._option(item, required=False) for item in self._own if item.name in names]
         return dataclasses.make_dataclass("Start", chosen, kw_only=True)
 
     def command(self, settings: Settings | None) -> type[Any]:
-        """A flat dataclass that tyro parses, with the given settings as defaults."""
+        """Build the flat dataclass that tyro parses, with the given settings as defaults."""
         parts = [] if settings is None else [_part(settings, path) for path in self.paths]
         return dataclasses.make_dataclass("Command", [*map(self._option, self._own), *parts], kw_only=True)
 
     def options(self, values: Mapping[str, Any], settings: Settings | None) -> Options:
-        """The job's options from the values of a parsed :meth:`command`."""
+        """Create the job's options from the values of a parsed :meth:`command`."""
         own = {item.name: values[item.name] for item in self._own}
         if settings is None:
             return cast(Options, self._class(**own))
@@ -87,7 +87,7 @@ class Surface(Generic[Options]):
         return cast(Options, self._class(**own, settings=settings))
 
     def setting(self, field: str) -> str:
-        """The dotted path of a setting that tyro calls by the name of its field."""
+        """Convert tyro's name of a setting to its dotted path."""
         names = {_field_name(path).replace("_", "-"): path for path in self.paths}
         first, dot, rest = field.partition(".")
         return names.get(first, first) + dot + rest
@@ -102,7 +102,7 @@ class Surface(Generic[Options]):
 
 
 def name_of(options_class: type[Any]) -> str:
-    """The name of the job that takes these options."""
+    """Return the name of the job that takes these options."""
     return _module_of(options_class).rpartition(".")[2]
 
 
@@ -123,7 +123,7 @@ def _part(settings: Settings, path: str) -> tuple[str, Any, Any]:
 
 
 def _flat(name: str, hint: Any, option: Any, default: Any) -> tuple[str, Any, Any]:
-    """A field for :func:`dataclasses.make_dataclass`."""
+    """Build a field for :func:`dataclasses.make_dataclass`."""
     annotated: Any = Annotated.__class_getitem__((hint, option))  # type: ignore[attr-defined]
     return name, annotated, dataclasses.field(default=default)
 
@@ -139,7 +139,7 @@ def _help_of(holder: type[Any], name: str) -> str:
 
 @lru_cache
 def _texts_under_fields(holder: type[Any]) -> dict[str, str]:
-    """The text under each field of a dataclass, as its source has it."""
+    """Return the docstring under each field of a dataclass, read from its source."""
     try:
         (definition,) = ast.parse(textwrap.dedent(inspect.getsource(holder))).body
     except (OSError, TypeError):  # a built-in class

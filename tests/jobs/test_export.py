@@ -22,7 +22,7 @@ from engine.storage.shards import read_shard, write_shard
 from engine.storage.tally import Tally
 from jobs import export
 from jobs.cli.command import main, parse
-from jobs.export import _mended
+from jobs.export import _newly_labeled
 from tests.engine.export.examples import IDS, ring, upload_labeled_folder, write_labeled_folder
 from tests.s3_server import S3Server
 
@@ -79,9 +79,9 @@ def test_images_without_a_good_mask_are_left_out_and_counted(folder: Path, tmp_p
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     columns["mask"] = [mask["bytes"] for mask in columns["mask"]]
     exported = Tally(str(out / ".tag2mask" / "export"))
-    assert _mended(exported, str(folder / "masks")) == []
+    assert _newly_labeled(exported, str(folder / "masks")) == []
     write_shard(str(mended / "masks"), place, shard_table(columns, mask_schema(keep_stages=False, metadata={})))
-    assert _mended(exported, str(mended / "masks")) == [place]
+    assert _newly_labeled(exported, str(mended / "masks")) == [place]
 
     with pytest.raises(OutputError, match=r"inputs\.format"):
         _run(*_options(folder, out, "--format", "voc"))

@@ -60,7 +60,7 @@ def test_network_that_came_out_otherwise_is_not_written(
 ) -> None:
     monkeypatch.setattr(export_network, "exported", lambda *_: b"")
     monkeypatch.setattr(export_network, "greatest_difference", lambda *_: float("nan"))
-    with pytest.raises(RuntimeError, match="logits are off by nan"):
+    with pytest.raises(RuntimeError, match="logits differ from the original's by nan"):
         export_network.run(ExportNetwork(segmentation=folder, out=str(tmp_path / "out")))
     assert list((tmp_path / "out").iterdir()) == []
 

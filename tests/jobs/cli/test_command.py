@@ -61,7 +61,7 @@ def test_folder_is_taken_for_the_record_in_it(names: list[str], beta: float, tmp
     for number, name in enumerate(names, start=1):
         (tmp_path / name).write_text(json.dumps({"settings": {"walk": {"beta": number}}}))
     assert parse(Label, [*LABEL, "--config", str(tmp_path)]).settings.walk.beta == beta
-    with pytest.raises(ConfigError, match=r"^config '.*/none' does not exist; .* or the folder of one$"):
+    with pytest.raises(ConfigError, match=r"^config '.*/none' does not exist; .* or a folder with one$"):
         parse(Label, [*LABEL, "--config", str(tmp_path / "none")])
 
 
@@ -135,11 +135,11 @@ def test_job_starts_from_the_settings_of_its_networks_and_says_what_differs(
     (tmp_path / "run.json").write_text(json.dumps(record))
     arguments = ["--data=m.csv", "--out=out", "--cam", str(tmp_path), "--affinity=a"]
     assert parse(Label, arguments).settings == tiny
-    assert capsys.readouterr().err == f"settings: those of {tmp_path} and a\n"
+    assert capsys.readouterr().err == f"settings: from {tmp_path} and a\n"
 
     changed = parse(Label, [*arguments, "--walk.alpha=7", "--resources.num-workers=2"])
     assert changed.settings.walk == replace(tiny.walk, alpha=7.0)
-    assert capsys.readouterr().err == f"settings: those of {tmp_path} and a, except walk.alpha: 2.0 -> 7.0\n"
+    assert capsys.readouterr().err == f"settings: from {tmp_path} and a, except walk.alpha: 2.0 -> 7.0\n"
 
     assert parse(Label, [*arguments, "--preset=small"]).settings == preset("small")
     said = capsys.readouterr().err

@@ -51,7 +51,7 @@ def test_version_is_that_of_the_engine(capsys: pytest.CaptureFixture[str]) -> No
 def test_unknown_job_is_one_line_that_names_those_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lable"]) == 2
     (said,) = capsys.readouterr().err.splitlines()
-    assert said.startswith("error: there is no job 'lable'; there are demo, ")
+    assert said.startswith("error: unknown job 'lable'; choose one of demo, ")
     assert "train-cam" in said
 
 

@@ -41,7 +41,7 @@ def test_output_of_another_run_comes_with_what_to_do() -> None:
 def test_images_outside_come_with_the_option_that_allows_them() -> None:
     line = message_of(OutsideError("'m.csv' only has images outside its folder '/d'", thing="data"))
     assert line.startswith("--data 'm.csv' only has images outside")
-    assert line.endswith("; --allow-outside reads others too")
+    assert line.endswith("; use --allow-outside to read them anyway")
 
 
 def test_advice_holds_for_a_more_special_error() -> None:

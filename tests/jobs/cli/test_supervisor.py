@@ -88,11 +88,11 @@ def test_both_processes_may_be_signaled_as_a_terminal_does(tmp_path: Path) -> No
         ("print('done')", 0, ""),
         ("sys.exit(2)", 2, ""),
         ("raise ValueError('odd')", 1, "ValueError: odd\n"),
-        ("os.abort()", 1, "failed: the process was ended by SIGABRT; rerun the command to resume\n"),
+        ("os.abort()", 1, "failed: the process was killed by SIGABRT; rerun the command to resume\n"),
         (
             "os.kill(os.getpid(), signal.SIGKILL)",
             1,
-            "failed: the process was ended by SIGKILL, perhaps for lack of memory; rerun the command to resume\n",
+            "failed: the process was killed by SIGKILL (possibly out of memory); rerun the command to resume\n",
         ),
     ],
 )
