@@ -21,8 +21,8 @@ from engine.config import CrfConfig
 from engine.imaging.decoding import decode_image
 from engine.ops.crf import DenseCrf
 from engine.resources import Decoding
-from engine.storage.manifest import iter_manifest
 from engine.storage.pictures import read_picture
+from engine.storage.user_manifest import iter_manifest
 
 SIZE = (500, 375)
 CASES = ((2, 1), (3, 1), (4, 1), (2, 2), (3, 2), (4, 2), (21, 1))

@@ -13,7 +13,8 @@ from engine.config import Settings
 from engine.networks import TrainedNetwork
 from engine.records import Batch
 from engine.resources import Decoding
-from engine.storage.manifest import Manifest, freeze_manifest, iter_manifest
+from engine.storage.manifest import Manifest, freeze_manifest
+from engine.storage.user_manifest import iter_manifest
 from engine.storage.weights import weights_file
 
 Stage = Callable[[Batch], Batch]

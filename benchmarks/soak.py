@@ -24,8 +24,8 @@ import uuid
 from pathlib import Path
 
 from benchmarks.runner import Line, parser, report
-from engine.storage.manifest import iter_manifest
 from engine.storage.shards import committed_shards
+from engine.storage.user_manifest import iter_manifest
 
 MARK = "TAG2MASK_SOAK"
 """Environment variable by which the processes of the run are found."""

@@ -19,12 +19,12 @@ from engine.errors import StorageError
 from engine.imaging.codecs import encode_mask
 from engine.records import Batch
 from engine.storage.filesystem import join, stem
-from engine.storage.manifest import iter_manifest
 from engine.storage.pictures import read_picture
 from engine.storage.recorded_settings import recorded_settings
 from engine.storage.run_record import RECORD_NAME, read_json
 from engine.storage.subsets import is_held_out
 from engine.storage.truth import open_truth
+from engine.storage.user_manifest import iter_manifest
 
 PARTS = ("dev", "held")
 DEV_FRACTION = 1 / 3

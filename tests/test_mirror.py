@@ -18,7 +18,7 @@ TOGETHER = {
     "engine/storage/test_pictures.py": "engine/storage: parquet_pages thrift",
     "engine/imaging/test_decoding.py": "engine/imaging: pixels",
     # tested through the class or function that callers use
-    "engine/storage/test_manifest.py": "engine/storage: class_names plain_columns",
+    "engine/storage/test_manifest.py": "engine/storage: class_names plain_columns user_manifest",
     "engine/storage/test_dataset.py": "engine/storage: labeled",
     "engine/imaging/test_memory.py": "engine/imaging: batches",
     "engine/fitting/test_sample_order.py": "engine/storage: subsets",

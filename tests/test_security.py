@@ -25,10 +25,10 @@ from engine.imports.found import ReaderOptions
 from engine.imports.parquet import read_parquet
 from engine.records import mask_schema, shard_table
 from engine.storage.filesystem import read_bytes
-from engine.storage.manifest import iter_manifest
 from engine.storage.pictures import parquet_uris, read_picture
 from engine.storage.shards import read_shard, shard_path, write_shard
 from engine.storage.truth import open_truth
+from engine.storage.user_manifest import iter_manifest
 from jobs import evaluate, label, report
 from jobs.cli.command import main
 from tests.conftest import ROOT

@@ -34,13 +34,14 @@ from engine.stages.distances import ComputeDistances
 from engine.step import Step
 from engine.storage.cached_maps import CachedMaps, columns_of
 from engine.storage.filesystem import absolute, exists, join, write_bytes
-from engine.storage.manifest import Manifest, freeze_manifest, has_manifest, iter_manifest, open_manifest
+from engine.storage.manifest import Manifest, freeze_manifest, has_manifest, open_manifest
 from engine.storage.roots import lies_outside, outside_reason
 from engine.storage.run_record import RECORD_NAME, WORK_FOLDER, fingerprint, versions, write_json
 from engine.storage.shards import committed_shards, write_shard
 from engine.storage.sources.columns import TableForm
 from engine.storage.sources.find import find_source
 from engine.storage.truth import open_truth
+from engine.storage.user_manifest import iter_manifest
 from tune.counts import do_pass
 
 MAX_ROWS_PER_SHARD = 16

@@ -12,17 +12,10 @@ from engine.resources import Decoding
 from engine.runs.options import DataOptions
 from engine.storage.class_names import alike, named_classes, read_class_names
 from engine.storage.filesystem import exists, is_uri
-from engine.storage.manifest import (
-    Manifest,
-    freeze_manifest,
-    has_manifest,
-    iter_tables,
-    manifest_hash,
-    open_manifest,
-    share_manifest,
-)
+from engine.storage.manifest import Manifest, freeze_manifest, has_manifest, open_manifest, share_manifest
 from engine.storage.pictures import file_of
 from engine.storage.sources.find import find_source
+from engine.storage.user_manifest import iter_tables, manifest_hash
 from engine.storage.value_range import Sample, measured_range
 
 

@@ -16,11 +16,11 @@ from engine.imaging.decoding import image_size
 from engine.imaging.true_masks import LABEL_MAP
 from engine.ops.metrics import confusion_matrix
 from engine.records import ignore_value
-from engine.storage.manifest import iter_manifest
 from engine.storage.pictures import read_picture
 from engine.storage.roots import lies_outside
 from engine.storage.sources.find import find_source
 from engine.storage.truth import open_truth
+from engine.storage.user_manifest import iter_manifest
 
 _THREADS = 16
 

@@ -9,10 +9,10 @@ import pyarrow.compute as pc
 from engine.errors import ManifestError, MissingError, about
 from engine.records import IGNORE_16
 from engine.storage import filesystem
-from engine.storage.manifest import iter_tables
 from engine.storage.sources.columns import TableForm
 from engine.storage.sources.find import find_source
 from engine.storage.sources.tags import check_letters, is_caption, plain_name
+from engine.storage.user_manifest import iter_tables
 
 BACKGROUND = "background"
 """Name of class 0."""

@@ -9,10 +9,8 @@ shard is read.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any, cast
@@ -22,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from engine.errors import ManifestError, OutsideError, StorageError, about, first_line
+from engine.errors import ManifestError, OutsideError, StorageError, first_line
 from engine.records import Batch
 from engine.resources import Decoding
 from engine.storage import filesystem
@@ -31,13 +29,9 @@ from engine.storage.plain_columns import check_plain
 from engine.storage.retries import readable, retry
 from engine.storage.roots import lies_outside, outside_reason
 from engine.storage.sources.columns import TableForm
-from engine.storage.sources.find import Source, find_source, source_hash
-from engine.storage.sources.long_form import in_long_form, one_row_each
-from engine.storage.sources.parquet import iter_parquet
-from engine.storage.sources.rows import SCHEMA, checked_rows
-from engine.storage.sources.tags import TagReader
-from engine.storage.sources.tar import iter_tars
-from engine.storage.sources.text import iter_csv, iter_jsonl
+from engine.storage.sources.find import find_source
+from engine.storage.sources.rows import SCHEMA
+from engine.storage.user_manifest import iter_tables, manifest_hash, place_of
 from engine.storage.value_range import Sample, measured_range
 
 MANIFEST_NAME = "manifest"
@@ -142,12 +136,8 @@ def _whole_rows(table: pa.Table, manifest: Manifest) -> Batch:
         else:
             errors.append(None)
         class_ids.append([] if unknown is not None else [ids[tag] for tag in tags])
-    uris = [_place(uri, image, folder) for uri, image in zip(batch["uri"], batch["image"], strict=True)]
+    uris = [place_of(uri, image, folder) for uri, image in zip(batch["uri"], batch["image"], strict=True)]
     return {**batch, "uri": uris, "class_ids": class_ids, "error": errors}
-
-
-def _place(uri: str | None, image: str, folder: str) -> str:
-    return uri or (filesystem.resolve(image, folder) if image else "")
 
 
 @lru_cache(maxsize=2)
@@ -174,82 +164,6 @@ def _footer(location: str) -> pq.FileMetaData:
         return retry(read, location)
 
 
-def iter_manifest(location: str, form: TableForm = TableForm()) -> Iterator[Batch]:  # noqa: B008 - frozen
-    """The rows of a user's manifest or of files that hold pictures, some thousand at a time.
-
-    Args:
-        location: as :func:`engine.storage.sources.find.find_source`.
-        form: what the user says of its form.
-
-    Yields:
-        columns ``image_id`` (the image where there is none), ``image`` (empty where there is none), ``uri`` (where the
-        picture is read from) and ``tags`` (a list of names, each once).
-
-    Raises:
-        UserError: a file is missing, empty, damaged, of another kind, or lacks a column.
-    """
-    folder = find_source(location).folder
-    for table in iter_tables(location, form):
-        batch: Batch = {name: table.column(name).to_pylist() for name in SCHEMA.names}
-        uris = [_place(uri, image, folder) for uri, image in zip(batch["uri"], batch["image"], strict=True)]
-        yield {**batch, "uri": uris}
-
-
-def iter_tables(
-    location: str,
-    form: TableForm = TableForm(),  # noqa: B008 - frozen
-    *,
-    needs_tags: bool = True,
-    known: Sequence[str] = (),
-    notes: dict[str, None] | None = None,
-) -> Iterator[pa.Table]:
-    """The same as tables of :data:`engine.storage.sources.rows.SCHEMA`, without a loop over the rows.
-
-    Args:
-        known: the names of the classes, where they are known.
-        notes: takes what a user should know of how the source was read, a sentence each.
-    """
-    source = find_source(location)
-    reader = TagReader(form.tag_separator, known=known, strict=needs_tags)
-    num_rows = 0
-    with about("data"), readable(source.location, f"{source.ending[1:]} file"):
-        tables = _tables(source, form, reader, needs_tags)
-        first = next(tables, None)
-        if first is not None and in_long_form(first):
-            rows = pa.concat_tables([first, *tables])
-            images = one_row_each(rows)
-            reader.notes[f"{len(rows)} rows, one for each image and tag, are {len(images)} images"] = None
-            first, tables = images, iter(())
-        for table in itertools.chain([] if first is None else [first], tables):
-            num_rows += len(table)
-            yield table
-        if num_rows == 0:
-            raise ManifestError(f"'{source.location}' holds no image; it needs at least one row")
-    if notes is not None:
-        notes.update(reader.notes)
-
-
-def _tables(source: Source, form: TableForm, reader: TagReader, needs_tags: bool) -> Iterator[pa.Table]:
-    if source.ending == ".tar":
-        yield from iter_tars(source, form, reader, needs_tags=needs_tags)
-        return
-    for file in source.files:
-        first_row = 0
-        for columns in _columns(source, file, form, needs_tags):
-            yield checked_rows(columns, f"'{file}'", first_row, reader)
-            first_row += len(columns["image"])
-
-
-def _columns(source: Source, file: str, form: TableForm, needs_tags: bool) -> Iterator[dict[str, Any]]:
-    if source.ending == ".parquet":
-        yield from iter_parquet(source, file, form, needs_tags=needs_tags)
-        return
-    first_row = 0
-    for columns, batch in (iter_csv if source.ending == ".csv" else iter_jsonl)(file, form, needs_tags=needs_tags):
-        yield columns.taken(batch, f"'{file}'", first_row)
-        first_row += len(batch[columns.image])
-
-
 def freeze_manifest(
     location: str,
     folder: str,
@@ -266,16 +180,16 @@ def freeze_manifest(
     """Check a user's manifest and write it as ``folder/manifest``, whole or not at all.
 
     Args:
-        location: as :func:`iter_manifest`.
+        location: as :func:`engine.storage.user_manifest.iter_manifest`.
         folder: where the frozen manifest goes, local path or URI.
         rows_per_shard: images of a shard.
         class_names: the classes 1..C.
         allow_outside: take local images that are not below the manifest's folder too; without it they are error rows.
         needs_tags: refuse a manifest that has none; without it they may be left out, or be no classes.
-        data_hash: its :func:`manifest_hash`, where it is known already.
+        data_hash: its :func:`engine.storage.user_manifest.manifest_hash`, where it is known already.
         form: what the user says of its form.
         decoding: how its pictures become RGB; without a range of values it is measured.
-        notes: as :func:`iter_tables`.
+        notes: as :func:`engine.storage.user_manifest.iter_tables`.
 
     Raises:
         ManifestError: the manifest cannot be used, or an image_id occurs twice.
@@ -323,16 +237,6 @@ def freeze_manifest(
     )
     _write_view(manifest)
     return manifest
-
-
-def manifest_hash(location: str, form: TableForm = TableForm()) -> str:  # noqa: B008 - frozen
-    """SHA-256 that tells whether two manifests hold the same rows in the eyes of their readers, as hexadecimal digits.
-
-    Raises:
-        UserError: a file cannot be read.
-    """
-    rows = source_hash(location)
-    return rows if form == TableForm() else hashlib.sha256(json.dumps([rows, asdict(form)]).encode()).hexdigest()
 
 
 def share_manifest(

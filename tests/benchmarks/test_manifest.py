@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from benchmarks import manifest
-from engine.storage.manifest import iter_manifest
+from engine.storage.user_manifest import iter_manifest
 from jobs.cli.command import parse
 from jobs.label import Label
 

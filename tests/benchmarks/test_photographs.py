@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import photographs
-from engine.storage.manifest import iter_manifest
+from engine.storage.user_manifest import iter_manifest
 
 
 @pytest.fixture

@@ -24,8 +24,9 @@ from engine.stages.fetch import FetchImages
 from engine.step import Step
 from engine.storage.class_names import read_class_names
 from engine.storage.filesystem import write_bytes
-from engine.storage.manifest import freeze_manifest, iter_manifest
+from engine.storage.manifest import freeze_manifest
 from engine.storage.shards import read_shards
+from engine.storage.user_manifest import iter_manifest
 from jobs import label
 from tests.engine.stages.examples import write_network
 from tests.poison import ImageCase, ManifestCase, good_cases, image_cases, manifest_cases, mixed, write_images

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from engine.storage.class_names import read_class_names
-from engine.storage.manifest import iter_manifest
+from engine.storage.user_manifest import iter_manifest
 from jobs.cli.command import main
 from tests.engine.export.examples import Labeled, jpeg, ring
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from engine.storage.manifest import iter_manifest
+from engine.storage.user_manifest import iter_manifest
 from jobs.cli.command import main
 from tests.engine.export.examples import jpeg
 from tests.engine.imports.examples import imported, job, refused, tags_of, write_pictures

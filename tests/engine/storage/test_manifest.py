@@ -15,7 +15,8 @@ import pytest
 from engine.errors import LocationError, ManifestError, MissingError, StorageError, UserError
 from engine.storage import filesystem
 from engine.storage.class_names import read_class_names
-from engine.storage.manifest import Manifest, freeze_manifest, iter_manifest, open_manifest
+from engine.storage.manifest import Manifest, freeze_manifest, open_manifest
+from engine.storage.user_manifest import iter_manifest
 from tests.engine.storage.sources.examples import tar_bytes
 from tests.s3_server import S3Server
 

@@ -20,9 +20,9 @@ from engine.imaging.codecs import decode_map, decode_mask, encode_map, encode_ma
 from engine.imaging.decoding import decode_image, image_size
 from engine.records import mask_schema, shard_table
 from engine.resources import Decoding
-from engine.storage.manifest import iter_manifest
 from engine.storage.shards import read_shard, write_shard
 from engine.storage.sources.tags import plain_name
+from engine.storage.user_manifest import iter_manifest
 from engine.storage.weights import load_weights, save_weights
 from tests.poison import encode
 

@@ -13,8 +13,9 @@ import pytest
 
 from engine.errors import ManifestError
 from engine.storage.class_names import read_class_names
-from engine.storage.manifest import freeze_manifest, iter_tables, manifest_hash
+from engine.storage.manifest import freeze_manifest
 from engine.storage.sources.columns import TableForm
+from engine.storage.user_manifest import iter_tables, manifest_hash
 
 Rows = list[tuple[str, list[str]]]
 

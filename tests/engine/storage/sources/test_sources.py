@@ -14,10 +14,11 @@ from engine.errors import ManifestError
 from engine.stages.fetch import FetchImages
 from engine.stages.load_shard import LoadShard
 from engine.storage.class_names import read_class_names
-from engine.storage.manifest import freeze_manifest, iter_manifest
+from engine.storage.manifest import freeze_manifest
 from engine.storage.pictures import read_picture
 from engine.storage.sources.columns import TableForm
 from engine.storage.sources.find import source_hash
+from engine.storage.user_manifest import iter_manifest
 from tests.engine.storage.sources.examples import Sample, samples, write_sources
 from tests.s3_server import S3Server
 

@@ -13,11 +13,11 @@ import pytest
 
 from engine.errors import ManifestError, UserError
 from engine.storage import filesystem
-from engine.storage.manifest import iter_manifest, iter_tables
 from engine.storage.pictures import read_picture
 from engine.storage.sources import tar
 from engine.storage.sources.columns import TableForm
 from engine.storage.sources.find import open_source_file
+from engine.storage.user_manifest import iter_manifest, iter_tables
 from tests.engine.storage.sources.examples import samples, tar_bytes, webdataset
 from tests.s3_faults import faulty
 from tests.s3_server import S3Server
