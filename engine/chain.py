@@ -1,7 +1,7 @@
-"""What labeling is: the stages of each job in order, as the paper has them.
+"""The stages that each job runs, in the order of the paper.
 
-1. CAM: activation maps of the classes that the tags name (section 3.1); in later rounds, maps of the segmentation
-   network that the previous round trained.
+1. CAM: activation maps of the tagged classes (section 3.1); in later rounds, maps of the segmentation network trained
+   in the previous round.
 2. Walk: a background map, then a random walk along AffinityNet's affinities (sections 3.2 and 3.3).
 3. dCRF and argmax: the mask.
 
@@ -33,10 +33,10 @@ def label_chain(
     """From images and tags to masks.
 
     Args:
-        cam: the network that gives the maps.
+        cam: the network that produces the class maps.
         affinity: AffinityNet's weights; not read if the walk has 0 steps.
-        decoding: how the images become RGB.
-        keep_stages: also make the masks of the CAM alone and of the walk alone.
+        decoding: how images are converted to RGB.
+        keep_stages: also produce the masks after the CAM and after the walk.
     """
     maps, passes = settings.maps_of(cam.map_kind), settings.resources.passes(decoding)
     refine = partial(RefineCam, affinity, settings.affinity.inference, maps.walk, passes, keep_cam=keep_stages)
@@ -59,12 +59,12 @@ def seed_chain(settings: Settings, cam: TrainedNetwork, *, decoding: Decoding) -
 
 
 def segment_chain(settings: Settings, network: TrainedNetwork, *, use_tags: bool, decoding: Decoding) -> list[Step]:
-    """From images to masks by the trained segmentation network (section 3.4).
+    """From images to masks, with the trained segmentation network (section 3.4).
 
     Args:
         network: the segmentation network.
-        use_tags: only background and the classes of an image's tags may appear in its mask.
-        decoding: how the images become RGB.
+        use_tags: restrict each mask to background and the classes of the image's tags.
+        decoding: how images are converted to RGB.
     """
     passes, inference = settings.resources.passes(decoding), settings.segmentation.inference
     return [
@@ -80,7 +80,7 @@ def tag_chain(settings: Settings, cam: TrainedNetwork, *, decoding: Decoding) ->
 
 
 def _masks(settings: Settings, network: TrainedNetwork, passes: PassConfig, *, keep_stages: bool) -> Step:
-    """dCRF and argmax of the maps that a network gave."""
+    """The step from a network's maps to masks: dCRF and argmax."""
     mask = partial(
         MakeMask,
         settings.crf,
@@ -99,17 +99,17 @@ def _actor_of(crf: CrfConfig) -> Actor:
 
 
 def built(steps: list[Step]) -> list[tuple[str, Stage]]:
-    """The stages of a chain by name, their networks loaded."""
+    """Build the stages of a chain, which loads their networks; returns pairs of name and stage."""
     return [(step.name, step.build()) for step in steps]
 
 
 def run_stages(stages: list[tuple[str, Stage]], batch: Batch) -> Batch:
-    """Take a batch through stages in this process; an image that fails becomes an error row."""
+    """Run a batch through the stages in this process; an image that fails becomes an error row."""
     for name, stage in stages:
         batch = guarded(name, stage, batch)
     return batch
 
 
 def run_chain(steps: list[Step], batch: Batch) -> Batch:
-    """Build a chain and take one batch through it."""
+    """Build a chain and run one batch through it."""
     return run_stages(built(steps), batch)

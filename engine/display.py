@@ -1,6 +1,6 @@
-"""What standard error shows of progress: bars on a terminal; elsewhere lines, at least one every ten seconds.
+"""Show progress on standard error: bars on a terminal, otherwise a line at least every ten seconds.
 
-:mod:`engine.progress` has the blocks that it shows.
+:mod:`engine.progress` has the blocks that are shown.
 """
 
 from __future__ import annotations
@@ -18,45 +18,45 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 LINE_EVERY_S = 8.0
-"""Longest silence where there is no terminal: ten seconds, less what a busy machine takes for a line."""
+"""Maximum time between lines without a terminal: ten seconds, minus a margin for a busy machine."""
 _TICK_S = 0.25
 
 
 class Block:
-    """Something that is going on, while a ``with`` block lasts."""
+    """An activity that lasts as long as its ``with`` block."""
 
     is_whole = False
-    """Whether it is shown beside the blocks inside it, and names their lines."""
+    """Whether it stays visible with the blocks inside it and names their lines."""
     is_announced = True
-    """Whether a line has told of it, or none has to."""
+    """Whether a line has announced it, or none needs to."""
     announced_after_s = 1.0
-    """Work that takes less is not worth a line."""
+    """Shorter activities are not announced."""
 
     def __init__(self, name: str = "") -> None:
         """Args:
-        name: what its lines begin with; that of the block around it by default.
+        name: prefix of its lines; by default that of the enclosing block.
         """
         self.name = name
         self.start = time.monotonic()
 
     def status(self) -> str:
-        """What is going on, as a line."""
+        """Its current state, as one line."""
         return f"running for {duration(time.monotonic() - self.start)}"
 
     def eta_s(self) -> float | None:
-        """Seconds until it is done, once they are known."""
+        """Estimated seconds until it is done; None while unknown."""
         return None
 
     def count(self) -> tuple[float, float | None]:
-        """How far it is, and where it ends: None if that is unknown."""
+        """The count so far and the total; the total is None if unknown."""
         return 0, None
 
     def inner_name(self) -> str:
-        """What the lines of the blocks inside it begin with."""
+        """Prefix of the lines of the blocks inside it."""
         return self.name
 
     def say(self, text: str) -> None:
-        """Print a line about it."""
+        """Print a line with its prefix."""
         display.say(text, self)
 
     def __enter__(self) -> Self:
@@ -71,7 +71,7 @@ class Block:
 
 
 class Display:
-    """Shows the innermost block, and a whole around it; nothing while there is no block."""
+    """Shows the innermost block and the overall job around it; nothing while no block is active."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -82,7 +82,7 @@ class Display:
         self._live: Live | None = None
 
     def enter(self, block: Block) -> None:
-        """A block begins; the first opens the display, unless it has no name: nobody asked a library for progress."""
+        """Add a block; the first opens the display, unless it has no name, as when the engine is used as a library."""
         with self._lock:
             if not (self._blocks or block.name):
                 return
@@ -91,7 +91,7 @@ class Display:
                 self._open()
 
     def leave(self, block: Block) -> None:
-        """A block ends; the last closes the display."""
+        """Remove a block; the last closes the display."""
         with self._lock:
             if block not in self._blocks:
                 return
@@ -101,29 +101,29 @@ class Display:
             self._stop.set()
             live, stream = self._live, self._stream
             self._live, self._stream = None, None
-        if live is not None:  # outside of the lock, which the thread that it waits for may want
+        if live is not None:  # outside the lock, which the thread that this waits for may need
             live.stop()
         if stream is not None:
             stream.close()
 
     @property
     def innermost(self) -> Block | None:
-        """What is going on now."""
+        """The innermost active block."""
         return next(reversed(tuple(self._blocks)), None)
 
     def say(self, text: str, block: Block) -> None:
-        """Print a line about a block, above the bars."""
+        """Print a line with the prefix of a block, above the bars."""
         with self._lock:
             line = f"[{self._name(block)}] {text}"
             self._said_at = time.monotonic()
             if self._live is not None:
                 self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
                 return
-            with suppress(OSError):  # its reader has left
+            with suppress(OSError):  # the reader of the pipe is gone
                 print(line, file=self._stream or sys.stderr, flush=True)
 
     def say_if_due(self) -> None:
-        """Print what is going on if no line has told of it, or after a long silence; bars show it anyway."""
+        """Print the current state if it is unannounced or after a long silence; nothing while bars show it."""
         with self._lock:
             block = self.innermost
             if block is None or self._live is not None:
@@ -133,8 +133,8 @@ class Display:
             if is_news or now - self._said_at >= LINE_EVERY_S:
                 whole = self._whole()
                 whole_s = None if whole is None or whole is block else whole.eta_s()
-                beside = "" if whole_s is None else f"; ETA of the run {duration(whole_s)}"
-                self.say(block.status() + beside, block)
+                overall = "" if whole_s is None else f"; ETA of the run {duration(whole_s)}"
+                self.say(block.status() + overall, block)
                 block.is_announced = True
 
     def _name(self, block: Block) -> str:
@@ -149,8 +149,8 @@ class Display:
     def _open(self) -> None:
         self._stop = threading.Event()
         self._said_at = time.monotonic()
-        with suppress(OSError, ValueError):  # it is closed, or no file
-            # its own, as the start of Ray holds back what comes through the other
+        with suppress(OSError, ValueError):  # closed, or not a file
+            # a duplicate, because the original is held back while Ray starts
             self._stream = os.fdopen(os.dup(sys.stderr.fileno()), "w", errors="replace")
         if self._stream is not None and self._stream.isatty():
             from rich.console import Console
@@ -160,7 +160,7 @@ class Display:
                 get_renderable=self._bars,
                 console=Console(file=self._stream),
                 transient=True,
-                redirect_stdout=sys.stdout.isatty(),  # else results would leave their file for the terminal
+                redirect_stdout=sys.stdout.isatty(),  # otherwise results redirected to a file would go to the terminal
             )
             self._live.start()
         else:
@@ -171,12 +171,12 @@ class Display:
             self.say_if_due()
 
     def _bars(self) -> RenderableType:
-        """A row for the whole and one for the innermost block."""
+        """A row for the overall job and one for the innermost block."""
         from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
 
-        # without the lock: rich holds its own here, and :meth:`say` takes both the other way round
+        # without the lock: rich holds its own here, and :meth:`say` acquires the two in the opposite order
         table = Table.grid(padding=(0, 1))
         for block in dict.fromkeys((self._whole(), self.innermost)):
             if block is not None:
@@ -187,11 +187,11 @@ class Display:
 
 
 display = Display()
-"""Of this process."""
+"""The display of this process."""
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the units that say enough: ``70 s``, ``12 min``, ``3 h 20 min``."""
+    """Format seconds for a reader: ``70 s``, ``12 min``, ``3 h 20 min``."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -1,4 +1,4 @@
-"""The pairwise kernels of the dense CRF, for the settings and for :mod:`engine.ops.crf`. A leaf."""
+"""Parameters of the dense CRF's pairwise kernels, for the settings and for :mod:`engine.ops.crf`. A leaf."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from engine.checks import require
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kernels:
-    """Smoothness in the plane, and appearance in the plane and in colour; as jiwoon-ahn/psa by default."""
+    """Smoothness kernel (position) and appearance kernel (position and color); defaults as in jiwoon-ahn/psa."""
 
     spatial_sigma_px: float = 3.0
     """Width of the smoothness kernel, pixels."""
@@ -18,7 +18,7 @@ class Kernels:
     bilateral_sigma_px: float = 80.0
     """Spatial width of the appearance kernel, pixels."""
     bilateral_sigma_rgb: float = 13.0
-    """Colour width of the appearance kernel, on the scale of 0 to 255."""
+    """Color width of the appearance kernel, on a scale of 0 to 255."""
     bilateral_weight: float = 10.0
     """Weight of the appearance kernel."""
 

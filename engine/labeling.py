@@ -35,13 +35,13 @@ class LabeledImage:
     """The mask of one image, or the reason why there is none."""
 
     mask: NDArray[Any] | None
-    """(H, W) uint8 (uint16 beyond 254 classes): 0 background, else the class's number in ``class_names``, from 1."""
+    """(H, W) uint8 (uint16 for more than 254 classes): 0 for background, i for the i-th of ``class_names``."""
     class_names: tuple[str, ...]
     """Names of the classes 1..C."""
     areas: dict[str, float]
-    """Fraction of the pixels, of ``background`` and of each tag."""
+    """Fraction of the pixels for ``background`` and each tag."""
     confidence: float | None
-    """[0, 1]: how good the mask is expected to be."""
+    """Expected IoU of the mask, in [0, 1]."""
     error: str | None
     """None, or ``stage: reason``."""
 
@@ -49,8 +49,8 @@ class LabeledImage:
 class Labeler:
     """Labels images in this process with networks that are loaded once.
 
-    ``Labeler("runs/mine")`` takes the networks of a finished ``jobs.run``: the maps of its segmentation network, else
-    those of its classifier, and AffinityNet.
+    ``Labeler("runs/mine")`` uses the networks of a finished ``jobs.run``: AffinityNet, and for the class maps the
+    segmentation network, or the classifier if none was trained.
     """
 
     def __init__(
@@ -65,23 +65,24 @@ class Labeler:
         """Load the networks.
 
         Args:
-            run: output folder or URI of ``jobs.run``; instead of ``cam`` and ``affinity``.
+            run: output folder or URI of ``jobs.run``; replaces ``cam`` and ``affinity``.
             cam: folder or URI of ``jobs.train_cam``; or of ``jobs.train_segmentation``, used with
                 ``settings.later_maps`` and ``settings.later_walk``.
             affinity: folder or URI of ``jobs.train_affinity``; not needed when the walk has 0 steps.
-            settings: settings, whose ``resources`` choose the device, or the name of a preset; ``auto`` takes those
-                that the networks were made with, else preset ``small``. By name they run on the GPU that this process
-                sees, else on the CPU.
-            max_pixels: a larger image is an error.
+            settings: settings, whose ``resources`` select the device, or the name of a preset. ``auto`` uses the
+                settings that the networks were made with, or preset ``small`` if none were recorded. With a preset or
+                ``auto`` the networks run on the GPU if this process has one, otherwise on the CPU.
+            max_pixels: larger images get an ``error``.
 
         Raises:
-            ConfigError: no network is named, or ``settings`` is neither settings nor the name of a preset.
+            ConfigError: not exactly one of ``run`` and ``cam`` is given, ``affinity`` is missing, or ``settings`` is
+                neither settings nor the name of a preset.
             WeightsError: the weights cannot be used.
             StorageError: a folder or file cannot be read.
         """
         require_at_least(1, max_pixels=max_pixels)
         if bool(run) == bool(cam):
-            raise ConfigError("or cam must be given, and not both", thing="run")
+            raise ConfigError("or cam must be given, but not both", thing="run")
         if run:
             cam, affinity = _networks_of(as_location(run, "run"))
         maps, walk = as_location(cam, "cam"), as_location(affinity, "affinity")
@@ -93,7 +94,7 @@ class Labeler:
         """Names of the classes 1..C."""
         if self.settings.maps_of(network.map_kind).walk.num_steps > 0:
             if not walk:
-                reason = "is missing; give the folder of jobs.train_affinity, or a walk of 0 steps"
+                reason = "is missing; give the output folder of jobs.train_affinity, or set walk.num_steps to 0"
                 raise ConfigError(reason, thing="affinity")
             with about("affinity"):
                 open_network(walk, "affinity")
@@ -103,17 +104,18 @@ class Labeler:
         self._stages = built(chain)
 
     def label(self, images: Sequence[Picture], tags: Sequence[Sequence[str]]) -> list[LabeledImage]:
-        """Label some images.
+        """Label images.
 
         Args:
             images: paths or URIs, Pillow images, or (H, W, 3) uint8 arrays.
-            tags: for each image the names of what it shows.
+            tags: for each image, the names of the classes that it shows.
 
         Returns:
-            A result for each image, in their order; an image that cannot be labeled has ``error`` and costs no other.
+            One result per image, in the same order. An image that cannot be labeled gets an ``error`` and does not
+            affect the others.
 
         Raises:
-            ConfigError: ``images`` is one image, or ``tags`` is not a list of names for each.
+            ConfigError: ``images`` is a single image, or ``tags`` does not hold a list of names per image.
         """
         _check(images, tags)
         batch = run_stages(self._stages, _batch(images, tags, self.class_names))
@@ -129,13 +131,13 @@ def label_images(
     settings: Settings | str = "auto",
     max_pixels: int = 100_000_000,
 ) -> list[LabeledImage]:
-    """Load the networks and label some images: :class:`Labeler` for one call, with its arguments and errors."""
+    """Load the networks and label images once; arguments and errors as for :class:`Labeler`."""
     _check(images, tags)
     return Labeler(cam=cam, affinity=affinity, settings=settings, max_pixels=max_pixels).label(images, tags)
 
 
 def _networks_of(run: str) -> tuple[str, str]:
-    """The network that gives the maps, and AffinityNet, of a folder of jobs.run."""
+    """Locate the network for the class maps, and AffinityNet, in an output folder of jobs.run."""
     cam, segmentation = join(run, "cam"), join(run, "segmentation")
     with about("run"):
         maps = segmentation if exists(weights_file(segmentation)) else cam
@@ -163,14 +165,14 @@ def _chosen(settings: object, cam: str, affinity: str) -> Settings:
 
 
 def _check(images: Any, tags: Any) -> None:
-    """Refuse one image in the place of a list of them, and names in the place of a list of names for each.
+    """Check that there is a list of images, and a list of names for each.
 
     Raises:
-        ConfigError: so it is.
+        ConfigError: there is not.
     """
     one = isinstance(images, str | Path | Image.Image) or (isinstance(images, np.ndarray) and images.ndim == 3)
     if one:
-        raise ConfigError("must be a list of images, got a single one; put it into [ ]", thing="images")
+        raise ConfigError("must be a list of images, got a single image; put it in a list", thing="images")
     if isinstance(tags, str) or any(isinstance(names, str) for names in tags):
         raise ConfigError(
             f"must hold a list of names for each image, such as [['dog', 'person']], got {tags!r}", thing="tags"
@@ -215,7 +217,7 @@ def _pixels(image: NDArray[np.uint8] | Image.Image) -> NDArray[np.uint8]:
     try:
         return upright_rgb(image) if isinstance(image, Image.Image) else np.asarray(image)
     except Exception as error:
-        # an image that was opened is decoded only here, and Pillow's decoders raise anything
+        # Pillow decodes an opened image only now, and its decoders raise errors of many types
         raise ImageError("decode", first_line(error)) from error
 
 

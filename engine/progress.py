@@ -1,12 +1,12 @@
-"""Say what is going on, on standard error (:mod:`engine.display`).
+"""Report progress on standard error, through :mod:`engine.display`.
 
-    with job("label"):                          # its name begins each line
+    with job("label"):                          # prefix of each line
         with doing("reading manifest"):         # work of unknown length
             ...
         with Meter("label", 500, unit="images") as meter:
             meter.update(12, "3.1 images/s")
 
-Blocks nest; the innermost is shown, beside the chain that it is a step of. A leaf.
+Blocks can be nested; the innermost is shown, together with the chain that it is a step of. A leaf.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from engine.display import Block, display, duration
 
 SKIPPED = "skipped (already complete)"
 KNOWN_AFTER_S, KNOWN_AFTER_UPDATES = 5.0, 3
-"""When a rate is known well enough for an ETA."""
+"""Minimum time and number of updates before an ETA is shown."""
 
 
 class job(Block):
-    """A job, by the name that each of its lines begins with."""
+    """A job; its name is the prefix of its lines."""
 
 
 class doing(Block):
-    """Work whose length is unknown, such as ``starting Ray``; a line says so if it lasts."""
+    """Work of unknown length, such as ``starting Ray``; announced by a line if it takes long."""
 
     def __init__(self, what: str, *, name: str = "") -> None:
         super().__init__(name)
@@ -43,19 +43,19 @@ class doing(Block):
         return f"{self._what} ({duration(lasts_s)})" if self.is_announced else self._what
 
     def announce(self) -> None:
-        """Say so now, unless a line already has."""
+        """Announce it now, unless a line already has."""
         self.announced_after_s = 0.0
         display.say_if_due()
 
 
 class Meter(Block):
-    """A count up to a total."""
+    """Progress as a count up to a total."""
 
     def __init__(self, name: str, total: int, *, unit: str, done: int = 0) -> None:
         """Args:
-        total: where the count ends.
-        unit: what is counted, in the plural.
-        done: what an earlier run has done already.
+        total: the final count.
+        unit: name of what is counted, in the plural.
+        done: the count that an earlier run reached.
         """
         super().__init__(name)
         self._total, self._unit, self._done, self._note = total, unit, done, ""
@@ -64,7 +64,7 @@ class Meter(Block):
     def __enter__(self) -> Self:
         super().__enter__()
         if self._done:
-            self.go_on(self._done)
+            self.resume_at(self._done)
         return self
 
     def __exit__(
@@ -75,18 +75,18 @@ class Meter(Block):
             self.say(f"done: {self._done} of {self._total} {self._unit} in {duration(lasted_s)}")
         super().__exit__(kind, error, traceback)
 
-    def go_on(self, done: int) -> None:
-        """Start to count again from what turns out to be done already."""
+    def resume_at(self, done: int) -> None:
+        """Restart the count at ``done``, as when a training resumes from a checkpoint."""
         self._done, self._note = done, ""
         self._updates.clear()
         self.say(f"resuming at {self._unit.removesuffix('s')} {done} of {self._total}")
 
     def update(self, done: int, note: str = "") -> None:
-        """Say how far it is.
+        """Set the count.
 
         Args:
             done: the count so far.
-            note: what else is worth a look, for example the loss.
+            note: additional text, for example the loss.
         """
         self._done, self._note = done, note
         self._updates.append((time.monotonic(), done))
@@ -95,7 +95,7 @@ class Meter(Block):
         updates = tuple(self._updates)
         if len(updates) < KNOWN_AFTER_UPDATES:
             return None
-        # from the first update: what comes before it is the start of processes, which no rate tells of
+        # from the first update: before it, processes start, which says nothing about the rate
         (first_s, first), (last_s, last) = updates[0], updates[-1]
         if last_s - first_s < KNOWN_AFTER_S or last <= first:
             return None
@@ -119,15 +119,15 @@ class Planned:
 
     name: str
     kind: str
-    """Steps of a kind take as long for each pass over the images."""
+    """Steps of the same kind take equally long per pass over the images."""
     passes: int = 1
-    """Passes over the images, such as the epochs of a training; 0 for what takes no time beside the others."""
+    """Passes over the images, such as the epochs of a training; 0 for steps that take negligible time."""
     note: str = ""
-    """What else to say as it begins, such as its round."""
+    """Additional text when it starts, such as its round."""
 
 
 class Chain(Block):
-    """A job that runs others, one after the other."""
+    """A job that runs other jobs as its steps."""
 
     is_whole = True
 
@@ -138,17 +138,17 @@ class Chain(Block):
         self._step_start = self.start
 
     def begin(self) -> None:
-        """The next step begins."""
+        """Start the next step."""
         self._index += 1
         self._step_start = time.monotonic()
         self.say(self.status())
 
     def measured(self, seconds_per_pass: float) -> None:
-        """How fast the step was, now or in the run that did it."""
+        """Record the speed of the current step, measured now or in the run that completed it."""
         self._seconds_per_pass[self._steps[self._index].kind] = seconds_per_pass
 
     def eta_s(self) -> float | None:
-        """Seconds until all steps are done, once a step of each kind that is left has been measured."""
+        """Seconds until all steps are done, once every kind of remaining step has been measured."""
         step, left, known = self._steps[self._index], self._steps[self._index + 1 :], {**self._seconds_per_pass}
         inner, lasts_s = display.innermost, time.monotonic() - self._step_start
         own_s = None if inner is None or inner is self else inner.eta_s()
@@ -180,13 +180,13 @@ _starting: list[doing] = []
 def starting(name: str) -> doing:
     """Show that a job is starting, until :func:`started`."""
     block = doing("starting", name=name)
-    block.announced_after_s = 1.5  # after a mistake in the options has been said, so that it is the only line
+    block.announced_after_s = 1.5  # late enough that an error in the options is the only line
     _starting.append(block.__enter__())
-    atexit.register(started)  # a terminal gets its cursor back
+    atexit.register(started)  # restore the cursor of a terminal
     return block
 
 
 def started() -> None:
-    """The job shows its own progress from now on."""
+    """End :func:`starting`: the job shows its own progress from now on."""
     while _starting:
         _starting.pop().__exit__(None, None, None)

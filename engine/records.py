@@ -1,7 +1,7 @@
-"""The row between stages and on disk: columns, dtypes, encoding.
+"""Rows between stages and on disk: columns, types and encoding.
 
-A batch is a dict of columns, a column a list with one plain value a row. A row that carries an ``error`` passes every
-later stage as it is. Maps travel as float16 on the grid, pictures and masks as encoded files.
+A batch is a dict of columns; a column is a list with one plain value per row. Later stages pass a row with an ``error``
+through unchanged. Maps are stored as float16 on the grid, images and masks as encoded files.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import numpy as np
 import pyarrow as pa
 
 IGNORE = 255
-"""Value of a pixel or cell that does not count, in 8-bit masks and seeds."""
+"""Value of ignored pixels and cells in 8-bit masks and seeds."""
 IGNORE_16 = 65535
-"""The same in 16-bit masks."""
+"""Value of ignored pixels and cells in 16-bit masks and seeds."""
 MAX_CLASSES_8_BIT = 254
-"""Most classes (background not counted) of an 8-bit mask."""
+"""Maximum number of classes in an 8-bit mask, excluding background."""
 
 Batch = dict[str, list[Any]]
 
 COLUMN_TYPES: dict[str, pa.DataType] = {
-    "shard": pa.int64(),  # number of the shard that the row belongs to
+    "shard": pa.int64(),  # number of the row's shard
     "image_id": pa.string(),  # unique over the manifest
     "image": pa.string(),  # path or URI as in the manifest
     "uri": pa.string(),  # where the image is read from
@@ -35,26 +35,26 @@ COLUMN_TYPES: dict[str, pa.DataType] = {
     "height": pa.int32(),  # pixels, after EXIF orientation
     "width": pa.int32(),
     "cam": pa.large_binary(),  # encode_map of (K, h, w) in [0, 1], maximum 1 a class
-    "refined_cam": pa.large_binary(),  # encode_map of (K+1, h, w), background first, after the walk; or of a network
-    "found_ids": pa.list_(pa.int32()),  # (K,) 1..C, the classes of refined_cam where these are not the tags'
+    "refined_cam": pa.large_binary(),  # encode_map of (K+1, h, w), background first, after the walk or from a network
+    "found_ids": pa.list_(pa.int32()),  # (K,) 1..C, the classes of refined_cam if these are not the tags'
     "mask": pa.large_binary(),  # PNG (H, W) of class ids
-    "mask_cam": pa.large_binary(),  # the same from the CAM alone, if stages are kept
+    "mask_cam": pa.large_binary(),  # the same from the CAM alone, with keep_stages
     "mask_walk": pa.large_binary(),  # the same after the walk, before the dCRF
     "areas": pa.list_(pa.float32()),  # fraction of the pixels: background, then each tag
     "confidence": pa.float32(),  # [0, 1]
-    "seed": pa.large_binary(),  # PNG (h, w) of class ids, IGNORE where not sure
-    "cams": pa.list_(pa.large_binary()),  # of a search: as "cam", one for each set of scales
-    "distances": pa.large_binary(),  # of a search: encode_map of (O, h, w), -log of the affinities
-    "truth": pa.large_binary(),  # of a search: PNG (H, W) of class ids
-    "probabilities": pa.list_(pa.float32()),  # (C,) of the classes in their order, from the classifier
+    "seed": pa.large_binary(),  # PNG (h, w) of class ids, IGNORE where uncertain
+    "cams": pa.list_(pa.large_binary()),  # in a search: like "cam", one per set of scales
+    "distances": pa.large_binary(),  # in a search: encode_map of (O, h, w), -log of the affinities
+    "truth": pa.large_binary(),  # in a search: PNG (H, W) of class ids
+    "probabilities": pa.list_(pa.float32()),  # (C,) by class, from the classifier
     "row": pa.int64(),  # number of the image in the manifest, from 0
-    "name": pa.string(),  # of an exported image's files
-    "subset": pa.string(),  # of an exported image: train or val
-    "entry": pa.large_string(),  # JSON: what the export's lists say of the image
-    "seconds": pa.string(),  # in a shard's first row: JSON, stage to seconds of work so far
-    "num_rows": pa.int64(),  # of a committed shard
-    "num_errors": pa.string(),  # of a committed shard: JSON, stage to number of rows
-    "failure": pa.string(),  # why a shard was not done where nothing of it is to blame, and no other would fare better
+    "name": pa.string(),  # base name of an exported image's files
+    "subset": pa.string(),  # subset of an exported image: train or val
+    "entry": pa.large_string(),  # JSON: the image's entry in the export's annotation lists
+    "seconds": pa.string(),  # in a shard's first row: JSON, seconds of work so far by stage
+    "num_rows": pa.int64(),  # rows of a committed shard
+    "num_errors": pa.string(),  # in a committed shard: JSON, number of error rows by stage
+    "failure": pa.string(),  # why the run must end: an error that any other shard would meet as well
 }
 """Every column that a stage may read or add."""
 
@@ -65,8 +65,8 @@ def mask_schema(*, keep_stages: bool, metadata: dict[str, str]) -> pa.Schema:
     """The schema of a mask shard.
 
     Args:
-        keep_stages: with the columns ``mask_cam`` and ``mask_walk``.
-        metadata: name to text, written into the file beside the ``huggingface`` entry.
+        keep_stages: include the columns ``mask_cam`` and ``mask_walk``.
+        metadata: key-value metadata of the file, in addition to the ``huggingface`` entry.
     """
     pictures = ["mask", "mask_cam", "mask_walk"] if keep_stages else ["mask"]
     fields = [
@@ -84,7 +84,7 @@ def mask_schema(*, keep_stages: bool, metadata: dict[str, str]) -> pa.Schema:
 
 
 def seed_schema(*, metadata: dict[str, str]) -> pa.Schema:
-    """The schema of a shard of affinity labels: like a mask shard with ``seed`` (h, w) in the place of ``mask``."""
+    """The schema of a shard of affinity labels: like a mask shard, with ``seed`` (h, w) in place of ``mask``."""
     fields = [
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("image", pa.string(), nullable=False),
@@ -111,7 +111,7 @@ def tag_schema(*, metadata: dict[str, str]) -> pa.Schema:
 
 
 def export_schema() -> pa.Schema:
-    """The schema of what jobs.export keeps of its images until it writes the lists."""
+    """The schema of the intermediate shards from which jobs.export writes the annotation lists."""
     names = ("image_id", "name", "subset", "entry", "error")
     return pa.schema([(name, COLUMN_TYPES[name]) for name in names])
 
@@ -151,25 +151,25 @@ def shard_table(batch: Batch, schema: pa.Schema) -> pa.Table:
 
 
 def to_table(batch: Batch) -> pa.Table:
-    """A batch between two stages as Arrow, every column with its type of :data:`COLUMN_TYPES`."""
+    """Convert a batch between two stages to Arrow, with the types of :data:`COLUMN_TYPES`."""
     return pa.table({name: pa.array(values, COLUMN_TYPES[name]) for name, values in batch.items()})
 
 
 def to_batch(table: pa.Table) -> Batch:
-    """The reverse of :func:`to_table`."""
+    """The inverse of :func:`to_table`."""
     return {name: table.column(name).to_pylist() for name in table.column_names}
 
 
 def error_counts(errors: Iterable[str | None]) -> dict[str, int]:
-    """How many rows failed, by stage, from a column ``error``."""
+    """Number of error rows by stage, from the column ``error``."""
     return dict(Counter(error.split(":", 1)[0] for error in errors if error is not None))
 
 
 def mask_dtype(num_classes: int) -> type[np.uint8] | type[np.uint16]:
-    """The dtype of a mask of ``num_classes`` classes, background not counted."""
+    """The dtype of a mask with ``num_classes`` classes, excluding background."""
     return np.uint8 if num_classes <= MAX_CLASSES_8_BIT else np.uint16
 
 
 def ignore_value(num_classes: int) -> int:
-    """The value of a pixel that does not count in a mask of ``num_classes`` classes."""
+    """The value of ignored pixels in a mask with ``num_classes`` classes."""
     return IGNORE if num_classes <= MAX_CLASSES_8_BIT else IGNORE_16

@@ -1,4 +1,4 @@
-"""Compute resources and parallelism: the part of the settings that changes no result. A leaf."""
+"""Compute resources and parallelism: the part of the settings that does not change results. A leaf."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from engine.checks import require, require_at_least
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decoding:
-    """How encoded pictures become RGB."""
+    """How encoded images are converted to RGB."""
 
     max_pixels: int = 100_000_000
     """Larger images become error rows."""
     bands: tuple[int, ...] = ()
-    """The bands that are red, green and blue, or the one that is grey, counted from 0; by default the file says it."""
+    """Indices, from 0, of the red, green and blue bands, or of a single gray band; by default as the file says."""
     value_range: tuple[float, ...] = ()
-    """Values of black and white in pictures of more than 8 bits; by default those of the whole range."""
+    """Values of black and white in images with more than 8 bits; by default the full range of the format."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PassConfig:
-    """How a stage runs over images."""
+    """How a stage processes images."""
 
     device: str = "cpu"
     """torch device."""
@@ -87,5 +87,5 @@ class ResourceConfig:
         return "cuda" if self.num_gpus > 0 else "cpu"
 
     def passes(self, decoding: Decoding) -> PassConfig:
-        """How a stage runs over images with these resources."""
+        """How a stage processes images with these resources."""
         return PassConfig(device=self.device, images_per_pass=self.images_per_pass, decoding=decoding)

@@ -1,8 +1,8 @@
-"""Synthetic tagged scenes with true masks, for the demo and for tests, where the method works for the reason it exists.
+"""Generate synthetic tagged scenes with true masks, for the demo and for tests.
 
-Every object has a telling part, a head with a pattern that belongs to its class alone, and a plain rest, a larger body
-whose colour says nothing of the class. A classifier looks at the heads only; the masks are right only if something
-spreads its activation over the bodies. Letters: (H, W) pixels.
+They pose the problem that the method solves. Each object has a discriminative head, with a pattern that is unique to
+its class, and a larger, plain body, whose color is independent of the class. A classifier activates on the heads only,
+so masks are right only if its activation is spread over the bodies. Letters: (H, W) pixels.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from engine.imaging.codecs import encode_mask
 CLASS_NAMES = ("striped", "spotted", "checkered", "starred", "ringed")
 """The classes, ids 1..5, named after the pattern of the head."""
 SETTINGS_FILE = "scenes.json"
-"""What a folder of scenes was made with; marks the folder as ours."""
+"""File with the settings of a folder of scenes; marks the folder as generated here."""
 
-_VERSION = 1  # of the drawing: another number makes the scenes anew
+_VERSION = 1  # of the drawing code: a new version regenerates the scenes
 _EMPTY_FRACTION = 0.05
 _TOUCHING_FRACTION = 0.3
 _JPEG_QUALITY = 92
 _SMALLEST_SIDE_PX = 96
-_REFERENCE_AREA = 240 * 180  # heads and textures are drawn for this size and grow with the image
+_REFERENCE_AREA = 240 * 180  # heads and textures are designed for this size and scale with the image
 
 Floats = NDArray[np.floating[Any]]
 Rng = np.random.Generator
@@ -82,24 +82,24 @@ def make_scene(
 def write_scenes(
     folder: str | Path, num_images: int, *, rng_seed: int = 0, width: int = 240, height: int = 180
 ) -> dict[str, Any]:
-    """Write scenes with their manifest, classes and truth, unless the folder already holds just these.
+    """Write scenes with their manifest, classes and truth, unless the folder already holds them.
 
     Writes ``images/*.jpg``, ``truth/*.png`` (named by image stem), ``classes.txt``, ``manifest.csv`` and
-    ``scenes.json``. Scenes of other settings, or half a set, are made anew.
+    ``scenes.json``. Scenes with other settings and incomplete sets are regenerated.
 
     Args:
-        folder: where; made if need be.
-        num_images: how many, 1 or more.
+        folder: created if it does not exist.
+        num_images: 1 or more.
         rng_seed: seed of the set, 0 or more.
         width: pixels, 96 or more.
         height: pixels, 96 or more.
 
     Returns:
-        ``manifest``, ``truth`` (paths), ``images`` and ``written`` (False: they were there already).
+        ``manifest``, ``truth`` (paths), ``images`` and ``written`` (False if they already existed).
 
     Raises:
         ConfigError: an argument is out of its range.
-        OutputError: the folder holds files that are no scenes of ours.
+        OutputError: the folder holds files other than scenes.
         StorageError: the folder cannot be written.
     """
     if num_images < 1:
@@ -110,11 +110,11 @@ def write_scenes(
     try:
         if _settings_of(folder) == {**settings, "complete": True}:
             return {**summary, "written": False}
-        make_scene(rng_seed, 0, width=width, height=height)  # a bad setting is told before anything is removed
+        make_scene(rng_seed, 0, width=width, height=height)  # raises for a bad setting before anything is removed
         for name in ("images", "truth"):
             shutil.rmtree(folder / name, ignore_errors=True)
             (folder / name).mkdir(parents=True)
-        # the mark comes first and is completed last: half a set is known as ours and made anew
+        # written first and completed last, so that an incomplete set is recognized and regenerated
         (folder / SETTINGS_FILE).write_text(json.dumps({**settings, "complete": False}))
         rows = io.StringIO()
         table = csv.writer(rows, lineterminator="\n")
@@ -134,7 +134,7 @@ def write_scenes(
 
 
 def _settings_of(folder: Path) -> object:
-    """What the scenes in a folder were made with; None in an empty folder."""
+    """The settings of the scenes in a folder; None for an empty folder."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
     mark = folder / SETTINGS_FILE
@@ -148,7 +148,7 @@ def _settings_of(folder: Path) -> object:
         return None
 
 
-# --- colours and textures ---------------------------------------------------------------------------------------------
+# --- colors and textures ----------------------------------------------------------------------------------------------
 
 
 def _hsv(hue: float, saturation: float, value: float) -> Floats:
@@ -163,7 +163,7 @@ def _smooth_noise(rng: Rng, height: int, width: int, cell_px: float) -> Floats:
 
 
 def _ground_colors(rng: Rng) -> Floats:
-    """Two related, rather dull colours (2, 3) of a background."""
+    """Two related, rather dull colors (2, 3) for a background."""
     hue, saturation, value = rng.uniform(), rng.uniform(0.08, 0.42), rng.uniform(0.3, 0.85)
     other = np.clip(value + rng.choice([-1, 1]) * rng.uniform(0.1, 0.22), 0.15, 0.95)
     return np.stack([_hsv(hue, saturation, value), _hsv(hue + rng.uniform(-0.08, 0.08), saturation, float(other))])
@@ -223,8 +223,8 @@ def _grass(rng: Rng, height: int, width: int, colors: Floats, scale: float) -> F
 class _Object:
     class_id: int
     body: Floats  # (H, W), the signed distance to the outline in pixels, negative inside; head and tail included
-    head: Floats  # (H, W), the same of the head alone
-    u: Floats  # (H, W), the head's own coordinates: 1 at its rim
+    head: Floats  # (H, W), the same for the head alone
+    u: Floats  # (H, W), coordinates relative to the head: 1 at its rim
     v: Floats
 
 
@@ -250,7 +250,7 @@ def _draw_objects(rng: Rng, canvas: Floats, mask: NDArray[np.uint8], ground_colo
 
 
 def _body_color(rng: Rng, others: Floats) -> Floats:
-    """A colour that stands off from the background and from the bodies already there; any class may have it."""
+    """A color that contrasts with the background and the bodies drawn so far, independent of the class."""
     best, best_distance = np.zeros(3, np.float32), -1.0
     for _ in range(30):
         color = _hsv(rng.uniform(), rng.uniform(0.3, 0.85), rng.uniform(0.3, 1.0))
@@ -263,7 +263,7 @@ def _body_color(rng: Rng, others: Floats) -> Floats:
 
 
 def _place(rng: Rng, class_id: int, fraction: float, taken: NDArray[np.bool_], *, touching: bool) -> _Object | None:
-    """An object on a free place, or the best of the places tried; None if all would hide another object."""
+    """Place an object in free space, or at the best position tried; None if each would cover another object."""
     best, best_cost = None, math.inf
     border = np.ones(taken.shape, bool)
     border[2:-2, 2:-2] = False
@@ -303,7 +303,7 @@ def _shape(rng: Rng, class_id: int, fraction: float, size: tuple[int, ...]) -> _
     waves = sum(
         rng.uniform(0.2, 1) * 0.09 / order * np.cos(order * turn + rng.uniform(0, 2 * math.pi)) for order in (2, 3, 5)
     )
-    power = rng.uniform(1.9, 2.8)  # 2 an ellipse, more a rounded box
+    power = rng.uniform(1.9, 2.8)  # 2 is an ellipse, more a rounded box
     reach = (np.abs(along / half_length) ** power + np.abs(across / half_width) ** power) ** (1 / power)
     body = (reach - 1 - waves) * half_width
     if rng.random() < 0.6:  # a tail, as plain as the body
@@ -344,7 +344,7 @@ def _paint(rng: Rng, canvas: Floats, thing: _Object, color: Floats) -> None:
     light = rng.uniform(0, 2 * math.pi)
     y, x = np.mgrid[-0.5 : 0.5 : height * 1j, -0.5 : 0.5 : width * 1j].astype(np.float32)
     slope = 0.45 * (x * math.cos(light) + y * math.sin(light))
-    rim = 0.22 * np.exp(np.minimum(thing.body, 0) / (5 * scale))  # darker towards the outline, as on a round thing
+    rim = 0.22 * np.exp(np.minimum(thing.body, 0) / (5 * scale))  # darker toward the outline, as on a round object
     paint = color * (1.04 + texture + slope - rim)[..., None]
 
     ground = 0.35 * color + 0.65 * np.array([250, 246, 235], np.float32)
@@ -355,7 +355,7 @@ def _paint(rng: Rng, canvas: Floats, thing: _Object, color: Floats) -> None:
     head_paint = (ground + (pattern_color - ground) * weight) * (1.0 + slope - 0.6 * rim)[..., None]
     head_cover = np.clip(0.5 - thing.head, 0, 1)[..., None]
     paint = paint + (head_paint - paint) * head_cover
-    # a soft shadow around the object keeps its outline clear on any ground
+    # a soft shadow around the object keeps its outline visible on any background
     canvas *= (1 - 0.18 * np.exp(-np.maximum(thing.body, 0) / (3 * scale)))[..., None]
     canvas += (paint - canvas) * cover
 

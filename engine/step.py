@@ -1,5 +1,5 @@
-"""One stage of a chain, and the kind of actor that runs it. A leaf: it loads no stage, so actors that only read start
-without torch.
+"""One stage of a chain, and the kind of actor that runs it. A leaf: importing it loads no stage, so that actors
+which only read images start without torch.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ Actor = Literal["network", "crf"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
-    """A stage and how it is made."""
+    """A stage, how to build it, and the kind of actor that runs it."""
 
     name: str
-    """Names the stage in the error column."""
+    """Name of the stage, also in the ``error`` column."""
     build: Callable[[], Stage]
-    """Loads the stage in the process that runs it."""
+    """Builds the stage in the process that runs it."""
     on: Actor
-    """An actor with the networks' device, or one with a CPU for full-size images."""
+    """``network``: an actor with the networks' device; ``crf``: a CPU actor for full-size images."""

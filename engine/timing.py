@@ -1,7 +1,7 @@
-"""Where the time goes: seconds by name, measured where a ``with measured(name)`` block stands.
+"""Measure where time is spent: seconds by name, from ``with measured(name)`` blocks.
 
-Of nested blocks each counts its own time alone, so the seconds add up. Outside of :func:`collected` a block costs
-nothing but a look; inside some microseconds. Work that a GPU does later counts where its result is waited for. A leaf.
+The time of a block excludes that of the blocks nested in it, so the seconds add up. Outside :func:`collected` a block
+costs next to nothing, inside a few microseconds. Asynchronous GPU work counts where its result is awaited. A leaf.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 class _Open(threading.local):
     seconds: dict[str, float] | None = None
     inner: list[float]
-    """For each open block what the blocks inside it took."""
+    """For each open block, the seconds spent in the blocks nested in it."""
 
 
 _open = _Open()
@@ -23,7 +23,7 @@ _open = _Open()
 
 @contextmanager
 def collected() -> Iterator[dict[str, float]]:
-    """Collect what this thread measures until the block ends; the seconds by name fill up as blocks close."""
+    """Collect the measurements of this thread in a dict of seconds by name, updated as measured blocks end."""
     before = _open.seconds, getattr(_open, "inner", [])
     _open.seconds, _open.inner = {}, []
     try:
@@ -34,7 +34,7 @@ def collected() -> Iterator[dict[str, float]]:
 
 @contextmanager
 def measured(name: str) -> Iterator[None]:
-    """Count the time of a block, or as ``@measured(name)`` of a function, without that of the blocks inside it."""
+    """Measure a block, or as ``@measured(name)`` a function, excluding the blocks nested in it."""
     seconds = _open.seconds
     if seconds is None:
         yield
@@ -45,7 +45,7 @@ def measured(name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        took = time.perf_counter() - start
-        seconds[name] = seconds.get(name, 0.0) + took - inner.pop()
+        elapsed = time.perf_counter() - start
+        seconds[name] = seconds.get(name, 0.0) + elapsed - inner.pop()
         if inner:
-            inner[-1] += took
+            inner[-1] += elapsed

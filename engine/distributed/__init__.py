@@ -1,1 +1,1 @@
-"""All that imports Ray: the pipeline, training, the cluster."""
+"""All modules that import Ray: pipeline, training, cluster, metrics."""

@@ -1,4 +1,4 @@
-"""The actor that takes shards through the steps of a pool."""
+"""The actor that runs shards through the steps of a pool."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UNGUARDED = ("manifest", "commit")
 
 
 class PoolActor:
-    """Builds the stages of a pool once, then takes one shard after the other through them."""
+    """Builds the stages of a pool once, then runs one shard after another through them."""
 
     def __init__(self, pool: Pool) -> None:
         expect_stores()
@@ -31,13 +31,13 @@ class PoolActor:
             self._stages = [(step.name, step.build()) for step in pool.steps]
         except (OSError, UserError) as error:  # such as weights that can no longer be read
             self._failure = str(error)
-        if "torch" in sys.modules:  # a pool that only reads images starts seconds sooner without it
+        if "torch" in sys.modules:  # a pool that only reads images starts seconds faster without it
             import torch
 
             torch.set_num_threads(pool.threads)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """A table of the shard's rows; of its counts after the last pool; of column ``failure`` if the run must end."""
+        """Process one shard: returns its rows, after the last pool its counts, or a ``failure`` that ends the run."""
         batch = to_batch(table)
         if "failure" in batch:  # from an earlier pool: pass it on to the driver
             return table

@@ -1,4 +1,4 @@
-"""Label shards of a frozen manifest on Ray, in spite of lost workers, lost nodes and images that kill their worker.
+"""Label shards of a frozen manifest on Ray; survives lost workers, lost nodes and images that kill their worker.
 
 A shard is the unit of commit: a crash costs the shards in flight, and a rerun processes those that have no file.
 """
@@ -18,16 +18,16 @@ from engine.storage.filesystem import absolute
 __all__ = ["Committed", "ShardRun", "run_shards"]
 
 MIN_FAILED_SHARDS, MAX_FAILED_PART = 8, 0.01
-"""Shards, as a number and as a fraction, that may keep failing before the first of them is examined."""
+"""Number and fraction of shards that may keep failing before the first of them is examined."""
 
 
 def run_shards(
     run: ShardRun, steps: Sequence[Step], shards: Sequence[int], *, on_commit: Callable[[Committed], None]
 ) -> None:
-    """Take shards of the manifest through the steps and commit each.
+    """Run shards of the manifest through the steps and commit each.
 
-    A shard that its workers do not survive is processed image by image; the images that kill their worker become error
-    rows. If no image of the first such shard survives, the steps are taken to be broken and the rest is not tried.
+    A shard that keeps killing its worker is processed image by image; the images that kill their worker become error
+    rows. If no image of the first such shard succeeds, the steps are assumed to be broken and the rest is not tried.
 
     Args:
         steps: from the fetched images to the columns of a shard.
@@ -56,16 +56,16 @@ def run_shards(
             break
         except RayError:
             left = [shard for shard in todo if shard not in done]
-            # if the first is no image's fault either, every other shard would fail as slowly
+            # if no image causes the first failure either, every other shard would fail as slowly
             if not left or not redo_image_by_image(run, steps, left[:1], on_commit=commit):
                 return
             tried = max((shard for shard in todo if shard in done), default=-1)
             todo = [shard for shard in left if shard > tried]
-    # a shard that kills its actor also fails those queued for the same actor: alone they pass
+    # a shard that kills its actor also fails those queued for the same actor: processed alone they succeed
     left = [shard for shard in shards if shard not in done]
     stream(run, steps, left, on_commit=commit, alone=True)
     left = [shard for shard in shards if shard not in done]
-    # the first by itself: if none of its images survives, the others are not tried
+    # the first by itself: if none of its images succeeds, the others are not tried
     for group in (left[:1], left[1:]):
         if group and not redo_image_by_image(run, steps, group, on_commit=on_commit):
             break

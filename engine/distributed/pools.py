@@ -17,7 +17,7 @@ NETWORK_SHARE = 0.75
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pool:
-    """Steps that run one after the other in each actor of a pool."""
+    """Steps that run one after another in each actor of a pool."""
 
     steps: tuple[Step, ...]
     max_actors: int

@@ -1,4 +1,4 @@
-"""Progress events of a training: an actor that rank 0 sends them to, and a thread that fetches them for the driver."""
+"""Forward the progress events of a training: from rank 0 to an actor, and from there to a thread of the driver."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""All that relies on Ray beyond its documented interface; the versions that it was tested with are in pyproject.toml.
+"""Everything that relies on Ray's undocumented behavior; pyproject.toml has the versions that it was tested with.
 
-Each function says why the documented interface does not do, and ``tests/engine/distributed/test_ray_internals.py``
-fails if Ray's behaviour changes.
+Each function says why the documented interface is insufficient, and ``tests/engine/distributed/test_ray_internals.py``
+fails if Ray's behavior changes.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     # workers wait for the next of these after each report; the default of 2 is long for small networks
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    # else CUDA_VISIBLE_DEVICES is emptied in workers without a GPU, with a warning that this will change
+    # otherwise CUDA_VISIBLE_DEVICES is emptied in workers without a GPU, with a warning that this will change
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # under ``uv run`` Ray would build an environment anew for each worker
+    # under ``uv run`` Ray would rebuild an environment for each worker
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     # on a busy machine a node takes longer to start than the default of 30 seconds
     "RAY_raylet_start_wait_time_s": "120",
-    # the default of 15 gives way to every other process of the machine
+    # with the default of 15, workers yield to every other process of the machine
     "RAY_worker_niceness": "0",
 }
-"""Variables of this process before it starts or joins Ray; a value that is set already stays."""
+"""Environment variables to set before starting or joining Ray; existing values are kept."""
 
 _STDERR = 2
 _REMARK = b"Set ray log level from environment variable"
@@ -94,7 +94,7 @@ def restored_sigint() -> Iterator[None]:
     try:
         yield
     finally:
-        # elsewhere neither Ray nor Python sets a handler
+        # in other threads neither Ray nor Python sets a handler
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, before)
 

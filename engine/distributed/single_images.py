@@ -21,7 +21,7 @@ _CONTROL_SHARDS = 8
 
 
 def parts_folder(folder: str) -> str:
-    """Where single images are kept until the rest of their shard is done."""
+    """The folder that holds single images until the rest of their shard is done."""
     return join(folder, WORK_FOLDER, "parts")
 
 

@@ -29,9 +29,9 @@ from engine.step import Step
 from engine.storage.manifest import Manifest, SingleRows
 
 TRIES = 3
-"""Attempts at a shard before the stream leaves it out."""
+"""Attempts at a shard before the stream skips it."""
 TRIES_ALONE = 2
-"""The same if its actor has no other shard."""
+"""Attempts at a shard if its actor holds no other shard."""
 MIN_LOADERS = 4
 """Actors that fetch images on a cluster, even if only its head node is up yet."""
 MAX_INIT_FAILURES = 3
@@ -51,13 +51,13 @@ class Committed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardRun:
-    """What shards are read from, where their files go, and what they run on."""
+    """Input, output and resources of a run over shards."""
 
     manifest: Manifest | SingleRows
     folder: str
     """Output folder, a path or URI."""
     schema: pa.Schema
-    """Of a shard."""
+    """Schema of a shard."""
     resources: ResourceConfig
     cluster: Cluster
     fetch: bool = True
@@ -86,11 +86,11 @@ def stream(
     alone: bool = False,
     max_failed: int = -1,
 ) -> None:
-    """Take each shard through the steps and commit it; leave out one that keeps failing.
+    """Run each shard through the steps and commit it; skip shards that keep failing.
 
     Args:
-        alone: an actor holds one shard at a time with none queued, so that no other is lost with it.
-        max_failed: shards that may be left out; -1 for any number.
+        alone: an actor holds one shard at a time, with none queued, so that a crash loses no other shard.
+        max_failed: shards that may be skipped; -1 for any number.
 
     Raises:
         RayError: more than ``max_failed`` shards failed.
@@ -127,7 +127,7 @@ def _committed(row: dict[str, Any]) -> Committed:
 
 
 def stopped(reason: object) -> StorageError:
-    """The error of a run that storage ends."""
+    """The error of a run that storage stopped."""
     return StorageError(f"{reason}; completed shards are kept; rerun the command to resume")
 
 
@@ -136,7 +136,7 @@ def _context(*, alone: bool, max_failed: int) -> DataContext:
     context = throttled_context().copy()
     if alone:
         grow_with_one_task_each(context)
-    context.target_max_block_size = None  # never split a block: it is a shard
+    context.target_max_block_size = None  # never split a block: one block is one shard
     context.max_errored_blocks = max_failed  # one shard that keeps failing must not end the others
     context.max_consecutive_actor_init_deaths = MAX_INIT_FAILURES
     return context

@@ -56,12 +56,12 @@ class Trained:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingRun:
-    """Where a training keeps its checkpoints, and what it runs on."""
+    """Checkpoint location and resources of a training."""
 
     folder: str
-    """Of the checkpoints, a path or URI."""
+    """Folder of the checkpoints, a path or URI."""
     name: str
-    """Of this run in the folder; another name starts afresh."""
+    """Name of this run in the folder; a new name starts from scratch."""
     resources: ResourceConfig
     cluster: Cluster
 
@@ -80,9 +80,9 @@ def fit(
         on_event: called in a thread of this process with the progress.
 
     Raises:
-        ConfigError: the loss became NaN, or this machine cannot serve so many workers.
-        StorageError: a store is down for long or refuses the credentials.
-        UserError: another of the user's mistakes that a worker met, such as a file of weights that is gone.
+        ConfigError: the loss became NaN, or this machine has too few resources for the workers.
+        StorageError: a store stays unavailable or refuses the credentials.
+        UserError: a worker met another user error, such as a missing weight file.
         TooManyErrors: many images in a row cannot be used.
         ray.train.TrainingFailedError: workers kept failing for another reason.
     """
@@ -144,7 +144,7 @@ def fit(
 
 
 def _cause(error: ray.train.WorkerGroupError) -> Exception:
-    """What ended the training, if a worker failed with an error for the user; other workers may have died of that."""
+    """The user-facing error that ended the training, if a worker raised one; others may have failed because of it."""
     for failure in error.worker_failures.values():
         if isinstance(failure, StoreUnavailableError):
             return StorageError(f"{failure}; checkpoints are kept; rerun the command to resume")
@@ -154,7 +154,7 @@ def _cause(error: ray.train.WorkerGroupError) -> Exception:
 
 
 def _check_room(resources: ResourceConfig, cluster: Cluster) -> None:
-    """Refuse more workers than a Ray that was started here, and cannot grow, serves: they would wait forever."""
+    """Refuse more workers than a Ray started here can hold: it cannot grow, so they would wait forever."""
     name = "min_workers" if resources.min_workers else "num_workers"
     least = resources.min_workers or resources.num_workers
     most = int(cluster.num_cpus / (1 + LOADER_CPUS))

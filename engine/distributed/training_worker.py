@@ -36,7 +36,7 @@ CHECKPOINT_FILE = "state.pt"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """What each worker is sent."""
+    """The job that each worker receives."""
 
     objective: Objective
     source: SampleSource
@@ -48,7 +48,7 @@ class Job:
 
 @dataclass(kw_only=True, slots=True)
 class Journal:
-    """What a checkpoint holds besides the learner's state."""
+    """Contents of a checkpoint besides the learner's state."""
 
     step: int = 0
     curve: list[dict[str, float]] = field(default_factory=list)
@@ -58,7 +58,7 @@ class Journal:
 
 
 def train(sent: dict[str, Any]) -> None:
-    """Run the job in ``sent["job"]`` on this worker; errors for the user leave it as they were raised."""
+    """Run the job in ``sent["job"]`` on this worker; user-facing errors are raised unwrapped."""
     try:
         _train(sent["job"])
     except RayTaskError as error:

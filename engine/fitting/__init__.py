@@ -1,1 +1,1 @@
-"""Training without Ray: samples and their order, a step, validation, averaged weights, progress events, curves."""
+"""Training without Ray: samples and their order, steps, validation, averaged weights, progress events, curves."""

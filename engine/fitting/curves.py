@@ -1,4 +1,4 @@
-"""The curves of a training as a picture."""
+"""Plot the curves of a training."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ CURVES = {
     "images_per_s": "images per second",
     "waiting": "share of time spent waiting for images",
 }
-"""Titles of what a training reports."""
+"""Titles of the values that a training reports."""
 
 
 def draw_curves(curve: Sequence[dict[str, float]], validation: Sequence[dict[str, float]]) -> bytes:
-    """A chart for each number over the steps, as PNG; the loss of the held-out images is drawn beside the training's.
+    """Plot each value over the steps, as PNG; training and held-out loss share a chart.
 
     Args:
         curve: points with ``step`` and the names of :data:`CURVES`.

@@ -1,4 +1,4 @@
-"""Train a network: a step, a validation, and the state of a checkpoint. No Ray, no files.
+"""Train a network: steps, validation and checkpoint state. No Ray, no files.
 
 Several workers (torch.distributed) act as one: counts are summed over all of them before a loss is divided.
 Letters: B batch, C classes, (H, W) pixels.
@@ -73,7 +73,7 @@ class Learner:
             () float, the loss of the whole batch, on the device.
         """
         config = self._config
-        # dropout in a resumed run is that of an uninterrupted one
+        # dropout in a resumed run is the same as in an uninterrupted one
         torch.manual_seed(int(np.random.SeedSequence([config.rng_seed, step, self._rank]).generate_state(1)[0]))
         for group in self._optimizer.param_groups:
             group["lr"] = group["initial_lr"] * (1 - step / num_steps) ** config.poly_power
@@ -105,7 +105,7 @@ class Learner:
                 batch = {name: values[kept] for name, values in batch.items()}
             terms, output, target = self._run(network, batch)
             parts = [*terms, self._objective.table(output, target)]
-            if not kept.any():  # only another worker has samples left: keep the shapes for the sum
+            if not kept.any():  # only other workers have samples left: keep the shapes for the sum
                 parts = [torch.zeros_like(part) for part in parts]
             totals = [total + part for total, part in zip(totals, parts, strict=True)] if totals else parts
         network.train()

@@ -127,7 +127,7 @@ class LoadSamples:
         )
 
     def first(self) -> Sample:
-        """The first sample of the training; raises the errors of :meth:`sample`."""
+        """The first training sample; raises as :meth:`sample`."""
         return self.sample(*self._places(0)[0])
 
     def _held_out(self, number: int) -> list[Sample]:
@@ -139,7 +139,7 @@ class LoadSamples:
 
         Raises:
             TooManyErrors: many images in a row could not be used.
-            StoreUnavailableError: the store of the images is down for long or refuses the credentials.
+            StoreUnavailableError: the store of the images stays unavailable or refuses the credentials.
         """
         rng, jitter = np.random.default_rng([self._config.rng_seed, epoch, shard, row]), self._config.color_jitter
         failure: object = None

@@ -222,7 +222,7 @@ def _fitted(
             if isinstance(event, TrainingStarted):
                 starts.append(event.step)
                 if event.step:
-                    meter.go_on(event.step)
+                    meter.resume_at(event.step)
             elif isinstance(event, TrainingValidated):
                 log.add(event.step, {f"validation/{name}": value for name, value in event.scores.items()})
                 scores = ", ".join(f"{name} {value:.4f}" for name, value in event.scores.items())

@@ -1,1 +1,1 @@
-"""The steps of the pipelines: one callable class a file."""
+"""The stages of the pipelines: one callable class per file."""

@@ -1,7 +1,7 @@
-"""Class activation maps of images.
+"""Compute the class activation maps of images.
 
-Source: section 3.1 of the paper. In a second round a trained segmentation network gives the maps: its probability of
-each class among the background and the classes present. Letters: K classes present, (h, w) grid cells.
+Source: section 3.1 of the paper. In later rounds the maps come from the trained segmentation network: its probabilities
+over background and the classes present. Letters: K classes present, (h, w) grid cells.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from engine.records import Batch
 from engine.resources import PassConfig
 
 GRID_STRIDE = 8
-"""Pixels of the image at scale 1 for a cell of the map that is kept."""
+"""Pixels per cell of the stored map, in the image at scale 1."""
 
 
 class ComputeCam:
@@ -31,13 +31,13 @@ class ComputeCam:
 
     def __init__(self, weights: str, config: InferenceConfig, passes: PassConfig) -> None:
         """Args:
-        weights: what ``jobs.train_cam`` or ``jobs.train_segmentation`` wrote.
-        config: how the images are seen; a ``CamInferenceConfig`` may ask for a classifier's attention.
-        passes: where and how many at once.
+        weights: weight file of ``jobs.train_cam`` or ``jobs.train_segmentation``.
+        config: scales and flip; with a ``CamInferenceConfig`` also steps along a classifier's attention.
+        passes: device and batching.
 
         Raises:
             WeightsError: the weights cannot be used.
-            ConfigError: the maps are to be spread along an attention that the backbone does not have.
+            ConfigError: the settings use attention, which the backbone does not have.
         """
         network, architecture = load_for_inference(weights, MAP_KINDS, passes.device)
         assert isinstance(network, CamNetwork | SegmentationNetwork)
@@ -60,11 +60,11 @@ class ComputeCam:
             out["cam"][row] = encode_map(cam.numpy())
 
     def maps(self, images: dict[int, NDArray[np.uint8]], class_ids: list[list[int]]) -> dict[int, Tensor]:
-        """The normalised CAM of each image.
+        """Compute the normalized CAM of each image.
 
         Args:
             images: row to (H, W, 3) uint8.
-            class_ids: for every row of the batch the ids present, from 1.
+            class_ids: for every row of the batch, the ids present, from 1.
 
         Returns:
             Row to (K, h, w) float32 in [0, 1] on the CPU.
@@ -93,10 +93,10 @@ class ComputeCam:
         return -(-height // GRID_STRIDE), -(-width // GRID_STRIDE)
 
     def _own_maps(self, maps: Tensor, channels: list[int]) -> Tensor:
-        """(K, h, w) of the channels of one image."""
+        """(K, h, w): the maps of one image's classes."""
         if isinstance(self._network, CamNetwork):
             return maps[channels]
-        # the classes of other images in the pass must not take part
+        # the classes of other images in the pass must not enter the softmax
         return maps[[0, *(channel + 1 for channel in channels)]].softmax(dim=0)[1:]
 
     @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""Write a finished shard, whole or not at all."""
+"""Write a finished shard atomically."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from engine.storage.shards import write_shard
 
 
 class CommitShard:
-    """Reads the columns of the shard's schema and ``shard``; gives one row: ``shard``, ``num_rows``, ``num_errors``, an
-    empty ``failure``.
+    """Reads the columns of the shard's schema and ``shard``; returns one row: ``shard``, ``num_rows``, ``num_errors``
+    and an empty ``failure``.
     """
 
     def __init__(self, folder: str, schema: pa.Schema) -> None:

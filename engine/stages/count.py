@@ -1,4 +1,4 @@
-"""Pixel counts of the masks of many configurations against the truth, for a search.
+"""Count the pixels of the masks of many configurations against the truth, for a search.
 
 Letters: R configurations, C classes, K classes present, (h, w) grid cells, (H, W) pixels, O offsets.
 """
@@ -27,17 +27,17 @@ Scales = tuple[float, ...]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Slice:
-    """Configurations that are counted together: one set of scales and one beta, every pair of alpha and steps."""
+    """Configurations that are counted together: one set of scales, one beta, all pairs of alpha and steps."""
 
     scales: Scales
-    """Of the class maps."""
+    """Scales of the class maps."""
     beta: float
     alphas: tuple[float, ...]
-    """Rising."""
+    """Ascending."""
     steps: tuple[int, ...]
-    """Rising; 0 leaves out the walk."""
+    """Ascending; 0 skips the walk."""
     crf: CrfConfig = NO_CRF
-    """The dense CRF; a slice with one has a single alpha and number of steps."""
+    """Dense CRF; a slice that uses one has a single alpha and a single number of steps."""
 
     def __post_init__(self) -> None:
         assert list(self.alphas) == sorted(set(self.alphas)), self.alphas
@@ -46,21 +46,21 @@ class Slice:
 
     @property
     def with_crf(self) -> bool:
-        """Whether there is a dense CRF at all."""
+        """Whether the slice uses a dense CRF."""
         return self.crf.num_iterations > 0
 
     @property
     def num_configurations(self) -> int:
-        """R of this slice."""
+        """Number of configurations in this slice."""
         return len(self.alphas) * len(self.steps)
 
 
 class CountMasks:
-    """Reads ``cams`` (a CAM for each set of scales), ``distances``, ``truth``, ``class_ids``, with a dCRF also
-    ``encoded``; adds ``counts`` (R, 2, C+1) int32, all alphas of a slice's first number of steps first; drops what it
-    read.
+    """Reads ``cams`` (one CAM per set of scales), ``distances``, ``truth``, ``class_ids``, for a dCRF ``encoded``;
+    adds ``counts`` (R, 2, C+1) int32; drops the columns that it reads.
 
-    ``counts`` is null where every mask is background: the image has no tags, or an error.
+    In each slice the counts are ordered by number of steps, then alpha. ``counts`` is null for an image without tags,
+    for which every mask is background, or with an error.
     """
 
     def __init__(
@@ -73,10 +73,10 @@ class CountMasks:
         num_classes: int,
     ) -> None:
         """Args:
-        slices: what is counted.
-        scale_sets: the scales of each of ``cams``.
+        slices: the configurations to count.
+        scale_sets: the scales of each entry of ``cams``.
         walk: radius and tolerance.
-        passes: device and size limit of the dCRF.
+        passes: device and decoding for the dCRF.
         num_classes: C.
         """
         self._slices = tuple(slices)
@@ -101,7 +101,7 @@ class CountMasks:
 
     def _counts(self, row: dict[str, Any]) -> list[NDArray[np.int64]]:
         cams = [torch.from_numpy(decode_map(cam)) for cam in row["cams"]]
-        distances = cams[0].new_zeros((1, 1, 1))  # ignored where nothing walks
+        distances = cams[0].new_zeros((1, 1, 1))  # ignored without a walk
         if row["distances"] is not None:
             distances = torch.from_numpy(decode_map(row["distances"]))
         truth = decode_mask(row["truth"])

@@ -1,6 +1,6 @@
-"""Pixel counts of the seeds of many pairs of alphas against the truth, for a search.
+"""Count the pixels of the seeds of many pairs of alphas against the truth, for a search.
 
-Letters: R pairs of alphas for every set of scales, C classes.
+Letters: R combinations of a set of scales and a pair of alphas, C classes.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from engine.stages.seed import MakeSeed
 
 
 class CountSeeds:
-    """Reads ``cams`` (a CAM for each set of scales), ``truth``, ``class_ids``, ``encoded``; adds ``counts``
-    (R, 3, C+1) int32, all pairs of the first set of scales first, null for an image with an error; drops what it read.
+    """Reads ``cams`` (one CAM per set of scales), ``truth``, ``class_ids``, ``encoded``; adds ``counts``
+    (R, 3, C+1) int32, ordered by set of scales, then pair, null for an image with an error; drops the columns that it
+    reads.
     """
 
     def __init__(
         self, pairs: Sequence[tuple[float, float]], seed: SeedConfig, passes: PassConfig, *, num_classes: int
     ) -> None:
         """Args:
-        pairs: ``alpha_low`` and ``alpha_high`` of each seed.
-        seed: all but the alphas.
-        passes: device and size limit of the dCRF.
+        pairs: ``alpha_low`` and ``alpha_high`` of each configuration.
+        seed: the other settings of the seeds; its alphas are ignored.
+        passes: device and decoding for the dCRF.
         num_classes: C.
         """
         self._pairs = tuple(pairs)

@@ -1,4 +1,4 @@
-"""Distances between neighbouring cells, from AffinityNet's features: what a search caches of the affinities.
+"""Compute distances between nearby cells from AffinityNet's features, as which a search caches the affinities.
 
 Letters: O offsets, (h, w) grid cells.
 """
@@ -16,8 +16,8 @@ from engine.stages.walk import RefineCam
 
 
 class ComputeDistances:
-    """Reads ``encoded``, ``class_ids``; adds ``distances`` (O, h, w), the pair affinities as ``-log W``; null where
-    there is no class, and so only background.
+    """Reads ``encoded``, ``class_ids``; adds ``distances`` (O, h, w), the pair affinities as ``-log W``; null for an
+    image without tags, which is all background.
     """
 
     def __init__(self, weights: str, affinity: AffinityInferenceConfig, walk: WalkConfig, passes: PassConfig) -> None:

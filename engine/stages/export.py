@@ -1,4 +1,4 @@
-"""Write one image's files in the format of another program."""
+"""Write the files of each image in the format of another program."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _JPEG_QUALITY = 95
 
 class ExportImages:
     """Reads ``mask``, ``height``, ``width``, ``encoded`` or ``uri``, ``row``, ``tags``, ``confidence``; writes the
-    image's files.
+    files of each image.
 
-    Adds ``name``, ``subset`` and ``entry`` (JSON); keeps ``shard``, ``image_id`` and ``error`` alone.
+    Adds ``name``, ``subset`` and ``entry`` (JSON); keeps only ``shard``, ``image_id`` and ``error``.
     """
 
     def __init__(
@@ -90,14 +90,14 @@ class ExportImages:
         try:
             for path, data in (files | own).items():
                 write_bytes(join(self._out, *path.split("/")), data)
-        except OSError as error:  # a full disk is no image's fault
+        except OSError as error:  # such as a full disk, which no image causes
             raise StoreUnavailableError(str(error)) from error
         return name, subset, json.dumps(entry, ensure_ascii=False), None
 
     def _picture(self, encoded: bytes, size: tuple[int, int]) -> tuple[str, bytes]:
-        """The image as its reader will see it: byte for byte, or anew where the reader would not turn it upright."""
+        """The image file: the original bytes, or re-encoded if other programs would not show it upright or read it."""
         if image_size(encoded, self._decoding.max_pixels) != size:
-            raise ImageError("fetch", f"the image is not of its mask's size any more ({size[1]} x {size[0]})")
+            raise ImageError("fetch", f"the size of the image no longer matches its mask ({size[1]} x {size[0]})")
         kind, is_upright = stored_form(encoded)
         if kind == "JPEG" and is_upright:
             return ".jpg", encoded

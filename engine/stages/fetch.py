@@ -10,21 +10,21 @@ from engine.storage.probes import bucket_of, check_bucket, check_store
 
 
 class FetchImages:
-    """Reads ``uri``; adds ``encoded`` (the image's file), ``height`` and ``width`` (empty yet, where the row has none);
+    """Reads ``uri``; adds ``encoded`` (the image file), and ``height`` and ``width`` as nulls if the batch has none;
     fills ``error``.
     """
 
     def __init__(self, *, threads: int) -> None:
         """Args:
-        threads: images that are fetched at the same time.
+        threads: number of images to fetch in parallel.
         """
         self._pool = ThreadPoolExecutor(threads)
         self._buckets = set[str]()
-        """That gave an image to this process."""
+        """Buckets that this process has read an image from."""
 
     def __call__(self, batch: Batch) -> Batch:
-        """Raises StoreUnavailableError when the store of the images is away for long, has lost the bucket, or refuses
-        the account.
+        """Raises StoreUnavailableError if the store of the images stays unavailable, the bucket no longer exists, or
+        the store refuses the credentials.
         """
         encoded: list[bytes | None] = [None] * len(batch["uri"])
         errors: list[str | None] = list(batch["error"])
@@ -35,7 +35,7 @@ class FetchImages:
                 encoded[row] = result
                 self._buckets.add(bucket_of(file))
                 continue
-            # where the store is to blame, no image is
+            # raises if the store is the cause, and not the image
             if not isinstance(result, FileNotFoundError):
                 check_store(file)
             elif bucket_of(file) in self._buckets:

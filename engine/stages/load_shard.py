@@ -1,4 +1,4 @@
-"""The rows of one shard of the frozen manifest."""
+"""Load the rows of one shard of the frozen manifest."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from engine.storage.manifest import Manifest, SingleRows
 
 
 class LoadShard:
-    """Reads ``shard``, one row; gives the rows of that shard with the manifest's columns and ``shard``."""
+    """Reads one row with ``shard``; returns the rows of that shard with the manifest's columns and ``shard``."""
 
     def __init__(self, manifest: Manifest | SingleRows) -> None:
         self._manifest = manifest

@@ -1,4 +1,4 @@
-"""From refined maps to the mask: upsampling, dense CRF, argmax.
+"""Make masks from refined maps: upsampling, dense CRF, argmax.
 
 Source: section 3.3 of the paper; the authors' infer_aff.py. Letters: K classes present, (H, W) pixels, (h, w) cells.
 """
@@ -23,14 +23,14 @@ from engine.resources import PassConfig
 from engine.timing import measured
 
 UNCALIBRATED = ConfidenceConfig()
-"""Confidence as it was fitted to the photographs of experiments/confidence.py."""
+"""The confidence as fitted to photographs by experiments/confidence.py."""
 
 
 class MakeMask:
-    """Reads ``refined_cam``, ``encoded``, ``class_ids``; adds ``mask``, ``areas``, ``confidence``; drops what it read.
+    """Reads ``refined_cam``, ``encoded``, ``class_ids``; adds ``mask``, ``areas``, ``confidence``; drops its inputs.
 
-    Where the row has ``found_ids`` the maps are of these, and not of the tags' classes. An image whose maps would take
-    too much memory (:mod:`engine.imaging.memory`) is worked on at a smaller size. With ``keep_stages`` it also reads
+    With a column ``found_ids`` the maps belong to these classes instead of the tags'. An image whose maps would take
+    too much memory (:mod:`engine.imaging.memory`) is processed at a smaller size. With ``keep_stages`` it also reads
     ``cam`` and adds ``mask_cam`` and ``mask_walk``.
     """
 
@@ -45,11 +45,11 @@ class MakeMask:
         confidence: ConfidenceConfig = UNCALIBRATED,
     ) -> None:
         """Args:
-        walk: its alpha makes the background of ``mask_cam``.
-        passes: its device is where the dCRF's backend ``torch`` computes.
-        num_classes: classes of the data set; sets the width of a pixel.
-        keep_stages: also make the masks of the CAM alone and of the walk alone.
-        confidence: calibration of the expected quality.
+        walk: its alpha gives the background of ``mask_cam``.
+        passes: device of the dCRF backend ``torch``, and decoding.
+        num_classes: classes of the data set; determines the dtype of the masks.
+        keep_stages: also produce the masks after the CAM and after the walk.
+        confidence: calibration of the confidence.
         """
         self._crf = crf
         self._walk = walk
@@ -86,19 +86,19 @@ class MakeMask:
 
     def _expected_quality(self, walked: NDArray[np.float32], sharpened: NDArray[np.float32], num_found: int) -> float:
         if len(walked) == 1:
-            return 1.0  # without tags all is background, as the user said
+            return 1.0  # without tags, all background is correct by definition
         features = quality_features(walked, sharpened)
         expected = expected_iou(features, scale=self._confidence.scale, offset=self._confidence.offset)
-        return min(expected, (1 + num_found) / len(walked))  # a class without a pixel has an IoU of 0
+        return min(expected, (1 + num_found) / len(walked))  # a class without any pixel has an IoU of 0
 
     def probabilities(self, scores: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-        """Maps (K+1, h, w) >= 0 at the pixels: (K+1, H, W) that sum to 1 over the channels."""
+        """Upsample maps (K+1, h, w) >= 0 to probabilities (K+1, H, W) that sum to 1 over the channels."""
         probabilities: NDArray[np.float32] = to_probabilities(upsample(torch.from_numpy(scores), size)).numpy()
         return probabilities
 
     @measured("dcrf")
     def sharpened(self, probabilities: NDArray[np.float32], encoded: bytes) -> NDArray[np.float32]:
-        """Probabilities (K+1, H, W) after the dCRF on the image; as they are without one."""
+        """Apply the dCRF to probabilities (K+1, H, W); unchanged with 0 iterations."""
         crf = self._crf
         if crf.num_iterations == 0 or len(probabilities) == 1:
             return probabilities

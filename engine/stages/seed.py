@@ -1,4 +1,4 @@
-"""Affinity labels: the cells that two backgrounds agree to be sure of.
+"""Make affinity labels (seeds): cells that are confident foreground or background.
 
 Source: section 3.2 of the paper ("Generating Semantic Affinity Labels"). Letters: K classes present, (H, W) pixels,
 (h, w) cells of the seed.
@@ -29,12 +29,12 @@ from engine.timing import measured
 
 
 class MakeSeed:
-    """Reads ``cam``, ``encoded``, ``class_ids``; adds ``seed`` (h, w), ``areas`` (sure cells); drops what it read."""
+    """Reads ``cam``, ``encoded``, ``class_ids``; adds ``seed`` (h, w) and its ``areas``; drops its inputs."""
 
     def __init__(self, seed: SeedConfig, passes: PassConfig, *, num_classes: int) -> None:
         """Args:
-        passes: its device is where the dCRF's backend ``torch`` computes.
-        num_classes: classes of the data set; sets the width of a cell.
+        passes: device of the dCRF backend ``torch``, and decoding.
+        num_classes: classes of the data set; determines the dtype of the seeds.
         """
         self._seed = seed
         self._passes = passes
@@ -61,7 +61,7 @@ class MakeSeed:
         }
 
     def seed(self, cam: Tensor, image: NDArray[np.uint8], class_ids: Sequence[int]) -> NDArray[Any]:
-        """The sure cells of one image.
+        """Find the confident cells of one image.
 
         Args:
             cam: (K, h', w') float32 in [0, 1].
@@ -69,7 +69,7 @@ class MakeSeed:
             class_ids: (K,) ids from 1.
 
         Returns:
-            (h, w) class ids, 0 for sure background, the ignore value where not sure.
+            (h, w) class ids, 0 for confident background, the ignore value where uncertain.
         """
         (seed,) = self.seeds(cam, image, class_ids, [(self._seed.alpha_low, self._seed.alpha_high)])
         return seed

@@ -1,6 +1,7 @@
-"""Maps of the trained segmentation network, from which :class:`engine.stages.mask.MakeMask` makes masks.
+"""Run the trained segmentation network; :class:`engine.stages.mask.MakeMask` makes masks from its maps.
 
-Source: section 3.4 of the paper. Letters: K classes that may win, C classes, (h, w) cells of the network's fine level.
+Source: section 3.4 of the paper. Letters: K candidate classes, C classes, (h, w) cells of the
+network's fine level.
 """
 
 from __future__ import annotations
@@ -24,17 +25,19 @@ from engine.records import Batch
 from engine.resources import PassConfig
 
 GRID_STRIDE = 4
-"""Pixels of the image at scale 1 for a cell of the maps: that of the fine level of convolutional networks."""
+"""Pixels per cell of the maps, in the image at scale 1: as the fine level of convolutional networks."""
 
 
 class Segment:
-    """Reads ``encoded``, ``class_ids``; adds ``refined_cam`` (K+1, h, w), ``found_ids``; sets size; fills ``error``."""
+    """Reads ``encoded``, ``class_ids``; adds ``refined_cam`` (K+1, h, w), ``found_ids``; sets ``height``,
+    ``width``; fills ``error``.
+    """
 
     def __init__(self, weights: str, config: InferenceConfig, passes: PassConfig, *, use_tags: bool) -> None:
         """Args:
-        weights: what ``jobs.train_segmentation`` wrote.
-        passes: where and how many at once.
-        use_tags: only background and the classes of the image's tags may win.
+        weights: weight file of ``jobs.train_segmentation``.
+        passes: device and batching.
+        use_tags: restrict the classes to background and the image's tags.
 
         Raises:
             WeightsError: the weights cannot be used.
@@ -58,7 +61,7 @@ class Segment:
     def _add_maps(self, out: Batch, images: dict[int, NDArray[np.uint8]]) -> None:
         rows, everything = list(images), list(range(1, len(self._architecture.class_names) + 1))
         ids = {row: sorted(set(out["class_ids"][row])) if self._use_tags else everything for row in rows}
-        # images of one shape have one size at every scale
+        # images of equal shape have equal sizes at every scale
         for group in equal_groups([images[row].shape for row in rows], self._passes.images_per_pass):
             members = [rows[index] for index in group]
             found = self.probabilities([images[row] for row in members], [ids[row] for row in members])
@@ -67,7 +70,7 @@ class Segment:
                 out["refined_cam"][row], out["found_ids"][row] = encode_map(kept), winners
 
     def _winners(self, maps: NDArray[np.float32]) -> tuple[list[int], NDArray[np.float32]]:
-        """The classes that win somewhere, and the maps of background and these; the nearest to it where none wins."""
+        """The classes that win at any cell, or else the strongest one; and the maps of background and these classes."""
         found = [class_id for class_id in np.unique(maps.argmax(axis=0)).tolist() if class_id > 0]
         if not found:
             found = [1 + int(maps[1:].max(axis=(1, 2)).argmax())]
@@ -78,19 +81,19 @@ class Segment:
     def probabilities(
         self, images: Sequence[NDArray[np.uint8]], class_ids: Sequence[list[int]]
     ) -> list[NDArray[np.float32]]:
-        """Probability of background and of each class that may win, of images of one shape.
+        """Compute the probabilities of background and the candidate classes, for images of equal shape.
 
         Args:
-            images: of each (H, W, 3) uint8.
-            class_ids: of each (K,) ids from 1.
+            images: (H, W, 3) uint8 each.
+            class_ids: (K,) ids of the candidate classes of each image, from 1.
 
         Returns:
-            of each (K+1, h, w) float32 that sums to 1 over the channels.
+            (K+1, h, w) float32 per image, which sums to 1 over the channels.
         """
         config, (height, width) = self._config, images[0].shape[:2]
         present = sorted({class_id for ids in class_ids for class_id in ids})
         channels = torch.tensor([0, *present], device=self._passes.device)
-        # the classes of other images in the pass must not take part
+        # the classes of other images in the pass must not enter the softmax
         own = [[0, *(1 + present.index(class_id) for class_id in ids)] for ids in class_ids]
         totals: list[Tensor] = []
         for scale in config.scales:
@@ -107,7 +110,7 @@ class Segment:
         return [(total / len(config.scales)).cpu().numpy() for total in totals]
 
     def _mean(self, views: list[Tensor], shape: tuple[int, int]) -> Tensor:
-        """(K+1, h, w) probabilities from the logits (K+1, h', w') of an image of a shape, and of its mirror image."""
+        """Average the logits (K+1, h', w') of an image and its mirror image to probabilities (K+1, h, w)."""
         height, width = scaled_size(*shape, long_side_px=self._config.long_side_px)
         grid = working_size(-(-height // GRID_STRIDE), -(-width // GRID_STRIDE), len(views[0]))
         scores = functional.interpolate(torch.stack(views), size=grid, mode="bilinear", align_corners=False)

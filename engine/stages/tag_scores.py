@@ -1,4 +1,4 @@
-"""What the classifier thinks of each class in an image, to find tags that it contradicts.
+"""Compute the classifier's probability of each class, to find questionable tags.
 
 Letters: C classes.
 """
@@ -22,8 +22,8 @@ class ScoreTags:
 
     def __init__(self, weights: str, config: InferenceConfig, passes: PassConfig) -> None:
         """Args:
-        weights: what ``jobs.train_cam`` wrote.
-        passes: where; it takes one image at a time.
+        weights: weight file of ``jobs.train_cam``.
+        passes: device and decoding; images run one at a time.
 
         Raises:
             WeightsError: the weights cannot be used.

@@ -1,4 +1,4 @@
-"""The random walk along the affinities that AffinityNet predicts.
+"""Refine CAMs by a random walk along the affinities that AffinityNet predicts.
 
 Source: sections 3.2 and 3.3 of the paper. Letters: K classes present, (h, w) grid cells.
 """
@@ -31,7 +31,7 @@ class AddBackground:
 
     def __init__(self, config: WalkConfig, *, keep_cam: bool) -> None:
         """Args:
-        keep_cam: leave ``cam`` in the row.
+        keep_cam: keep the column ``cam``.
         """
         self._config = config
         self._keep_cam = keep_cam
@@ -60,9 +60,9 @@ class RefineCam:
         keep_cam: bool,
     ) -> None:
         """Args:
-        weights: what ``jobs.train_affinity`` wrote.
-        passes: where and how many at once.
-        keep_cam: leave ``cam`` in the row.
+        weights: weight file of ``jobs.train_affinity``.
+        passes: device, batching and decoding.
+        keep_cam: keep the column ``cam``.
 
         Raises:
             WeightsError: the weights cannot be used.
@@ -95,14 +95,14 @@ class RefineCam:
         return {**kept, "refined_cam": refined}
 
     def walked(self, cams: Sequence[Tensor], features: Tensor) -> list[Tensor]:
-        """Background added, brought to the affinity grid and walked.
+        """Add the background, resize to the affinity grid and run the walk.
 
         Args:
-            cams: of each image (K, h', w') float32 in [0, 1].
+            cams: (K, h', w') float32 in [0, 1] per image.
             features: (B, D, h, w) float32.
 
         Returns:
-            of each image (K+1, h, w) float32 in [0, 1].
+            (K+1, h, w) float32 in [0, 1] per image.
         """
         walk = self._walk
         on_grid = [
@@ -114,7 +114,7 @@ class RefineCam:
             )[0]
             for cam in cams
         ]
-        # where there is only background every walk leaves it as it is
+        # a walk does not change maps that are only background
         chosen = [index for index, maps in enumerate(on_grid) if len(maps) > 1]
         walked = refine_many(
             [on_grid[index] for index in chosen],
@@ -131,7 +131,7 @@ class RefineCam:
     @measured("affinity")
     @torch.inference_mode()
     def features(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """AffinityNet's features of pictures (H, W, 3) of one size: (B, D, h, w) float32."""
+        """Compute AffinityNet's features (B, D, h, w) float32 of pictures (H, W, 3) of equal size."""
         with autocast(self._passes.device, self._affinity.precision):
             features: Tensor = self._network(as_tensor(pictures, self._passes.device))
         return features.float()

@@ -152,7 +152,7 @@ def test_walk_needs_affinities_and_its_absence_does_not(weights: dict[str, Any])
 
 
 WRONG_USES: dict[str, tuple[Callable[[dict[str, Any], Path], object], str]] = {
-    "no network": (lambda w, _: engine.Labeler(), "run or cam must be given, and not both"),
+    "no network": (lambda w, _: engine.Labeler(), "run or cam must be given, but not both"),
     "no such run": (lambda w, _: engine.Labeler("nowhere"), "run 'nowhere' holds no trained networks; give the output"),
     "folder of another kind": (lambda w, tmp: engine.Labeler(tmp), "holds no trained networks; give the output folder"),
     "no such network": (
@@ -172,7 +172,7 @@ WRONG_USES: dict[str, tuple[Callable[[dict[str, Any], Path], object], str]] = {
     ),
     "one image": (
         lambda w, _: engine.label_images("dog.jpg", [["cat"]], **w),
-        r"images must be a list of images, got a single one; put it into \[ \]",
+        r"images must be a list of images, got a single image; put it in a list",
     ),
     "one array": (lambda w, _: engine.label_images(cast(Any, picture(8, 8)), [["cat"]], **w), "images must be a list"),
     "names for a list of lists": (

@@ -57,7 +57,7 @@ def test_weights_that_do_not_fit_their_architecture_are_refused_in_one_line(tmp_
     network = build(architecture, mean=(0, 0, 0), std=(1, 1, 1))
     more = replace(architecture, class_names=(*CLASS_NAMES, "fish"))
     save_network(str(tmp_path / "weights.safetensors"), more, network.state_dict())
-    with pytest.raises(WeightsError, match="does not fit the network that it describes") as refused:
+    with pytest.raises(WeightsError, match="does not match the architecture in its metadata") as refused:
         load_network(str(tmp_path), "cam")
     assert len(str(refused.value).splitlines()) == 1
 

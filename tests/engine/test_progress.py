@@ -94,7 +94,7 @@ def test_resumed_count_starts_again_where_it_is(clock: Clock, lines: Callable[[]
         assert lines() == ["[label] resuming at image 4 of 200"]
     with Meter("train_cam", 200, unit="steps") as meter:
         _update(meter, clock, 10, 20, 30, 40)
-        meter.go_on(20)
+        meter.resume_at(20)
         assert meter.eta_s() is None
         _update(meter, clock, 30, 40, 50)
         assert meter.eta_s() == pytest.approx(75)

@@ -78,7 +78,7 @@ def test_folder_is_taken_for_the_record_in_it(names: list[str], beta: float, tmp
         ),
         (
             [*LABEL, "--cam.inference.long-side-px", "7"],
-            "--cam.inference.long-side-px must be 0 (the image's own size)",
+            "--cam.inference.long-side-px must be 0 (the original size)",
         ),
         ([*LABEL, "--shards.rows-per-shard", "0"], "--shards.rows-per-shard must be 1 to 100000, got 0"),
         ([*LABEL, "--preset", "huge"], "invalid choice 'huge' for argument '--preset'."),
