@@ -12,10 +12,10 @@ RUN ?=
 
 .PHONY: install develop demo test test-fast test-slow unit bench lint types imports format audit test-oldest clean
 
-# What a user needs; .venv/bin/tag2mask lists the jobs.
+# For users: .venv/bin/tag2mask lists the jobs.
 install: .venv/installed
 
-# What the tests need too.
+# For developers: also what the tests need.
 develop: .venv/developed
 
 .venv/bin/pip:
@@ -25,7 +25,7 @@ develop: .venv/developed
 	  || { echo "error: a C++ compiler is needed (Debian: apt-get install g++)" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 
-# Installed once, and again when what is to be installed changes.
+# Installed again when the requirements change.
 .venv/installed: pyproject.toml constraints.txt | .venv/bin/pip
 	$(PIP_INSTALL) --editable '.[export]'
 	touch $@
@@ -34,7 +34,7 @@ develop: .venv/developed
 	$(PIP_INSTALL) --editable '.[test]'
 	touch $@ .venv/installed
 
-# DATA=manifest.csv [TRUTH=folder] runs it on real images, else on synthetic scenes; OUT= chooses the folder.
+# On synthetic scenes, or on real images with DATA=manifest.csv [TRUTH=folder]. OUT= sets the output folder.
 demo: install
 ifeq ($(DATA),)
 	$(BIN)/tag2mask demo --out $(OUT) --num-images $(NUM_SCENES) --preset $(PRESET)
@@ -44,8 +44,8 @@ endif
 
 test: lint types imports unit
 
-# Ratios against baselines of the same run, into runs/bench. DATA=manifest.csv adds those that need photographs, and
-# RUN=folder of a jobs.run with it those that need trained networks.
+# Writes ratios to baselines measured in the same run to runs/bench. DATA=manifest.csv adds benchmarks that need
+# photographs; RUN=folder (the output of jobs.run) also adds those that need trained networks.
 bench: install
 	mkdir -p runs/bench
 	$(BIN)/python -m benchmarks walk --json runs/bench/walk.json
@@ -70,7 +70,7 @@ imports: develop
 unit: develop
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-# The inner loop: without Ray, without training.
+# Without Ray and training, for the inner loop.
 test-fast: develop
 	$(BIN)/python -m pytest -m '$(FAST)' $(PYTEST_ARGS)
 
@@ -81,15 +81,15 @@ format: develop
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The site, into build/docs/index.html; a warning, as of a link that leads nowhere, is an error.
+# The site, in build/docs/index.html. Warnings, such as of a broken link, are errors.
 docs: install
 	$(BIN)/python -m sphinx -q -W --keep-going docs build/docs
 
-# Known weaknesses of the pinned versions; left out, with a line, where the list of them cannot be reached.
+# Known vulnerabilities of the pinned versions; skipped with a notice where their list cannot be reached.
 audit:
 	$(PYTHON) .ci/audit.py
 
-# The fast tests with the oldest versions that pyproject.toml allows, in a virtual environment of their own.
+# The fast tests with the oldest versions that pyproject.toml allows, in .venv-oldest.
 test-oldest:
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check uv
