@@ -1,1 +1,1 @@
-"""The three networks, over any timm backbone that offers features."""
+"""The three networks, on any timm backbone that supports feature extraction."""

@@ -1,4 +1,4 @@
-"""AffinityNet: features whose L1 distance says how alike two nearby cells are.
+"""AffinityNet: features whose L1 distance measures the affinity of nearby cells.
 
 Source: section 3.2 and figure 3 of the paper; jiwoon-ahn/psa, network/*_aff.py.
 Letters: B batch, (H, W) pixels, (h, w) cells of the affinity grid, D = 448 features.
@@ -16,12 +16,12 @@ TAP_CHANNELS = (64, 128, 256)
 
 
 class AffinityNetwork(nn.Module):
-    """The last three levels of a backbone through 1x1 convolutions on one grid, and one more 1x1 convolution."""
+    """Projects the last three levels of a backbone by 1x1 convolutions, resizes them to one grid and mixes them."""
 
     def __init__(self, backbone: Backbone, *, grid_stride: int) -> None:
         """Args:
-        backbone: any with three levels or more.
-        grid_stride: pixels a cell of the affinity grid.
+        backbone: must have three or more levels.
+        grid_stride: pixels per cell of the affinity grid.
         """
         super().__init__()
         self.backbone = backbone
@@ -34,7 +34,7 @@ class AffinityNetwork(nn.Module):
         for tap in self.taps:
             assert isinstance(tap, nn.Conv2d)
             nn.init.kaiming_normal_(tap.weight)
-        # The authors' gain of 4 makes the first affinities of some backbones all but 0, which takes long to unlearn.
+        # With the authors' gain of 4, affinities of some backbones start close to 0, and training is slow to recover.
         nn.init.xavier_uniform_(self.mix.weight)
 
     def forward(self, images: Tensor) -> Tensor:

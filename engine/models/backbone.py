@@ -1,7 +1,7 @@
-"""Backbones from timm: convolutional ones dilated to the stride that is asked for, and vision transformers.
+"""Backbones from timm: convolutional networks dilated to a given stride, and vision transformers.
 
-Source: section 4.1 of the paper (the last blocks keep their resolution by dilation); authors' VGG-16 for the pools. A
-transformer (DINO, CLIP, DINOv2 and others of timm) has its patches' side as its stride, and an attention to read.
+Source: section 4.1 of the paper (the last blocks keep their resolution by dilation); the authors' VGG-16 for pooling
+layers. The stride of a transformer (DINO, CLIP, DINOv2 and others) is its patch size, and its attention can be read.
 Letters: B batch, (H, W) pixels, (h, w) cells of a level, N = h * w, D channels of a level, L blocks.
 """
 
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 
 class Backbone(nn.Module):
-    """A timm network without its classifier: images in, one feature map a level out.
+    """A timm network without its classifier: returns one feature map per level.
 
-    The input's normalisation is part of it (buffers ``mean`` and ``std``), so that it travels with the weights.
+    The input normalization is part of it (buffers ``mean`` and ``std``), so that it is saved with the weights.
     """
 
     mean: Tensor
@@ -31,16 +31,16 @@ class Backbone(nn.Module):
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         std: Sequence[float] = (0.229, 0.224, 0.225),
     ) -> None:
-        """Build it with random weights.
+        """Build the backbone with random weights.
 
         Args:
-            name: a timm model that offers features, for example ``resnet50`` or ``vit_small_patch16_224.dino``.
-            stride: pixels a cell of the last level: 8, 16 or 32; of a transformer its patches' side.
-            mean: mean of red, green and blue that the weights expect, in units of 1.
-            std: their standard deviation.
+            name: a timm model that supports feature extraction, such as ``resnet50`` or ``vit_small_patch16_224.dino``.
+            stride: pixels per cell of the last level: 8, 16 or 32; for a transformer, the patch size.
+            mean: mean of red, green and blue that the weights expect, in [0, 1].
+            std: standard deviation of the same.
 
         Raises:
-            ValueError: timm has no such model, or it cannot give features at this stride.
+            ValueError: timm has no such model, or it does not support the stride.
         """
         super().__init__()
         model: Any = _create(name, stride)
@@ -59,14 +59,14 @@ class Backbone(nn.Module):
             images: (B, 3, H, W) uint8 or float in [0, 255], RGB.
 
         Returns:
-            One (B, D, h, w) float map a level.
+            One (B, D, h, w) float map per level.
         """
         scaled = (images.to(self.mean.dtype) / 255 - self.mean) / self.std
         levels: list[Tensor] = self.timm_model(scaled)
         return levels
 
     def freeze_batch_norm(self) -> None:
-        """Hold statistics and scales of the batch norms as they are, also under ``train()``."""
+        """Freeze the statistics and parameters of the batch norms, also under ``train()``."""
         self._batch_norm_is_frozen = True
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -74,16 +74,18 @@ class Backbone(nn.Module):
                 module.requires_grad_(False)
 
     def freeze_levels(self, num_levels: int) -> None:
-        """Hold all that the first levels are made of as it is, also under ``train()``.
+        """Freeze everything that the first levels depend on, also under ``train()``.
 
         Args:
             num_levels: 0 freezes nothing, ``len(channels)`` everything.
 
         Raises:
-            ValueError: it has not so many levels.
+            ValueError: the backbone has fewer levels.
         """
         if not 0 <= num_levels <= len(self.channels):
-            raise ValueError(f"must be from 0 to the backbone's {len(self.channels)}, got {num_levels}")
+            raise ValueError(
+                f"must be from 0 to {len(self.channels)}, the number of levels of the backbone, got {num_levels}"
+            )
         if num_levels == 0:
             return
         if num_levels == len(self.channels):
@@ -101,10 +103,10 @@ class Backbone(nn.Module):
         self.train(self.training)
 
     def _parameters_of(self, num_levels: int) -> list[nn.Parameter]:
-        """The learning parameters that the first levels depend on, found by a backward pass over a small picture."""
+        """Find the trainable parameters that the first levels depend on, by a backward pass over a small image."""
         learning = [parameter for parameter in self.parameters() if parameter.requires_grad]
         was_training = self.training
-        self.eval()  # a batch norm in training mode would count the picture in
+        self.eval()  # in training mode batch norms would include the image in their statistics
         with torch.enable_grad():
             levels = self(torch.zeros(1, 3, 64, 64, device=self.mean.device))[:num_levels]
             total = torch.stack([level.sum() for level in levels]).sum()
@@ -113,7 +115,7 @@ class Backbone(nn.Module):
         return [parameter for parameter, one in zip(learning, gradients, strict=True) if one is not None]
 
     def train(self, mode: bool = True) -> Self:
-        """As torch's, but what is frozen stays as it is."""
+        """Set the mode as in torch, except for frozen modules, which stay in evaluation mode."""
         super().train(mode)
         if self._batch_norm_is_frozen:
             for module in self.modules():
@@ -129,22 +131,22 @@ class Backbone(nn.Module):
         return bool(_attentions(self.timm_model))
 
     def with_attention(self, images: Tensor, *, num_blocks: int) -> tuple[list[Tensor], Tensor]:
-        """The levels, and how much each cell looks at each other one.
+        """Compute the levels and the attention between cells.
 
         Args:
-            images: as :meth:`forward` takes them.
-            num_blocks: the attention is the mean over the last so many blocks, and over their heads.
+            images: as for :meth:`forward`.
+            num_blocks: number of last blocks over which, and over their heads, the attention is averaged.
 
         Returns:
-            The levels; and (B, N, N) float in [0, 1], row by row what a cell looks at. What it gives to tokens that
-            are no cells is left out, so that rows sum to 1 at most.
+            The levels; and (B, N, N) float in [0, 1], whose rows are the attention of a cell to each cell. Attention to
+            other tokens is omitted, so rows sum to at most 1.
 
         Raises:
-            ValueError: it has no attention that can be read.
+            ValueError: the backbone has no attention that can be read.
         """
         blocks = _attentions(self.timm_model)[-num_blocks:]
         if not blocks:
-            raise ValueError("the backbone must be a vision transformer of timm, whose attention can be read")
+            raise ValueError("the backbone must be a timm vision transformer whose attention can be read")
         seen: list[Tensor] = []
 
         def keep(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
@@ -154,7 +156,7 @@ class Backbone(nn.Module):
         fused = [block.fused_attn for block in blocks]
         try:
             for block in blocks:
-                block.fused_attn = False  # the fused kernel keeps the weights to itself
+                block.fused_attn = False  # the fused kernel does not expose the attention
             levels = self(images)
         finally:
             for hook, block, was_fused in zip(hooks, blocks, fused, strict=True):
@@ -172,59 +174,61 @@ class Backbone(nn.Module):
             last = self(torch.zeros(1, 3, side, side))[-1]
         except (AssertionError, RuntimeError) as error:
             raise ValueError(
-                "backbone must be a convolutional timm model, or a transformer that timm can give another size, "
-                f"got {name!r}"
+                f"backbone must be a convolutional timm model, or a transformer with variable input size, got {name!r}"
             ) from error
         finally:
             self.train(was_training)
         if last.ndim != 4 or last.shape[-1] * stride != side:
             raise ValueError(
-                f"stride must be {side // last.shape[-1]}, the side of the patches of backbone {name!r}, got {stride}"
+                f"stride must be {side // last.shape[-1]}, the patch size of backbone {name!r}, got {stride}"
                 if self.has_attention
                 else f"backbone must be a model that timm can dilate to stride {stride}, got {name!r}"
             )
 
 
 def _create(name: str, stride: int) -> nn.Module:
-    import timm  # a second: only for processes that build a network
+    import timm  # takes a second, so only in processes that build a network
 
     if not timm.is_model(name):
-        raise ValueError(f"backbone must be a model name of timm, for example 'resnet50', got {name!r}")
+        raise ValueError(f"backbone must be the name of a timm model, for example 'resnet50', got {name!r}")
     try:
         model: nn.Module = timm.create_model(name, features_only=True, pretrained=False, output_stride=stride)
         return model
-    except (AssertionError, TypeError):  # timm cannot dilate it: VGG and others without the option
+    except (AssertionError, TypeError):  # timm cannot dilate it, such as VGG
         pass
     try:
         return _transformer(name)
-    except (AssertionError, AttributeError, TypeError):  # no transformer that takes images of any size
+    except (AssertionError, AttributeError, TypeError):  # not a transformer that takes images of any size
         pass
     try:
         model = timm.create_model(name, features_only=True, pretrained=False)
     except (AssertionError, TypeError, RuntimeError) as error:
-        raise ValueError(f"backbone must be a timm model that offers features_only, got {name!r}") from error
+        raise ValueError(f"backbone must be a timm model that supports features_only, got {name!r}") from error
     _dilate(model, stride)
     return model
 
 
 def _transformer(name: str) -> nn.Module:
-    """A vision transformer that takes images of any size; its levels are the outputs of three of its blocks."""
+    """Create a vision transformer that takes images of any size; its levels are the outputs of three blocks."""
     import timm
     from timm.models._features import FeatureGetterNet
 
     model: Any = timm.create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True, dynamic_img_pad=True)
     depth = len(model.blocks)
     ends = tuple(depth * third // 3 - 1 for third in (1, 2, 3))
-    return FeatureGetterNet(model, out_indices=ends, norm=True)  # the last norm is part of what the weights learned
+    return FeatureGetterNet(model, out_indices=ends, norm=True)  # the last norm is part of the pretrained model
 
 
 def _attentions(model: nn.Module) -> list[Any]:
-    """The self-attention of each block, in their order."""
+    """The self-attention modules, in the order of the blocks."""
     return [module for module in model.modules() if hasattr(module, "fused_attn") and hasattr(module, "attn_drop")]
 
 
 def _dilate(model: nn.Module, stride: int) -> None:
-    """Keep a sequential network's resolution from ``stride`` on and dilate what follows (as the authors' VGG)."""
+    """Keep the resolution of a sequential network once ``stride`` is reached, and dilate the layers after that.
+
+    As in the authors' VGG.
+    """
     reached, dilation = 1, 1
     for module in model.modules():
         if isinstance(module, nn.MaxPool2d) and module.stride == 2:

@@ -1,4 +1,4 @@
-"""The classifier whose activation maps start everything.
+"""The classifier whose activation maps the labeling starts from.
 
 Source: section 3.1 of the paper; jiwoon-ahn/psa, network/*_cls.py.
 Letters: B batch, C classes, (H, W) pixels, (h, w) grid cells, D channels of the last level.
@@ -14,7 +14,7 @@ from engine.ops.attention import spread_along_attention
 
 
 class CamNetwork(nn.Module):
-    """Backbone, and a 1x1 convolution without bias whose output is the CAM before pooling."""
+    """A backbone and a 1x1 convolution without bias, whose output before pooling is the CAM."""
 
     def __init__(self, backbone: Backbone, *, num_classes: int, dropout: float = 0.5) -> None:
         super().__init__()
@@ -24,25 +24,25 @@ class CamNetwork(nn.Module):
         nn.init.xavier_uniform_(self.classifier.weight)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 255] to logits (B, C): the mean of each class's map."""
+        """Compute logits (B, C), the mean of each class map, from (B, 3, H, W) in [0, 255]."""
         features = self.dropout(self.backbone(images)[-1])
         logits: Tensor = self.classifier(features).mean(dim=(2, 3))
         return logits
 
     def maps(self, images: Tensor, classes: Tensor, *, attention_steps: int = 0, attention_blocks: int = 8) -> Tensor:
-        """Activation maps of the classes that are asked for.
+        """Compute the activation maps of the given classes.
 
         Args:
             images: (B, 3, H, W) in [0, 255].
-            classes: (K,) int64, numbers of classes from 0.
-            attention_steps: times that the maps are spread along the attention of a transformer backbone; 0 is never.
-            attention_blocks: last blocks whose attention it is.
+            classes: (K,) int64, indices of classes from 0.
+            attention_steps: steps by which the maps are spread along a transformer's attention; 0 disables it.
+            attention_blocks: number of last blocks whose attention is averaged.
 
         Returns:
-            (B, K, h, w) of any sign; not negative when they were spread.
+            (B, K, h, w) of any sign; non-negative if spread along the attention.
 
         Raises:
-            ValueError: they are to be spread, and the backbone has no attention.
+            ValueError: ``attention_steps`` is above 0, and the backbone has no attention.
         """
         weight = self.classifier.weight[classes]
         if attention_steps == 0:

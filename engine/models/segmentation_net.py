@@ -1,7 +1,8 @@
-"""The network that learns from the synthesized masks.
+"""The segmentation network that is trained on the synthesized masks.
 
 Source: section 3.4 of the paper; the head is DeepLabV3's atrous pyramid (Chen et al. 2017) with DeepLabV3+'s fine level
-(Chen et al. 2018). Group norm, because it needs no statistics over workers and works on one image.
+(Chen et al. 2018). Group norm, because it needs no statistics across workers and works with a single
+image.
 Letters: B batch, C classes, (H, W) pixels, D channels.
 """
 
@@ -19,18 +20,20 @@ FINE_CHANNELS = 32
 def _conv(num_in: int, num_out: int, *, kernel: int = 1, dilation: int = 1) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(num_in, num_out, kernel, padding=dilation * (kernel // 2), dilation=dilation, bias=False),
-        nn.GroupNorm(min(8, num_out // 2), num_out),  # two channels a group or more: the image's mean is one pixel
+        nn.GroupNorm(
+            min(8, num_out // 2), num_out
+        ),  # two or more channels per group, because the pooled branch has a single pixel
         nn.ReLU(inplace=True),
     )
 
 
 def _separable(num_in: int, num_out: int) -> nn.Sequential:
-    """A 3x3 convolution of each channel, then a mixing 1x1; at stride 4 a whole 3x3 costs what the backbone does."""
+    """A depthwise separable 3x3 convolution; at stride 4 a full one would cost as much as the backbone."""
     return nn.Sequential(nn.Conv2d(num_in, num_in, 3, padding=1, groups=num_in, bias=False), *_conv(num_in, num_out))
 
 
 class AtrousPyramid(nn.Module):
-    """One 1x1 branch, three dilated branches and the image's mean, side by side."""
+    """Parallel branches: a 1x1 convolution, three dilated convolutions and the image's mean."""
 
     def __init__(self, num_in: int, num_out: int, *, rates: tuple[int, int, int]) -> None:
         super().__init__()
@@ -41,28 +44,28 @@ class AtrousPyramid(nn.Module):
         self.project = nn.Sequential(_conv(5 * num_out, num_out), nn.Dropout2d(0.1))
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, D, h, w) to (B, num_out, h, w)."""
+        """Map (B, D, h, w) to (B, num_out, h, w)."""
         mean = self.pooled(features.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *features.shape[-2:])
         projected: Tensor = self.project(torch.cat([*(branch(features) for branch in self.branches), mean], dim=1))
         return projected
 
 
 class SegmentationNetwork(nn.Module):
-    """Backbone, atrous pyramid, and a finer level that sharpens the borders; a linear shortcut that learns first.
+    """Backbone, atrous pyramid, a finer level that sharpens object borders, and a linear shortcut.
 
-    The pyramid starts as a correction of 0 to the shortcut, a 1x1 convolution like the CAM's, so that a few hundred
-    steps already tell the classes apart.
+    The shortcut is a 1x1 convolution like the CAM's. The pyramid starts as a zero correction to it, so that a few
+    hundred steps suffice to distinguish the classes.
     """
 
     def __init__(self, backbone: Backbone, *, num_classes: int, stride: int, head_channels: int) -> None:
         """Args:
-        backbone: any with three levels or more.
-        num_classes: classes, background not counted.
-        stride: pixels a cell of the backbone's last level; sets the dilation rates.
+        backbone: must have three or more levels.
+        num_classes: classes, excluding background.
+        stride: pixels per cell of the backbone's last level; sets the dilation rates.
         head_channels: width of the pyramid, a multiple of 8.
 
         Raises:
-            ValueError: head_channels is no multiple of 8.
+            ValueError: head_channels is not a multiple of 8.
         """
         super().__init__()
         if head_channels % 8:
@@ -79,7 +82,7 @@ class SegmentationNetwork(nn.Module):
 
     @torch.no_grad()
     def start_from_cam(self, classifier: Tensor) -> None:
-        """Let the shortcut begin as the CAM; weights of another shape or number of classes are left aside.
+        """Initialize the shortcut as the CAM; weights of another shape or number of classes are ignored.
 
         Args:
             classifier: (C, D, 1, 1) float, the weights of a CAM network's classifier on the same backbone.
@@ -90,24 +93,24 @@ class SegmentationNetwork(nn.Module):
 
     @torch.no_grad()
     def start_from_segmentation(self, weights: dict[str, Tensor]) -> None:
-        """Go on from another network of this kind; weights of another shape are left aside.
+        """Initialize from another segmentation network; weights of another shape are ignored.
 
         Args:
-            weights: its state by name.
+            weights: its state dict.
         """
         own = self.state_dict()
         self.load_state_dict({**own, **{name: weights[name] for name in own if _same_shape(own, weights, name)}})
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 255] to logits (B, C+1, H, W), background first."""
+        """Compute logits (B, C+1, H, W), background first, from (B, 3, H, W) in [0, 255]."""
         return functional.interpolate(self.maps(images), size=images.shape[-2:], mode="bilinear", align_corners=False)
 
     def maps(self, images: Tensor, channels: Tensor | None = None) -> Tensor:
-        """Logits on the fine level's grid.
+        """Compute logits on the grid of the fine level.
 
         Args:
             images: (B, 3, H, W) in [0, 255].
-            channels: (K,) int64, 0 for background, else ids of classes; all by default.
+            channels: (K,) int64, 0 for background or class ids; all by default.
 
         Returns:
             (B, K, h, w), of any sign.
@@ -123,7 +126,7 @@ class SegmentationNetwork(nn.Module):
 
 
 def _some_of(layer: nn.Conv2d, features: Tensor, channels: Tensor | None) -> Tensor:
-    """The channels that are asked for of a 1x1 convolution."""
+    """Compute only the given output channels of a 1x1 convolution."""
     if channels is None:
         everything: Tensor = layer(features)
         return everything

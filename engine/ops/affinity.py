@@ -1,8 +1,8 @@
 """Affinities between nearby cells, their labels and their loss (paper, sections 3.2 and 3.3, equations 4 to 7).
 
-The paper writes ``W_ij = exp(-||f_i - f_j||_1)``; the authors' code (jiwoon-ahn/psa) takes the mean over the D features
-in the place of the sum, and beta of the random walk depends on it: this module follows the code. The authors drop every
-pair whose first cell lies in the grid's margin; here every pair inside the grid counts, on a grid of any size.
+The paper defines ``W_ij = exp(-||f_i - f_j||_1)``; the authors' code (jiwoon-ahn/psa) takes the mean over the D
+features instead of the sum, and beta of the random walk depends on it. This module follows the code. The authors drop
+every pair whose first cell lies in the margin of the grid; here every pair inside the grid counts, for any grid size.
 
 Pairs are stored as *planes*, by offset and first cell: each offset is a shifted copy of the grid, so there are no index
 arrays.
@@ -22,31 +22,31 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 LOSS_EPSILON = 1e-5
-"""Added inside the loss's logarithms, as the authors do, so that affinities of 0 and 1 have a finite loss and slope."""
+"""Added inside the logarithms of the loss, as in the authors' code, so that loss and gradient are finite at 0 and 1."""
 
 _CACHE_ELEMENTS = 1 << 21
-"""Numbers that :func:`affinity_planes` compares at once on a processor."""
+"""Elements that :func:`affinity_planes` compares at once on a CPU."""
 
 
 class PairSets(NamedTuple):
-    """The three sets of labelled pairs, each (B, O, h, w) bool in the form of planes."""
+    """The three sets of labeled pairs, each (B, O, h, w) bool planes."""
 
     foreground: Tensor
-    """Both cells surely of the same class."""
+    """Both cells confidently of the same class."""
     background: Tensor
-    """Both cells surely background."""
+    """Both cells confidently background."""
     negative: Tensor
-    """Both cells sure, of different classes."""
+    """Both cells confident, of different classes."""
 
 
 def half_plane_offsets(radius: int) -> list[tuple[int, int]]:
-    """The offsets (dy, dx) from a pair's first cell to its second, which is the later one in reading order.
+    """List the offsets (dy, dx) from the first cell of a pair to the second, which comes later in row-major order.
 
     Args:
-        radius: cells; pairs strictly closer than this belong together (gamma of the paper).
+        radius: cells; pairs are strictly closer than this (gamma in the paper).
 
     Returns:
-        O offsets, sorted by dy, then dx; none of them is the reverse of another.
+        O offsets, sorted by dy, then dx; none is the reverse of another.
 
     Raises:
         ValueError: ``radius`` is below 1.
@@ -62,17 +62,17 @@ def half_plane_offsets(radius: int) -> list[tuple[int, int]]:
 
 
 def affinity_planes(features: Tensor, radius: int) -> Tensor:
-    """The affinity of every cell to its neighbour at every offset: ``exp(-mean_D |f_i - f_j|)``.
+    """Compute the affinity of each cell to its neighbor at each offset: ``exp(-mean_D |f_i - f_j|)``.
 
-    The backward pass computes the differences again, so memory grows with B * D * N and not with O times that.
+    The backward pass recomputes the differences, so memory grows with B * D * N instead of O times that.
 
     Args:
-        features: (B, D, h, w) float; half precision is taken to float32 first.
+        features: (B, D, h, w) float; half precision is converted to float32.
         radius: cells; pairs strictly closer than this are compared.
 
     Returns:
-        (B, O, h, w) float32 (float64 of float64) in [0, 1]: plane o at cell i is the affinity of i and i + offset o,
-        and 0 where that cell is outside the grid.
+        (B, O, h, w) float32 (float64 for float64) in [0, 1]: plane o at cell i is the affinity of i and i + offset o,
+        or 0 if that cell is outside the grid.
     """
     if features.dtype != torch.float64:
         features = features.float()
@@ -80,8 +80,8 @@ def affinity_planes(features: Tensor, radius: int) -> Tensor:
 
 
 class _AffinityPlanes(torch.autograd.Function):
-    # In the flattened grid the neighbour at an offset is a constant shift away, so the pairs of an offset are two plain
-    # slices. The slices also hold pairs that wrap around the grid's edge; these get affinity 0, and so no gradient.
+    # In the flattened grid the neighbor at an offset is a constant shift away, so the pairs of an offset are two plain
+    # slices. The slices also contain pairs that wrap around the edge of the grid; these get affinity 0 and no gradient.
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, radius: int) -> Tensor:
@@ -132,7 +132,7 @@ def _summed_differences(cells: Tensor, offsets: list[tuple[int, int]], h: int, w
 
 
 def compiled_loops(values: Tensor) -> Any:
-    """The module ``engine.ops.bands`` where it can take these values, else None: numba is not needed, only faster."""
+    """The module ``engine.ops.bands`` if numba is installed and it supports these values, otherwise None."""
     return _bands() if values.device.type == "cpu" and values.dtype == torch.float32 and values.numel() else None
 
 
@@ -146,12 +146,12 @@ def _bands() -> ModuleType | None:
 
 
 def flat_shifts(offsets: list[tuple[int, int]], h: int, w: int) -> list[int]:
-    """How far each offset's second cell lies behind the first in the flattened grid, 0 where none fits into it."""
+    """Flat distance from the first cell to the second for each offset; 0 if the offset does not fit into the grid."""
     return [dy * w + dx if dy < h and abs(dx) < w else 0 for dy, dx in offsets]
 
 
 def _blocks(cells: Tensor) -> list[tuple[slice, slice]]:
-    # Images and channels to compare at once: what a processor's cache holds; a GPU wants few large kernels.
+    # Images and channels to compare at once: as many as fit into a CPU cache; on a GPU few large kernels are faster.
     b, d, num_cells = cells.shape
     most = _CACHE_ELEMENTS if cells.device.type == "cpu" else cells.numel()
     num_channels = min(max(1, most // max(1, num_cells)), max(1, d))
@@ -174,15 +174,15 @@ def _differences(block: Tensor, shift: int, buffer: Tensor) -> Tensor:
 
 
 def label_planes(seed: Tensor, radius: int, ignore: int) -> PairSets:
-    """Which pairs are positive, negative or neither, from the sure cells (paper, section 3.2).
+    """Label pairs as positive, negative or neither from the confident cells (paper, section 3.2).
 
     Args:
-        seed: (B, h, w) integer class ids, 0 background, ``ignore`` where not sure.
+        seed: (B, h, w) integer class ids, 0 for background, ``ignore`` where uncertain.
         radius: as in :func:`affinity_planes`.
-        ignore: value of a cell that is not sure.
+        ignore: value of an uncertain cell.
 
     Returns:
-        Three disjoint sets, (B, O, h, w) bool each; a pair with a cell outside the grid or not sure is in none.
+        Three disjoint sets, (B, O, h, w) bool each; pairs with an uncertain cell or one outside the grid are in none.
     """
     h, w = seed.shape[1:]
     first = seed.long()
@@ -199,15 +199,15 @@ def label_planes(seed: Tensor, radius: int, ignore: int) -> PairSets:
 
 
 def affinity_loss_sums(planes: Tensor, sets: PairSets) -> tuple[Tensor, Tensor]:
-    """Cross entropy of each set of pairs, as sums and counts: those of several workers add up.
+    """Compute the cross entropy of each set of pairs, as sums and counts that can be added over workers.
 
     Args:
         planes: (B, O, h, w) float in [0, 1] of :func:`affinity_planes`.
         sets: the labels of :func:`label_planes`.
 
     Returns:
-        sums: (3,) float32 (float64 of float64): foreground, background, negative.
-        counts: (3,) int64, the pairs of each set.
+        sums: (3,) float32 (float64 for float64): foreground, background, negative.
+        counts: (3,) int64, number of pairs in each set.
     """
     if planes.dtype != torch.float64:
         planes = planes.float()
@@ -219,11 +219,11 @@ def affinity_loss_sums(planes: Tensor, sets: PairSets) -> tuple[Tensor, Tensor]:
 
 
 def balanced_loss(sums: Tensor, counts: Tensor) -> Tensor:
-    """``L = L_fg+ / 4 + L_bg+ / 4 + L_- / 2``, each the mean over its set, 0 of an empty set (paper, eq. 5 to 7).
+    """``L = L_fg+ / 4 + L_bg+ / 4 + L_- / 2``, each the mean over its set, 0 for an empty set (paper, eq. 5 to 7).
 
     Args:
         sums: (3,) float of :func:`affinity_loss_sums`.
-        counts: (3,) of the same, or their sum over all workers.
+        counts: (3,) from the same call, summed over all workers.
 
     Returns:
         () float.

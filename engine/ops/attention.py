@@ -1,8 +1,8 @@
-"""Maps spread along a transformer's own attention, before AffinityNet has learned anything.
+"""Spread class maps along the attention of a transformer, which needs no training.
 
 Source: Lin et al., "CLIP is Also an Efficient Segmenter" (CLIP-ES, CVPR 2023), section 3.3, equation 5: the attention
-is made doubly stochastic (Sinkhorn), then symmetric, and the maps take a few steps along it. Their boxes around each
-class's own activation are left out: the walk along learned affinities follows.
+is made doubly stochastic (Sinkhorn), then symmetric, and the maps are multiplied by it a few times. Their box mask
+around each class's activation is omitted, because a walk along learned affinities follows.
 
 Letters: B batch, K maps, (h, w) cells, N = h * w.
 """
@@ -12,17 +12,17 @@ from __future__ import annotations
 from torch import Tensor
 
 NUM_SINKHORN = 2
-"""Times that columns and rows are brought to a sum of 1, as the authors'."""
+"""Iterations that normalize columns and rows to a sum of 1, as in the authors' code."""
 
 
 def attention_transition(attention: Tensor) -> Tensor:
-    """A symmetric transition from an attention.
+    """Compute a symmetric transition matrix from an attention.
 
     Args:
         attention: (B, N, N) float >= 0.
 
     Returns:
-        (B, N, N) float >= 0, symmetric; rows and columns sum to 1 but for what so few rounds leave.
+        (B, N, N) float >= 0, symmetric; rows and columns sum to approximately 1.
     """
     for _ in range(NUM_SINKHORN):
         attention = attention / attention.sum(dim=1, keepdim=True).clamp(min=1e-12)
@@ -31,18 +31,18 @@ def attention_transition(attention: Tensor) -> Tensor:
 
 
 def spread_along_attention(maps: Tensor, attention: Tensor, *, num_steps: int) -> Tensor:
-    """Let maps take ``num_steps`` steps along the attention.
+    """Spread maps along the attention by ``num_steps`` steps.
 
     Args:
         maps: (B, K, h, w) float >= 0.
-        attention: (B, N, N) float >= 0, cells in the order of the rows of the grid.
+        attention: (B, N, N) float >= 0, cells in row-major order.
         num_steps: 0 returns ``maps`` unchanged.
 
     Returns:
         (B, K, h, w) float >= 0.
 
     Raises:
-        ValueError: the attention is not that of the maps' grid.
+        ValueError: the shape of the attention does not match the grid of the maps.
     """
     num_cells = maps.shape[2] * maps.shape[3]
     if attention.shape != (maps.shape[0], num_cells, num_cells):

@@ -1,4 +1,4 @@
-"""Affinities and random walk on a processor through the compiled loops of ``walk_kernels.py``; needs numba.
+"""Affinities and random walk on a CPU, with the compiled loops of ``walk_kernels.py``; needs numba.
 
 Letters: D features, N = h * w cells, O offsets of the half plane, K maps, n degree.
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 from engine.ops import walk_kernels as kernels
 
 _CELLS_WORTH_A_THREAD = 2048
-"""Below this a thread costs more than it saves."""
+"""Minimum number of cells per thread; below this a thread costs more than it saves."""
 
 
 def summed_differences(cells: Tensor, shifts: Sequence[int]) -> Tensor:
@@ -24,10 +24,10 @@ def summed_differences(cells: Tensor, shifts: Sequence[int]) -> Tensor:
 
     Args:
         cells: (D, N) float32 on the CPU.
-        shifts: (O,) flat distance of each neighbour; 0 leaves the offset out.
+        shifts: (O,) flat distance of each neighbor; 0 skips the offset.
 
     Returns:
-        (O, N) float32, 0 where there is no such neighbour.
+        (O, N) float32, 0 where there is no such neighbor.
     """
     values = np.ascontiguousarray(cells.numpy())
     num_cells, steps = values.shape[1], np.array(shifts, np.int64)
@@ -42,12 +42,12 @@ def summed_differences(cells: Tensor, shifts: Sequence[int]) -> Tensor:
 
 
 def chebyshev_walk(maps: Tensor, weights: Tensor, shifts: Sequence[int], coefficients: NDArray[np.float64]) -> Tensor:
-    """``sum_k c_sk T_k(T) M`` with ``T = D^-1 W`` for each row s of the coefficients: walks of several lengths at once.
+    """``sum_k c_sk T_k(T) M`` with ``T = D^-1 W`` for each row s of the coefficients, for walks of several lengths.
 
     Args:
         maps: (K, N) float32 on the CPU.
-        weights: (O, N) float32, W's bands above the diagonal, which is 1; 0 where a pair leaves the grid.
-        shifts: (O,) flat distance of each neighbour; 0 leaves the offset out.
+        weights: (O, N) float32, the bands of W above its diagonal of ones; 0 where a pair leaves the grid.
+        shifts: (O,) flat distance of each neighbor; 0 skips the offset.
         coefficients: (S, n+1).
 
     Returns:

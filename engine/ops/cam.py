@@ -16,7 +16,7 @@ def merge_cams(cams: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     """Sum the maps of several scales and flips on a common grid.
 
     Args:
-        cams: one or more of (K, h_i, w_i) float, as the classifier's last convolution gives them.
+        cams: one or more of (K, h_i, w_i) float, as output by the classifier's last convolution.
         size: (h, w) of the common grid.
 
     Returns:
@@ -43,7 +43,7 @@ def normalize_cam(cam: Tensor) -> Tensor:
         (K, h, w) float in [0, 1].
 
     Raises:
-        ValueError: ``cam`` holds NaN or infinity: the network that gave it is broken.
+        ValueError: ``cam`` holds NaN or infinity, as from a broken network.
     """
     if not bool(torch.isfinite(cam).all()):
         raise ValueError("cam must be finite, got NaN or infinity")
@@ -53,14 +53,14 @@ def normalize_cam(cam: Tensor) -> Tensor:
 
 
 def background_map(cam: Tensor, alpha: float) -> Tensor:
-    """How much each cell looks like background: ``(1 - max_c M_c) ** alpha`` (paper, eq. 3).
+    """Compute the background score of each cell: ``(1 - max_c M_c) ** alpha`` (paper, eq. 3).
 
     Args:
         cam: (K, h, w) float in [0, 1]; K may be 0.
-        alpha: exponent above 0; larger means less, surer background.
+        alpha: exponent above 0; larger means less, but more certain, background.
 
     Returns:
-        (h, w) float in [0, 1], all 1 when no class is present.
+        (h, w) float in [0, 1], all 1 if no class is present.
 
     Raises:
         ValueError: ``alpha`` is not above 0.
@@ -73,7 +73,7 @@ def background_map(cam: Tensor, alpha: float) -> Tensor:
 
 
 def with_background(cam: Tensor, alpha: float) -> Tensor:
-    """The background map, then the classes.
+    """Prepend the background map to the class maps.
 
     Args:
         cam: (K, h, w) float in [0, 1]; K may be 0.

@@ -1,4 +1,4 @@
-"""Loops compiled by numba, where it is installed."""
+"""Decorators that compile loops with numba."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def compiled(function: Function) -> Function:
-    """Compile at the first call and keep the machine code on disk, or in memory where no folder can be written.
+    """Compile a function at its first call; the machine code is cached on disk, or in memory if no folder is writable.
 
-    Products and sums may be fused; nothing else of the arithmetic is altered. The GIL is released.
+    Multiplications and additions may be fused; the arithmetic is otherwise unchanged. The GIL is released.
     """
     return _njit(function, fastmath={"contract"})
 
 
 def compiled_as_written(function: Function) -> Function:
-    """:func:`compiled`, but every operation is rounded by itself."""
+    """As :func:`compiled`, but every operation is rounded separately."""
     return _njit(function, fastmath=False)
 
 
@@ -27,6 +27,6 @@ def _njit(function: Function, **options: Any) -> Function:
     njit: Any = numba.njit
     try:
         machine_code: Function = njit(cache=True, nogil=True, error_model="numpy", **options)(function)
-    except RuntimeError:  # numba found no folder for its cache
+    except RuntimeError:  # numba found no writable folder for its cache
         machine_code = njit(nogil=True, error_model="numpy", **options)(function)
     return machine_code

@@ -1,8 +1,8 @@
-"""How good a mask is expected to be, from what its maps say about it: no truth is needed to use it, only to fit it.
+"""Predict the IoU of a mask from its maps, without truth.
 
-Source: our own. Five signs are read off the walked maps and the mask, and a logistic regression, fitted once to the
-true IoU of photographs, turns them into the IoU to expect (``experiments/confidence.py`` fits and cross-validates it;
-docs/decisions.md has the figures). Two numbers bring it to other networks and data: see :func:`recalibrated`.
+Source: our own. A logistic regression on five features of the walked maps and the mask, fitted once to the true IoU of
+photographs (``experiments/confidence.py`` fits and cross-validates it; docs/decisions.md has the figures). A scale and
+an offset calibrate it for other networks and data: see :func:`recalibrated`.
 
 Letters: K classes present, (H, W) pixels, n images.
 """
@@ -15,37 +15,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 FEATURE_NAMES = ("stability", "margin", "tags", "border", "edges")
-"""What :func:`quality_features` gives, in order."""
+"""The features of :func:`quality_features`, in order."""
 WEIGHTS = (0.3482, 1.519, -0.7923, -1.319, 25.17)
-"""Of the features."""
+"""Weights of the features in the logistic regression."""
 INTERCEPT = -0.2582
 LEVELS = {"cam": (1.0, 0.0), "segmentation": (0.92, -0.44)}
-"""Scale and offset of the logit for masks that were made of the maps of such a network, walked or, for its own masks,
-not; a segmentation network is surer of itself than a classifier. Fitted to 437 photographs."""
+"""Scale and offset of the logit by kind of network: a segmentation network is more confident than a classifier. They
+apply with and without a walk. Fitted to 437 photographs."""
 
 _SIDE = 96
-"""Points a side that are looked at: enough for an average, and a fraction of the pixels of a photograph."""
+"""Sample points per side: enough for averages, at a fraction of the cost of every pixel."""
 _SMALLEST = 0.01
-"""IoUs and probabilities are kept this far from 0 and 1, where a logit has no end."""
+"""IoUs and probabilities are clipped to this distance from 0 and 1, where the logit is infinite."""
 
 Floats = NDArray[np.floating[Any]]
 
 
 def quality_features(walked: Floats, sharpened: Floats) -> NDArray[np.float64]:
-    """The signs of a good or bad mask.
+    """Compute the features from which the IoU of a mask is predicted.
 
-    ``stability``: mean IoU, as a logit, between what wins now and what would with half as much background, as another
-    alpha gives: an object whose rim depends on it is a guess. ``margin``: mean lead of the first class over the second
-    where the mask has an object. ``tags``: log K; the classes of an image are taken for each other. ``border``: share
-    of the image's border that is object. ``edges``: share of neighbouring points with different classes.
+    ``stability``: logit of the mean IoU between the mask and the mask with half the background score, as with another
+    alpha; an object whose outline depends on alpha is uncertain. ``margin``: mean difference between the highest and
+    second-highest score on the objects of the mask. ``tags``: log K; with more classes, more are confused with each
+    other. ``border``: fraction of the image border that is object. ``edges``: fraction of neighboring points with
+    different classes.
 
     Args:
-        walked: (K+1, H, W) float that sum to 1 over the channels, after the walk and before the dCRF, which is sure of
-            every pixel, right or wrong; K is 1 or more.
-        sharpened: (K+1, H, W) float whose greatest channel is the mask.
+        walked: (K+1, H, W) float that sum to 1 over the channels, before the dCRF, which makes right and wrong
+            pixels equally confident; K is 1 or more.
+        sharpened: (K+1, H, W) float whose argmax is the mask.
 
     Returns:
-        (5,) float64 by :data:`FEATURE_NAMES`.
+        (5,) float64 in the order of :data:`FEATURE_NAMES`.
     """
     num_classes = len(walked) - 1
     assert num_classes >= 1
@@ -74,11 +75,11 @@ def quality_features(walked: Floats, sharpened: Floats) -> NDArray[np.float64]:
 
 
 def expected_iou(features: NDArray[np.float64], *, scale: float = 1.0, offset: float = 0.0) -> float:
-    """The IoU to expect of a mask, as :func:`engine.ops.metrics.image_iou` counts it.
+    """Predict the IoU of a mask, as defined by :func:`engine.ops.metrics.image_iou`.
 
     Args:
         features: (5,) of :func:`quality_features`.
-        scale: of the logit, above 0; with ``offset`` from :func:`recalibrated`, if there was truth to fit them to.
+        scale: factor applied to the logit, above 0; fitted by :func:`recalibrated`, as is ``offset``.
         offset: added to the logit.
 
     Returns:
@@ -89,18 +90,18 @@ def expected_iou(features: NDArray[np.float64], *, scale: float = 1.0, offset: f
 
 
 def recalibrated(confidences: Floats, ious: Floats, *, scale: float, offset: float) -> tuple[float, float]:
-    """The scale and offset with which confidences would have met the true IoUs.
+    """Fit scale and offset so that confidences match the true IoUs.
 
-    Two numbers, so that a few dozen images with truth are enough, and no mask changes its place among the others.
+    Two parameters need only a few dozen images with truth and keep the ranking of the masks.
 
     Args:
-        confidences: (n,) in [0, 1], made with ``scale`` and ``offset``.
-        ious: (n,) in [0, 1], true.
-        scale: as the confidences were made.
-        offset: as the confidences were made.
+        confidences: (n,) in [0, 1].
+        ious: (n,) true IoUs in [0, 1].
+        scale: the scale that the confidences were computed with.
+        offset: the offset that the confidences were computed with.
 
     Returns:
-        scale, not below 0.05, and offset to make them with.
+        The new scale, at least 0.05, and offset.
     """
     logits = (_logits(confidences) - offset) / scale
     slope, shift = fit_logistic(logits[:, None], ious, ridge=1e-4)
@@ -108,12 +109,12 @@ def recalibrated(confidences: Floats, ious: Floats, *, scale: float, offset: flo
 
 
 def fit_logistic(features: NDArray[np.float64], targets: Floats, *, ridge: float = 3e-3) -> NDArray[np.float64]:
-    """Logistic regression of fractions, by Newton's method.
+    """Fit a logistic regression to fractions by Newton's method.
 
     Args:
-        features: (n, F) of any scale.
+        features: (n, F), in any units.
         targets: (n,) in [0, 1].
-        ridge: weight of the squared coefficients of the standardised features, a sample.
+        ridge: L2 penalty per sample on the coefficients of the standardized features.
 
     Returns:
         (F+1,) coefficients of ``features``, then the intercept.
@@ -132,7 +133,7 @@ def fit_logistic(features: NDArray[np.float64], targets: Floats, *, ridge: float
 
 
 def _agreement(first: NDArray[np.integer[Any]], second: NDArray[np.integer[Any]], num_classes: int) -> float:
-    """Mean IoU over background and the K classes; one that is in neither counts as 0: its tag found nothing."""
+    """Mean IoU over background and the K classes; a class in neither counts as 0, because its tag was not found."""
     size = num_classes + 1
     joint = np.bincount(first.ravel() * size + second.ravel(), minlength=size * size).reshape(size, size)
     same = np.diagonal(joint)

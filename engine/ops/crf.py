@@ -1,7 +1,7 @@
 """Dense CRF (Krähenbühl and Koltun, NIPS 2011), as jiwoon-ahn/psa applies it through pydensecrf.
 
-Three backends give the same result: ``numba``, our own lattice (``permutohedral.py``); ``torch``, the same for GPUs
-(``permutohedral_torch.py``, which also takes many images at once); and ``pydensecrf``, the reference.
+Three backends give the same result: ``numba``, a compiled lattice (``permutohedral.py``); ``torch``, for GPUs and
+batches of images (``permutohedral_torch.py``); and ``pydensecrf``, the reference.
 
 Letters: K labels (background and classes present), (H, W) pixels, N = H * W.
 """
@@ -22,14 +22,14 @@ from engine.ops.lattice_keys import SigmaTooSmallError
 BACKENDS = ("auto", "numba", "torch", "pydensecrf")
 
 _SMALLEST_PROBABILITY = 1e-5
-"""Probabilities are clipped to this before the logarithm, as ``pydensecrf.utils.unary_from_softmax`` does."""
+"""Probabilities are clipped to this before the logarithm, as in ``pydensecrf.utils.unary_from_softmax``."""
 
 
 Values = TypeVar("Values", NDArray[np.float32], Tensor)
 
 
 class DenseCrf:
-    """The pairwise terms of one image, built once and used for any number of unaries."""
+    """Dense CRF of one image: pairwise terms are built once and used for any number of unaries."""
 
     def __init__(
         self,
@@ -44,15 +44,15 @@ class DenseCrf:
 
         Args:
             image: (H, W, 3) uint8.
-            num_labels: K; one label needs no lattice.
+            num_labels: K.
             kernels: sigmas and weights.
-            backend: ``numba``, ``torch`` or ``pydensecrf``; ``auto`` is torch for a GPU, else numba; if numba is
-                missing or a sigma is too small for it, ``auto`` falls back to pydensecrf, and then to torch.
-            device: where ``torch`` computes; the others know only ``cpu``.
+            backend: ``numba``, ``torch`` or ``pydensecrf``; ``auto`` is torch on a GPU, otherwise numba; if numba
+                is missing or a sigma is too small for it, ``auto`` falls back to pydensecrf, then to torch.
+            device: device of the backend ``torch``; the others run on the CPU.
 
         Raises:
             ValueError: an argument is not allowed.
-            ImportError: the backend asked for is not installed.
+            ImportError: the requested backend is not installed.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             raise ValueError(f"image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
@@ -66,7 +66,7 @@ class DenseCrf:
             self._inference = _build(backend, device, image, num_labels, kernels)
 
     def infer(self, probabilities: NDArray[np.float32], num_iterations: int = 10) -> NDArray[np.float32]:
-        """Mean field inference.
+        """Run mean-field inference.
 
         Args:
             probabilities: (K, H, W) float32 that sum to 1 over K.
@@ -83,14 +83,14 @@ class DenseCrf:
     def infer_many(
         self, probabilities: Sequence[NDArray[np.float32]], num_iterations: int = 10
     ) -> list[NDArray[np.float32]]:
-        """Mean field inference of several unaries in one pass, which is faster than one after the other.
+        """Run mean-field inference for several unaries in one pass, which is faster than one by one.
 
         Args:
             probabilities: any number of (K, H, W) float32 that sum to 1 over K.
             num_iterations: 0 returns ``probabilities`` unchanged.
 
         Returns:
-            as many (K, H, W) float32 that sum to 1 over K.
+            One (K, H, W) float32 per input, which sums to 1 over K.
 
         Raises:
             ValueError: an argument is not allowed, or ``probabilities`` holds NaN or infinity.
@@ -111,23 +111,23 @@ class DenseCrf:
 
 
 class _Inference(Protocol):
-    """What a backend makes of an image."""
+    """The interface of a backend, built for one image."""
 
     def infer(
         self, log_probabilities: Sequence[NDArray[np.float32]], num_iterations: int
     ) -> Sequence[NDArray[np.float32]] | NDArray[np.float32]:
-        """Refine each (K, N) float32 to another."""
+        """Refine each (K, N) float32."""
 
 
 class _Pydensecrf:
-    """The reference. N that is no multiple of 4 it pads with pixels that alter its result by some thousandths."""
+    """The reference backend; if N is not a multiple of 4 its padding pixels change the result by some thousandths."""
 
     def __init__(self, image: NDArray[np.uint8], num_labels: int, kernels: Kernels) -> None:
         from pydensecrf.densecrf import DenseCRF2D
 
         self._crf: Any = DenseCRF2D(image.shape[1], image.shape[0], num_labels)
         self._crf.addPairwiseGaussian(sxy=kernels.spatial_sigma_px, compat=kernels.spatial_weight)
-        # pydensecrf asks for a contiguous image that it may write to.
+        # pydensecrf requires a contiguous, writable image.
         rgb = np.array(image, order="C")
         self._crf.addPairwiseBilateral(
             sxy=kernels.bilateral_sigma_px,
@@ -145,7 +145,7 @@ class _Pydensecrf:
 
 
 def _build(backend: str, device: str, image: NDArray[np.uint8], num_labels: int, kernels: Kernels) -> _Inference:
-    """Build the lattices with the backend asked for, or with the first that can."""
+    """Build the requested backend, or for ``auto`` the first that is available."""
     if backend == "torch" or (backend == "auto" and device != "cpu"):
         return _torch(image, device, kernels)
     if backend == "pydensecrf":
@@ -187,26 +187,26 @@ def dense_crf(
     backend: str = "auto",
     device: str = "cpu",
 ) -> Values:
-    """Snap probabilities to the image's edges.
+    """Refine probabilities along the edges of an image by a dense CRF.
 
     Args:
         image: (H, W, 3) uint8, an array or a tensor.
         probabilities: (K, H, W) float32 that sum to 1 over K, an array or a tensor.
-        num_iterations: mean field iterations; 0 returns ``probabilities`` unchanged.
-        spatial_sigma_px: reach of the smoothness kernel, pixels.
-        spatial_weight: its weight.
-        bilateral_sigma_px: reach of the appearance kernel, pixels.
-        bilateral_sigma_rgb: colour difference that the appearance kernel bridges, in 0..255.
-        bilateral_weight: its weight.
+        num_iterations: mean-field iterations; 0 returns ``probabilities`` unchanged.
+        spatial_sigma_px: width of the smoothness kernel, pixels.
+        spatial_weight: weight of the smoothness kernel.
+        bilateral_sigma_px: spatial width of the appearance kernel, pixels.
+        bilateral_sigma_rgb: color width of the appearance kernel, on a scale of 0 to 255.
+        bilateral_weight: weight of the appearance kernel.
         backend: as in :class:`DenseCrf`.
-        device: where ``torch`` computes; the others know only ``cpu``.
+        device: device of the backend ``torch``; the others run on the CPU.
 
     Returns:
-        (K, H, W) float32 that sum to 1 over K; a tensor, on its device, where ``probabilities`` is one.
+        (K, H, W) float32 that sum to 1 over K; a tensor on the same device if ``probabilities`` is one.
 
     Raises:
         ValueError: an argument is not allowed, or ``probabilities`` holds NaN or infinity.
-        ImportError: the backend asked for is not installed.
+        ImportError: the requested backend is not installed.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")

@@ -1,13 +1,13 @@
-"""The compiled loops that build the permutohedral lattice (numba, one thread, no GIL).
+"""Compiled loops that build the permutohedral lattice (numba, one thread, no GIL).
 
 Source: Adams, Baek and Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice" (2010), rounded
-operation by operation as pydensecrf does.
+operation by operation as in pydensecrf.
 
 Letters: N = H * W pixels, D features of a pixel, M vertices of the lattice. A vertex belongs to one of D + 1 remainder
 classes; vertex 0 stands for "no vertex".
 
-No compiled function here calls one of another file: numba's cache on disk notices changes in a function's own file
-only.
+Compiled functions here call none from other files, because numba's disk cache only tracks changes to a function's own
+file.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 
 _BLOCK = 128
-"""Pixels handled at once: what they need stays in the first-level cache."""
+"""Pixels processed at once, so that their data stays in the L1 cache."""
 
 _FIRST_CAPACITY = 1 << 12
-"""Slots of a class's hash table at the start; a power of two, doubled as it fills."""
+"""Initial slots of the hash table of a class; a power of two, doubled as it fills."""
 
 _HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 """2^64 divided by the golden ratio (Fibonacci hashing)."""
@@ -37,11 +37,9 @@ _ZERO, _ONE = np.float32(0), np.float32(1)
 
 
 @compiled_as_written
-def _read_features(
-    features: Float32, colours: Any, start: int, count: int, sigma_px: Scalar, sigma_rgb: Scalar
-) -> None:
-    """Write a block of pixels as (D, pixels): x, y and the colours, each over its sigma."""
-    width, num_colours, flat = colours.shape[1], colours.shape[2], colours.reshape(-1)
+def _read_features(features: Float32, colors: Any, start: int, count: int, sigma_px: Scalar, sigma_rgb: Scalar) -> None:
+    """Write the features of a block of pixels, (D, pixels): x, y and the colors, each divided by its sigma."""
+    width, num_colors, flat = colors.shape[1], colors.shape[2], colors.reshape(-1)
     y, x = start // width, start % width
     for p in range(count):
         features[0, p] = np.float32(x) / sigma_px
@@ -49,15 +47,15 @@ def _read_features(
         x += 1
         if x == width:
             x, y = 0, y + 1
-    for c in range(num_colours):
-        row, first = features[2 + c], start * num_colours + c
+    for c in range(num_colors):
+        row, first = features[2 + c], start * num_colors + c
         for p in range(count):
-            row[p] = np.float32(flat[np.uint64(first + p * num_colours)]) / sigma_rgb
+            row[p] = np.float32(flat[np.uint64(first + p * num_colors)]) / sigma_rgb
 
 
 @compiled_as_written
 def _elevate(elevated: Float32, features: Float32, scales: Float32, total: Float32) -> None:
-    """Move the features onto the plane whose coordinates sum to 0 (Adams et al., p. 5): (D, pixels) to (D + 1, ...)."""
+    """Embed features (D, pixels) in the plane of D + 1 coordinates that sum to 0 (Adams et al., p. 5)."""
     total[:] = _ZERO
     for j in range(len(scales), 0, -1):
         scale, index, feature, row = scales[j - 1], np.float32(j), features[j - 1], elevated[j]
@@ -72,8 +70,8 @@ def _elevate(elevated: Float32, features: Float32, scales: Float32, total: Float
 def _find_simplices(elevated: Float32, cells: Float32, ranks: Float32, total: Float32) -> None:
     """Find the simplex around each pixel of a block.
 
-    Afterwards ``cells * (D + 1)`` is the simplex's vertex of remainder 0, ``elevated`` the position from there divided
-    by D + 1, and ``ranks`` the place of each coordinate when they are sorted downwards. All are (D + 1, pixels).
+    Afterward ``cells * (D + 1)`` is the vertex of remainder 0 of the simplex, ``elevated`` the position relative to it,
+    divided by D + 1, and ``ranks`` the rank of each coordinate in descending order. All are (D + 1, pixels).
     """
     size = np.float32(len(elevated))
     inverse = _ONE / size
@@ -93,7 +91,7 @@ def _find_simplices(elevated: Float32, cells: Float32, ranks: Float32, total: Fl
                 less = first[p] - first_cell[p] * size < second[p] - second_cell[p] * size
                 first_rank[p] += _ONE if less else _ZERO
                 second_rank[p] += _ZERO if less else _ONE
-    # Rounding may leave the plane; the sum of the cells tells by how many steps.
+    # Rounding may leave the plane, by as many steps as the sum of the cells.
     for i in range(len(elevated)):
         row, cell, rank = elevated[i], cells[i], ranks[i]
         for p in range(_BLOCK):
@@ -114,7 +112,7 @@ def _sort_coordinates(
     ranks: Float32,
     strides: Int64,
 ) -> None:
-    """Put the coordinates' positions and strides in the order of their ranks; the keys are those of remainder 0."""
+    """Sort positions and strides of the coordinates by rank, and compute the keys of the vertices of remainder 0."""
     base_keys[:] = 0
     for i in range(len(strides)):
         row, cell, rank, stride = elevated[i], cells[i], ranks[i], strides[i]
@@ -128,7 +126,7 @@ def _sort_coordinates(
 
 @compiled_as_written
 def _slot(table: Int32, keys: Int64, key: int) -> int:
-    """Where in a class's hash table of vertices the key is or would go."""
+    """Find the slot of a key in the hash table of a class, or the slot to insert it."""
     mask = np.uint64(len(table) - 1)
     slot = ((np.uint64(key) * _HASH_FACTOR) >> np.uint64(32)) & mask
     while table[slot] != 0 and keys[np.uint64(table[slot])] != key:
@@ -138,7 +136,7 @@ def _slot(table: Int32, keys: Int64, key: int) -> int:
 
 @compiled_as_written
 def _grown(tables: Int32, keys: Int64) -> Int32:
-    """The same tables with twice the slots."""
+    """Copy the tables to tables with twice the slots."""
     num_classes, capacity = tables.shape
     grown = np.zeros((num_classes, 2 * capacity), np.int32)
     for r in range(num_classes):
@@ -150,25 +148,25 @@ def _grown(tables: Int32, keys: Int64) -> Int32:
 
 @compiled_as_written
 def find_vertices(
-    colours: Any, sigma_px: Scalar, sigma_rgb: Scalar, scales: Float32, strides: Int64
+    colors: Any, sigma_px: Scalar, sigma_rgb: Scalar, scales: Float32, strides: Int64
 ) -> tuple[Int32, Float32, Int64, Int64, Int32]:
     """Find the D + 1 vertices around each pixel and the pixel's barycentric coordinates among them.
 
-    A vertex of remainder r has coordinates ``(D + 1) * q + r`` with whole q, so (r, q) names it, and the key
-    ``sum(q * strides)`` names q. From one vertex of a simplex to the next, one coordinate of q falls by 1.
+    A vertex of remainder r has coordinates ``(D + 1) * q + r`` with integer q, so (r, q) identifies it, and the key
+    ``sum(q * strides)`` identifies q. From one vertex of a simplex to the next, one coordinate of q decreases by 1.
 
     Args:
-        colours: (H, W, D - 2) uint8.
-        sigma_px: float32, by which x and y are divided.
-        sigma_rgb: float32, by which the colours are divided.
+        colors: (H, W, D - 2) uint8.
+        sigma_px: float32 divisor of x and y.
+        sigma_rgb: float32 divisor of the colors.
         scales: (D,) float32, the diagonal of the elevation.
-        strides: (D + 1,), with which q becomes one number; the last is 0 because it follows from the others.
+        strides: (D + 1,) weights that make a key from q; the last is 0 because that coordinate follows from the others.
 
     Returns:
-        vertices (N, D + 1), weights (N, D + 1), the keys and the classes (M + 1,) of the vertices, and a hash table of
-        the vertices for each class.
+        vertices (N, D + 1), weights (N, D + 1), keys and classes (M + 1,) of the vertices, and a hash table of vertices
+        per class.
     """
-    num_pixels, size = colours.shape[0] * colours.shape[1], len(strides)
+    num_pixels, size = colors.shape[0] * colors.shape[1], len(strides)
     vertices = np.empty((num_pixels, size), np.int32)
     weights = np.empty((num_pixels, size), np.float32)
     keys = np.empty(num_pixels * size + 1, np.int64)
@@ -183,7 +181,7 @@ def find_vertices(
     strides_down, block_keys = np.empty((size, _BLOCK), np.int64), np.empty(_BLOCK, np.int64)
     for start in range(0, num_pixels, _BLOCK):
         count = min(_BLOCK, num_pixels - start)
-        _read_features(features, colours, start, count, sigma_px, sigma_rgb)
+        _read_features(features, colors, start, count, sigma_px, sigma_rgb)
         _elevate(elevated, features, scales, total)
         _find_simplices(elevated, cells, ranks, total)
         _sort_coordinates(positions, strides_down, block_keys, elevated, cells, ranks, strides)
@@ -212,13 +210,13 @@ def find_vertices(
 
 @compiled_as_written
 def find_chains(keys: Int64, classes: Int64, tables: Int32, strides: Int64) -> Int32:
-    """Line the vertices up along each axis in turn.
+    """Order the vertices in chains of neighbors along each axis.
 
-    The step along axis j raises coordinate j by D and lowers the others by 1. Vertices without a neighbour on an axis
-    are left out there, because the blur does not change them.
+    The step along axis j increases coordinate j by D and decreases the others by 1. Vertices without a neighbor on an
+    axis are omitted from it, because the blur does not change them.
 
     Returns:
-        vertices in the order of the blur, 0 before, between and after two chains.
+        The vertices in the order of the blur, with 0 before, between and after chains.
     """
     size = len(strides)
     following, has_before = np.empty(len(keys), np.int32), np.empty(len(keys), np.bool_)

@@ -1,4 +1,4 @@
-"""The geometry of the permutohedral lattice that every implementation shares.
+"""Geometry of the permutohedral lattice, shared by all implementations.
 
 Source: Adams, Baek and Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice" (2010).
 Letters: D features of a pixel.
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 LARGEST_KEY = 1 << 62
 _MOST_CELLS = 1 << 20
-"""Cells of the lattice along a coordinate up to which float32 still places a pixel within one."""
+"""Maximum number of lattice cells along a coordinate for which float32 places pixels accurately to one cell."""
 
 
 class SigmaTooSmallError(ValueError):
@@ -22,24 +22,24 @@ class SigmaTooSmallError(ValueError):
 
 
 def elevation_scales(num_features: int) -> NDArray[np.float32]:
-    """The diagonal of the elevation (Adams et al., p. 5) times the blur's standard deviation (p. 6), as pydensecrf."""
+    """Compute the diagonal of the elevation (Adams et al., p. 5) times the blur's deviation (p. 6), as pydensecrf."""
     deviation = float(np.float32(math.sqrt(2 / 3) * (num_features + 1)))
     return np.array([deviation / math.sqrt((i + 2) * (i + 1)) for i in range(num_features)], np.float32)
 
 
 def key_strides(largest: Sequence[float], scales: NDArray[np.float32]) -> tuple[NDArray[np.int64], int]:
-    """Strides with which the first D whole coordinates of any vertex and its neighbours make one distinct number.
+    """Compute strides that map the first D integer coordinates of any vertex or neighbor to a unique key.
 
     Args:
         largest: (D,) bounds of the features, which start at 0.
-        scales: (D,) of the elevation.
+        scales: (D,) of :func:`elevation_scales`.
 
     Returns:
-        strides (D + 1,), of which the last is 0 because the last coordinate follows from the others, and how many
-        numbers there are.
+        strides (D + 1,), the last of which is 0 because that coordinate follows from the others, and the number of
+        keys.
 
     Raises:
-        SigmaTooSmallError: the numbers would not fit.
+        SigmaTooSmallError: a key would be too large.
     """
     scaled = [bound * float(scale) for bound, scale in zip(largest, scales, strict=True)]
     size = len(scaled) + 1
@@ -50,7 +50,7 @@ def key_strides(largest: Sequence[float], scales: NDArray[np.float32]) -> tuple[
         if not cells < _MOST_CELLS:
             raise SigmaTooSmallError(f"a sigma is too small: {cells:.3g} cells on an axis, more than {_MOST_CELLS}")
         strides.append(stride)
-        # Room for rounding, for the corners of the simplex and for their neighbours.
+        # Margin for rounding, the corners of the simplex and their neighbors.
         stride *= math.ceil(cells) + 6
     if stride >= LARGEST_KEY:
         raise SigmaTooSmallError(f"a sigma is too small: {stride:.3g} cells in all, more than {LARGEST_KEY:.3g}")

@@ -1,9 +1,8 @@
-"""The losses of the three networks, as sums and counts.
+"""Losses of the three networks, as sums and counts.
 
-Sums and counts are kept apart so that several workers add their counts before they divide: two workers with half a
-batch each then give the gradient of one with the whole, however the terms fall on them. A set without terms contributes
-0. AffinityNet's three sets are put together by :func:`engine.ops.affinity.balanced_loss`, the others' by
-:func:`mean_loss`.
+Sums and counts are separate so that workers can add their counts before dividing: two workers with half a batch each
+then have the gradient of one worker with the whole batch. An empty set contributes 0.
+:func:`engine.ops.affinity.balanced_loss` combines the three sets of AffinityNet; :func:`mean_loss` is for the others.
 
 Source: sections 3.1, 3.2 (eq. 7) and 3.4 of the paper.
 Letters: B batch, C classes, (H, W) pixels, (h, w) grid cells, D features.
@@ -18,11 +17,11 @@ from torch.nn import functional
 from engine.ops.affinity import affinity_loss_sums, affinity_planes, label_planes
 
 Terms = tuple[Tensor, Tensor]
-"""Sums (S,) float32 with gradient, and counts (S,), of a loss's S sets of terms."""
+"""Sums (S,) float32 with gradient and counts (S,), for the S sets of terms of a loss."""
 
 
 def tag_terms(logits: Tensor, image_labels: Tensor) -> Terms:
-    """Multi-label soft margin loss: one set, a term an image.
+    """Multi-label soft margin loss: one set, with one term per image.
 
     Args:
         logits: (B, C) float.
@@ -37,7 +36,7 @@ def affinity_terms(features: Tensor, seed: Tensor, *, radius: int, ignore: int) 
 
     Args:
         features: (B, D, h, w) float.
-        seed: (B, h, w) integer class ids, 0 for sure background, ``ignore`` where not sure.
+        seed: (B, h, w) integer class ids, 0 for confident background, ``ignore`` where uncertain.
         radius: pairs closer than this are learned, cells.
     """
     planes = affinity_planes(features.float(), radius)
@@ -45,12 +44,12 @@ def affinity_terms(features: Tensor, seed: Tensor, *, radius: int, ignore: int) 
 
 
 def segmentation_terms(logits: Tensor, mask: Tensor, weight: Tensor, *, ignore: int) -> Terms:
-    """Cross entropy: one set, a term a pixel that counts, as much as its image does.
+    """Cross entropy: one set, with one term per pixel that is not ignored, weighted by image.
 
     Args:
         logits: (B, C+1, H, W) float, background first.
         mask: (B, H, W) integer class ids.
-        weight: (B,) float32, 0 or more; 1 is an image's usual weight.
+        weight: (B,) float32, 0 or more; weight of each image.
     """
     losses = functional.cross_entropy(logits.float(), mask.long(), ignore_index=ignore, reduction="none")
     counts = (mask != ignore).sum(dim=(1, 2))

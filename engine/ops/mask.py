@@ -1,4 +1,4 @@
-"""From refined maps to the mask (paper, section 3.3, last paragraph).
+"""Compute the mask from refined maps (paper, section 3.3, last paragraph).
 
 Letters: K classes present, (H, W) pixels, (h, w) grid cells.
 """
@@ -16,14 +16,14 @@ from torch.nn import functional
 
 
 def upsample(probabilities: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bring maps to the pixels.
+    """Upsample maps to the size of the image, bilinearly.
 
     Args:
         probabilities: (K, h, w) float.
         size: (H, W).
 
     Returns:
-        (K, H, W) float in the range of each map.
+        (K, H, W) float, within the range of each map.
     """
     return functional.interpolate(probabilities[:, None], size, mode="bilinear", align_corners=False)[:, 0]
 
@@ -35,7 +35,7 @@ def to_probabilities(scores: Tensor) -> Tensor:
         scores: (K+1, H, W) float >= 0, background first.
 
     Returns:
-        (K+1, H, W) float that sums to 1 over the channels; a pixel without any score is background.
+        (K+1, H, W) float that sums to 1 over the channels; a pixel whose scores are all 0 is background.
     """
     total = scores.sum(dim=0)
     probabilities = scores / torch.where(total > 0, total, 1.0)
@@ -48,30 +48,30 @@ def pseudo_mask(
     class_ids: Sequence[int],
     dtype: type[np.uint8] | type[np.uint16] = np.uint8,
 ) -> NDArray[Any]:
-    """The likeliest class of each pixel.
+    """Assign each pixel its most probable class.
 
     Args:
         probabilities: (K+1, H, W) float, background first.
         class_ids: (K,) ids of the classes present.
-        dtype: of the mask; must hold every id.
+        dtype: dtype of the mask, which must hold every id.
 
     Returns:
         (H, W) ``dtype`` of 0 and ``class_ids``; a tie goes to the earlier channel.
 
     Raises:
-        ValueError: the channels are not those of the background and ``class_ids``, or an id does not fit ``dtype``.
+        ValueError: the number of channels does not match ``class_ids``, or an id does not fit ``dtype``.
     """
     if len(probabilities) != len(class_ids) + 1:
         raise ValueError(f"probabilities must have {len(class_ids) + 1} channels, got {len(probabilities)}")
     ids = np.array([0, *class_ids], dtype=np.int64)
     if ids.min() < 0 or ids.max() > np.iinfo(dtype).max:
-        raise ValueError(f"class_ids must be what {np.dtype(dtype)} holds, got {list(class_ids)}")
+        raise ValueError(f"class_ids must fit {np.dtype(dtype)}, got {list(class_ids)}")
     mask: NDArray[Any] = ids.astype(dtype)[probabilities.argmax(axis=0)]
     return mask
 
 
 def class_areas(mask: NDArray[np.integer[Any]], class_ids: Sequence[int]) -> NDArray[np.float32]:
-    """The fraction of the mask that is background, then each class present.
+    """Compute the area of background and of each class present, as fractions of the mask.
 
     Args:
         mask: (H, W) integer of 0 and ``class_ids``.

@@ -1,4 +1,4 @@
-"""The compiled loops of filtering and mean field inference on the permutohedral lattice (numba, one thread, no GIL).
+"""Compiled loops for filtering and mean-field inference on the permutohedral lattice (numba, one thread, no GIL).
 
 Sources: Adams, Baek and Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice" (2010); Krähenbühl and
 Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials" (2011); pydensecrf, whose rounding
@@ -7,8 +7,8 @@ this follows operation by operation.
 Letters: N = H * W pixels, M vertices of the lattice, K labels, S unaries, C = S * (K - 1) channels, stored in G groups
 of L lanes. Vertex 0 stands for "no vertex" and is always zero.
 
-No compiled function here calls one of another file: numba's cache on disk notices changes in a function's own file
-only.
+Compiled functions here call none from other files, because numba's disk cache only tracks changes to a function's own
+file.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
 
 _BLOCK = 128
-"""Pixels handled at once: what they need stays in the first-level cache."""
+"""Pixels processed at once, so that their data stays in the L1 cache."""
 
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 
 
 # --- Lanes: L float32 side by side in one SIMD register -----------------------------------------------------------
 #
-# LLVM does not vectorise over a handful of channels by itself. ``like`` is a tuple of L numbers, whose length is L.
+# LLVM does not vectorize over a few channels by itself. ``like`` is a tuple of L numbers, which passes L as its length.
 
 
-# numba's own annotations do not cover these.
+# numba has no annotations for these.
 _intrinsic: Any = numba.extending.intrinsic
 _cgutils: Any = numba.core.cgutils
 
@@ -137,7 +137,7 @@ def store_strided(typing_context: Any, array: Any, start: Any, stride: Any, lane
 
 @_intrinsic
 def add_scaled(typing_context: Any, lanes: Any, factor: Any, other: Any) -> Any:
-    """``lanes + factor * other``, fused where the processor can."""
+    """``lanes + factor * other``, fused if the CPU supports it."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         vector = _vector_type(lanes)
@@ -157,7 +157,7 @@ def add_scaled(typing_context: Any, lanes: Any, factor: Any, other: Any) -> Any:
 
 @compiled_as_written
 def _blur(like: Any, values: Float32, chains: Int32) -> None:
-    """Add half of both neighbours to every vertex, one axis after the other, in place: values are (M + 1, L), flat."""
+    """Add half of both neighbors to each vertex, axis by axis and in place; values are (M + 1, L), flat."""
     width, zero = len(like), zeros(like)
     before, here, vertex = zero, zero, np.intp(0)
     for position in range(1, len(chains)):
@@ -170,7 +170,7 @@ def _blur(like: Any, values: Float32, chains: Int32) -> None:
 
 @compiled_as_written
 def _splat_and_blur(vertices: Int32, weights: Float32, chains: Int32, num_vertices: int, values: Float32) -> Float32:
-    """What (N,) values become at the vertices."""
+    """Splat (N,) values to the vertices and blur them."""
     at_vertices = np.zeros(num_vertices, np.float32)
     for pixel in range(len(values)):
         for r in range(vertices.shape[1]):
@@ -181,7 +181,7 @@ def _splat_and_blur(vertices: Int32, weights: Float32, chains: Int32, num_vertic
 
 @compiled_as_written
 def _slice(vertices: Int32, weights: Float32, at_vertices: Float32, pixel: int) -> Scalar:
-    """What a pixel reads from the vertices around it."""
+    """Interpolate the value of a pixel from the vertices around it."""
     total = _ZERO
     for r in range(vertices.shape[1]):
         total += weights[pixel, r] * at_vertices[np.uint64(vertices[pixel, r])]
@@ -189,8 +189,8 @@ def _slice(vertices: Int32, weights: Float32, at_vertices: Float32, pixel: int) 
 
 
 @compiled_as_written
-def normalise(vertices: Int32, weights: Float32, chains: Int32, num_vertices: int) -> None:
-    """Divide each pixel's weights by the root of what the filter makes of all ones, so that K becomes n K n."""
+def normalize(vertices: Int32, weights: Float32, chains: Int32, num_vertices: int) -> None:
+    """Divide the weights of each pixel by the square root of the filtered ones, so that K becomes n K n."""
     ones = np.ones(len(vertices), np.float32)
     at_vertices = _splat_and_blur(vertices, weights, chains, num_vertices, ones)
     for pixel in range(len(vertices)):
@@ -212,7 +212,7 @@ def _slice_block(
     coarse: tuple[Int32, Float32, Float32],
     factors: tuple[Scalar, Scalar],
 ) -> None:
-    """Read a group of channels of a block of pixels out of both lattices: the messages, (L, pixels)."""
+    """Slice a group of channels for a block of pixels from both lattices: the messages, (L, pixels)."""
     width, zero = len(like), zeros(like)
     fine_vertices, fine_weights, fine_values = fine
     coarse_vertices, coarse_weights, coarse_values = coarse
@@ -239,7 +239,7 @@ def _splat_block(
     fine: tuple[Int32, Float32, Float32],
     coarse: tuple[Int32, Float32, Float32],
 ) -> None:
-    """Add a group of channels, (L, pixels), of a block of pixels to the vertices around them in both lattices."""
+    """Splat a group of channels, (L, pixels), of a block of pixels to both lattices."""
     width = len(like)
     fine_vertices, fine_weights, fine_values = fine
     coarse_vertices, coarse_weights, coarse_values = coarse
@@ -257,7 +257,7 @@ def _splat_block(
 
 @compiled_as_written
 def _exp(x: Scalar) -> Scalar:
-    """e^x for float32 x <= 0, to 1 unit in the last place; LLVM vectorises it, unlike the library's (Cephes, expf)."""
+    """e^x for float32 x <= 0, to 1 unit in the last place; unlike libm's, LLVM vectorizes it (Cephes, expf)."""
     x = max(np.float32(x), np.float32(-87))
     power = np.rint(x * np.float32(1.44269504088896341))
     x = x - power * np.float32(0.693359375) + power * np.float32(2.12194440e-4)
@@ -273,7 +273,7 @@ def _exp(x: Scalar) -> Scalar:
 
 @compiled_as_written
 def _softmax_block(scores: Float32, num_labels: int, largest: Float32, total: Float32, rest: Float32) -> None:
-    """Turn (K - 1, pixels) scores against label 0 into probabilities, in place; ``rest`` gets those of label 0."""
+    """Turn scores relative to label 0, (K - 1, pixels), into probabilities in place; ``rest`` gets those of label 0."""
     largest[:] = _ZERO
     for c in range(num_labels - 1):
         for p in range(_BLOCK):
@@ -303,17 +303,17 @@ def mean_field(
     spatial: tuple[Int32, Float32, Int32, int],
     factors: tuple[Scalar, Scalar],
 ) -> Float32:
-    """Mean field inference with Potts compatibility (Krähenbühl and Koltun, algorithm 1).
+    """Mean-field inference with Potts compatibility (Krähenbühl and Koltun, algorithm 1).
 
-    Only the differences of the labels' probabilities to label 0's are filtered: a softmax ignores what all its labels
-    share. Reading a block of pixels from the lattices, its softmax and writing it back are one pass.
+    Only differences to the probability of label 0 are filtered, because a softmax is invariant to a common offset.
+    Slice, softmax and splat of a block of pixels are one pass.
 
     Args:
         like: a tuple of L float32.
-        logits: (S, K - 1, N) float32, logarithms of the probabilities less label 0's.
+        logits: (S, K - 1, N) float32, log probabilities minus that of label 0.
         num_iterations: 1 or more.
-        bilateral: vertices (N, 6), normalised weights (N, 6), chains and M + 1 of the lattice.
-        spatial: the same with 3 in place of 6.
+        bilateral: vertices (N, 6), normalized weights (N, 6), chains and M + 1 of the bilateral lattice.
+        spatial: the same for the spatial lattice, with 3 instead of 6.
         factors: float32, the weights of the two kernels.
 
     Returns:

@@ -1,6 +1,6 @@
-"""Mean intersection over union over a whole data set, as PASCAL VOC counts it.
+"""Mean intersection over union of a whole data set, as defined by PASCAL VOC.
 
-Letters: C classes (background not counted), (H, W) pixels.
+Letters: C classes (excluding background), (H, W) pixels.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 def confusion_matrix(
     truth: NDArray[np.integer[Any]], mask: NDArray[np.integer[Any]], num_classes: int, ignore: int = 255
 ) -> NDArray[np.int64]:
-    """Count the pixels of each true class by the class they were given; the matrices of several images add up.
+    """Count pixels by true and predicted class; the matrices of several images can be added.
 
-    Pixels that are ``ignore`` in ``truth`` do not count. A mask has a class everywhere else: leave out beforehand, by
-    ``ignore`` in ``truth``, what it shall not be judged on.
+    Pixels that are ``ignore`` in ``truth`` are skipped. The mask must have a class everywhere else; to exclude more
+    pixels, set them to ``ignore`` in ``truth``.
 
     Args:
         truth: (H, W) integer in 0..C, or ``ignore``.
-        mask: (H, W) integer in 0..C wherever ``truth`` counts.
+        mask: (H, W) integer in 0..C wherever ``truth`` is not ``ignore``.
         num_classes: C.
-        ignore: above C.
+        ignore: value of ignored pixels, outside 0..C.
 
     Returns:
         (C+1, C+1) int64, rows truth, columns mask.
@@ -42,7 +42,7 @@ def confusion_matrix(
     for name, values in (("truth", rows), ("mask", columns)):
         wrong = values[(values < 0) | (values > num_classes)]
         if wrong.size:
-            also = f" or {ignore}" if name == "truth" else ", where truth counts"
+            also = f" or {ignore}" if name == "truth" else ", where truth is not ignored"
             raise ValueError(f"{name} must hold 0..{num_classes}{also}, got {wrong[0]}")
     size = num_classes + 1
     confusion: NDArray[np.int64] = np.bincount(rows * size + columns, minlength=size * size).reshape(size, size)
@@ -50,14 +50,14 @@ def confusion_matrix(
 
 
 def mean_iou(confusion: NDArray[np.int64]) -> tuple[NDArray[np.float64], float]:
-    """Intersection over union of each class, and their mean.
+    """Compute the intersection over union of each class, and their mean.
 
     Args:
         confusion: (C+1, C+1) int64 of the whole data set, rows truth.
 
     Returns:
-        iou: (C+1,) float64 in [0, 1]; NaN for a class that neither truth nor masks hold.
-        miou: the mean over the others; NaN when there is none.
+        iou: (C+1,) float64 in [0, 1]; NaN for a class in neither truth nor masks.
+        miou: the mean over the other classes; NaN if there are none.
     """
     confusion = np.asarray(confusion)
     iou = class_iou(np.diagonal(confusion), confusion.sum(axis=0), confusion.sum(axis=1))
@@ -65,7 +65,7 @@ def mean_iou(confusion: NDArray[np.int64]) -> tuple[NDArray[np.float64], float]:
 
 
 def class_iou(intersection: NDArray[Any], predicted: NDArray[Any], true: NDArray[Any]) -> NDArray[np.float64]:
-    """Intersection over union from pixel counts.
+    """Compute the intersection over union from pixel counts.
 
     Args:
         intersection: (..., C+1) pixels that masks and truth assign to the same class.
@@ -73,40 +73,39 @@ def class_iou(intersection: NDArray[Any], predicted: NDArray[Any], true: NDArray
         true: (..., C+1) pixels of each class in the truth.
 
     Returns:
-        (..., C+1) in [0, 1]; NaN for a class that neither truth nor masks hold.
+        (..., C+1) in [0, 1]; NaN for a class in neither truth nor masks.
     """
     union = np.asarray(predicted + true - intersection, np.float64)
     return np.where(union > 0, intersection / np.where(union > 0, union, 1.0), np.nan)
 
 
 def mean_over_classes(iou: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The mean over the last axis without its NaN; NaN when there is nothing else."""
+    """Mean over the last axis, ignoring NaN; NaN if there are no other values."""
     known = ~np.isnan(iou)
     number, total = known.sum(axis=-1), np.where(known, iou, 0.0).sum(axis=-1)
     return np.where(number > 0, total / np.maximum(number, 1), np.nan)
 
 
 def image_iou(confusion: NDArray[np.int64]) -> float:
-    """How good the mask of one image is: the mean of its IoUs over the classes in its truth or its mask.
+    """Compute the mean IoU of one image, over the classes in its truth or its mask, including background.
 
-    Background counts as a class. Unlike the mIoU of a data set it weighs every image alike, so its mean over images is
-    another figure.
+    The mean of this over images weighs each image equally, and so differs from the mIoU of the data set.
 
     Args:
-        confusion: (C+1, C+1) int64 of the one image, rows truth.
+        confusion: (C+1, C+1) int64 of the image, rows truth.
 
     Returns:
-        [0, 1]; NaN when the truth ignores every pixel.
+        [0, 1]; NaN if the truth ignores every pixel.
     """
     return mean_iou(confusion)[1]
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Spearman's: over the pairs that are finite, ties with their mean rank; None when it is not defined.
+    """Spearman's rank correlation of the finite pairs, ties with their mean rank; None if it is undefined.
 
     Args:
         first: (n,) values.
-        second: (n,) values of the same things.
+        second: (n,) values of the same items.
     """
     pairs = np.array([first, second], np.float64).reshape(2, -1)
     pairs = pairs[:, np.isfinite(pairs).all(axis=0)]

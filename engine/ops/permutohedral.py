@@ -1,10 +1,10 @@
-"""The dense CRF on a permutohedral lattice compiled by numba: the same result as pydensecrf, several times as fast.
+"""Dense CRF on a permutohedral lattice, compiled by numba: the result of pydensecrf, several times faster.
 
 Sources: Adams, Baek and Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice" (2010); Krähenbühl and
 Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials" (2011); pydensecrf.
 
-pydensecrf pads the pixels to a multiple of 4 with black ones at (0, 0), whose vertices carry nothing but let the blur
-through. They are left out here, so where N is no multiple of 4 its result differs, by some thousandths.
+pydensecrf pads the pixels to a multiple of 4 with black ones at (0, 0), whose vertices have no value but extend the
+blur. They are omitted here, so its result differs by some thousandths if N is not a multiple of 4.
 
 Letters: K labels, S unaries, (H, W) pixels, N = H * W, D features of a pixel, M vertices of the lattice.
 """
@@ -28,12 +28,12 @@ _SPATIAL_CACHE_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Lattice:
-    """The permutohedral lattice around an image's pixels."""
+    """The permutohedral lattice of an image."""
 
     vertices: NDArray[np.int32]
     """(N, D + 1), from 1; 0 stands for no vertex."""
     weights: NDArray[np.float32]
-    """(N, D + 1) barycentric coordinates, divided by the root of the filtered ones where the lattice is normalised."""
+    """(N, D + 1) barycentric coordinates, divided by the root of the filtered ones if the lattice is normalized."""
     chains: NDArray[np.int32]
     """The vertices in the order of the blur."""
     num_vertices: int
@@ -41,49 +41,49 @@ class Lattice:
 
     @property
     def arrays(self) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int32], int]:
-        """As the compiled loops take it."""
+        """The lattice as arguments of the compiled loops."""
         return self.vertices, self.weights, self.chains, self.num_vertices
 
     @property
     def num_bytes(self) -> int:
-        """Memory held."""
+        """Memory of the arrays."""
         return self.vertices.nbytes + self.weights.nbytes + self.chains.nbytes
 
 
 def build_lattice(
-    colours: NDArray[np.uint8], *, sigma_px: float, sigma_rgb: float = 1.0, normalised: bool = True
+    colors: NDArray[np.uint8], *, sigma_px: float, sigma_rgb: float = 1.0, normalized: bool = True
 ) -> Lattice:
     """Build the lattice of an image.
 
     Args:
-        colours: (H, W, D - 2) uint8; D = 2 makes the spatial lattice, which depends on H and W alone.
-        sigma_px: reach in pixels.
-        sigma_rgb: reach in colour.
-        normalised: divide the weights so that filtering is n K n with n = 1 / sqrt(K 1).
+        colors: (H, W, D - 2) uint8; D = 2 makes the spatial lattice, which depends only on H and W.
+        sigma_px: width of the kernel, pixels.
+        sigma_rgb: width of the kernel in color, on a scale of 0 to 255.
+        normalized: divide the weights so that filtering is n K n with n = 1 / sqrt(K 1).
 
     Raises:
         SigmaTooSmallError: a coordinate does not fit into a key.
     """
-    scales = elevation_scales(2 + colours.shape[2])
-    largest = [colours.shape[1] / sigma_px, colours.shape[0] / sigma_px, *[255 / sigma_rgb] * colours.shape[2]]
+    scales = elevation_scales(2 + colors.shape[2])
+    largest = [colors.shape[1] / sigma_px, colors.shape[0] / sigma_px, *[255 / sigma_rgb] * colors.shape[2]]
     strides, _ = key_strides(largest, scales)
-    # Owned, contiguous and writable whatever was given: numba compiles anew for each other kind of array.
-    owned = np.array(colours, order="C")
+    # Always an owned, contiguous, writable array, because numba compiles again for each other kind.
+    owned = np.array(colors, order="C")
     vertices, weights, keys, classes, tables = lattice_kernels.find_vertices(
         owned, np.float32(sigma_px), np.float32(sigma_rgb), scales, strides
     )
     chains = lattice_kernels.find_chains(keys, classes, tables, strides)
     lattice = Lattice(vertices, weights, chains, len(keys))
-    if normalised:
-        mean_field_kernels.normalise(*lattice.arrays)
+    if normalized:
+        mean_field_kernels.normalize(*lattice.arrays)
     return lattice
 
 
 class MeanField:
-    """The two kernels of one image, on which any number of unaries can be inferred."""
+    """Mean-field inference on the two kernels of one image, for any number of unaries."""
 
     def __init__(self, image: NDArray[np.uint8], kernels: Kernels) -> None:
-        """Build the lattices, the spatial one only where none of the last images had the same size.
+        """Build the lattices; the spatial one is reused from earlier images of the same size.
 
         Raises:
             SigmaTooSmallError: a coordinate does not fit into a key.
@@ -95,7 +95,7 @@ class MeanField:
         self._factors = (np.float32(kernels.bilateral_weight), np.float32(kernels.spatial_weight))
 
     def infer(self, log_probabilities: Sequence[NDArray[np.float32]], num_iterations: int) -> NDArray[np.float32]:
-        """Infer several unaries in one pass.
+        """Run inference for several unaries in one pass.
 
         Args:
             log_probabilities: S arrays (K, N) float32, K at least 2.
@@ -120,7 +120,7 @@ class MeanField:
 
 
 class _SpatialLattices:
-    """The spatial lattices used last, within a bound on memory."""
+    """A least-recently-used cache of spatial lattices, with bounded memory."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -128,7 +128,7 @@ class _SpatialLattices:
         self._lock = Lock()
 
     def get(self, height: int, width: int, sigma_px: float) -> Lattice:
-        """The lattice of a size, built where it is not at hand."""
+        """Return the lattice of an image size, building it if it is not cached."""
         key = (height, width, float(sigma_px))
         with self._lock:
             if key in self._lattices:
@@ -142,7 +142,7 @@ class _SpatialLattices:
         return lattice
 
     def clear(self) -> None:
-        """Forget them all."""
+        """Empty the cache."""
         with self._lock:
             self._lattices.clear()
 
@@ -151,5 +151,5 @@ _spatial_lattices = _SpatialLattices(_SPATIAL_CACHE_BYTES)
 
 
 def _num_lanes(num_channels: int) -> int:
-    """The smallest of the compiled widths into which the channels fit, or the largest."""
+    """The smallest compiled width that fits the channels, or the largest width."""
     return next((width for width in (1, 2, 4) if num_channels <= width), 8)

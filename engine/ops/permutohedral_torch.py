@@ -1,8 +1,8 @@
-"""The dense CRF on a permutohedral lattice in torch alone: any number of images in one lattice, on any device.
+"""Dense CRF on a permutohedral lattice in pure torch: any number of images in one lattice, on any device.
 
-It follows the compiled loops (``lattice_kernels.py``, ``mean_field_kernels.py``) operation by operation, with a sort in
-place of hash tables and sparse products in place of loops. On a processor the compiled loops are faster; on a GPU
-nothing leaves it.
+It follows the compiled loops (``lattice_kernels.py``, ``mean_field_kernels.py``) operation by operation, with a sort
+instead of hash tables and sparse products instead of loops. On a CPU the compiled loops are faster; on a GPU all data
+stays there.
 
 Sources: Adams, Baek and Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice" (2010); Krähenbühl and
 Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials" (2011); pydensecrf.
@@ -23,31 +23,31 @@ from torch import Tensor
 from engine.kernels import Kernels
 from engine.ops.lattice_keys import LARGEST_KEY, SigmaTooSmallError, elevation_scales, key_strides
 
-# torch says so once a process, in each of a cluster's workers; nothing here depends on the unfinished parts.
+# torch warns once per process, so in every worker of a cluster; only stable operations are used here.
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
 
 _UNLIKELY = -1e4
-"""The logit of a label that an image does not have."""
+"""The logit of labels that an image does not have."""
 
 
 class Lattice:
-    """The lattice around the pixels of some images; those of different images never meet."""
+    """The lattice of several images, whose pixels do not interact."""
 
     def __init__(self, images: Sequence[Tensor], *, sigma_px: float, sigma_rgb: float = 1.0) -> None:
-        """Build it, with weights normalised so that filtering is n K n with n = 1 / sqrt(K 1).
+        """Build the lattice, with weights normalized so that filtering is n K n with n = 1 / sqrt(K 1).
 
         Args:
             images: (H, W, D - 2) uint8 each, all on one device.
-            sigma_px: reach in pixels.
-            sigma_rgb: reach in colour.
+            sigma_px: width of the kernel, pixels.
+            sigma_rgb: width of the kernel in color, on a scale of 0 to 255.
 
         Raises:
             SigmaTooSmallError: a coordinate does not fit into a key.
         """
-        num_colours = images[0].shape[2]
-        scales = elevation_scales(2 + num_colours)
+        num_colors = images[0].shape[2]
+        scales = elevation_scales(2 + num_colors)
         height, width = (max(image.shape[side] for image in images) for side in (0, 1))
-        largest = [width / sigma_px, height / sigma_px, *[255 / sigma_rgb] * num_colours]
+        largest = [width / sigma_px, height / sigma_px, *[255 / sigma_rgb] * num_colors]
         strides, span = key_strides(largest, scales)
         size = len(strides)
         # keys of a class lie within twice the span on either side of 0
@@ -60,16 +60,16 @@ class Lattice:
         self._connect(keys + classes * (4 * span), weights, strides, 4 * span)
 
     def _connect(self, keys: Tensor, weights: Tensor, strides: NDArray[np.int64], span: int) -> None:
-        """Number the vertices, join them along each axis, and write splat and slice as sparse matrices."""
+        """Number the vertices, find their neighbors on each axis, and build sparse matrices for splat and slice."""
         size, num_pixels = keys.shape
-        # row-major by pixel, as a sparse matrix wants it
+        # row-major by pixel, as CSR requires
         ordered, order = keys.t().flatten().sort(stable=True)
         is_first = torch.ones_like(ordered, dtype=torch.bool)
         is_first[1:] = ordered[1:] != ordered[:-1]
         vertex_keys = ordered[is_first]
         number = is_first.cumsum(0) - 1
         vertices = torch.empty_like(number).scatter_(0, order, number)
-        self._neighbours = _neighbours(vertex_keys, strides, span)
+        self._neighbors = _neighbors(vertex_keys, strides, span)
         counts = torch.bincount(number, minlength=len(vertex_keys))
         ends = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         pixels = torch.div(order, size, rounding_mode="floor")
@@ -88,7 +88,7 @@ class Lattice:
         """Splat, blur and slice (N, C) float32."""
         at_vertices = self._splat @ values
         nothing = at_vertices.new_zeros((1, at_vertices.shape[1]))
-        for before, after in self._neighbours:
+        for before, after in self._neighbors:
             padded = torch.cat([at_vertices, nothing])
             at_vertices = at_vertices + 0.5 * (padded[before] + padded[after])
         filtered: Tensor = self._slice @ at_vertices
@@ -96,7 +96,7 @@ class Lattice:
 
 
 class MeanField:
-    """The two kernels of some images, on which unaries can be inferred."""
+    """Mean-field inference on the two kernels of several images."""
 
     def __init__(self, images: Sequence[Tensor], kernels: Kernels) -> None:
         """Build the lattices.
@@ -117,17 +117,16 @@ class MeanField:
 
     @torch.no_grad()
     def refine(self, log_probabilities: Sequence[Tensor], num_iterations: int) -> list[Tensor]:
-        """Mean field inference with Potts compatibility (Krähenbühl and Koltun, algorithm 1).
+        """Run mean-field inference with Potts compatibility (Krähenbühl and Koltun, algorithm 1).
 
-        Only the differences of the labels' probabilities to label 0's are filtered: a softmax ignores what all its
-        labels share.
+        Only differences to the probability of label 0 are filtered, because a softmax is invariant to a common offset.
 
         Args:
-            log_probabilities: of each image (S, K, N_i) float32; S is the same for all, K may differ.
+            log_probabilities: (S, K, N_i) float32 per image; S is the same for all, K may differ.
             num_iterations: 0 or more.
 
         Returns:
-            of each image (S, K, N_i) float32.
+            (S, K, N_i) float32 per image.
         """
         num_labels = max(one.shape[1] for one in log_probabilities)
         num_unaries = log_probabilities[0].shape[0]
@@ -147,24 +146,24 @@ class MeanField:
         return [part[:, : logs.shape[1]] for part, logs in zip(parts, log_probabilities, strict=True)]
 
     def infer(self, log_probabilities: Sequence[NDArray[np.float32]], num_iterations: int) -> NDArray[np.float32]:
-        """The same for the first image alone, as the other backends have it: S of (K, N) to (S, K, N)."""
+        """Run inference for a single image, with the interface of the other backends: S arrays (K, N) to (S, K, N)."""
         logs = torch.from_numpy(np.stack(log_probabilities)).to(self._device)
         refined: NDArray[np.float32] = self.refine([logs], num_iterations)[0].cpu().numpy()
         return refined
 
 
 def _features(image: Tensor, sigma_px: float, sigma_rgb: float) -> Tensor:
-    """(D, N) float32: x, y and the colours, each over its sigma."""
+    """Compute features (D, N) float32: x, y and the colors, each divided by its sigma."""
     height, width = image.shape[:2]
     x = torch.arange(width, dtype=torch.float32, device=image.device) / sigma_px
     y = torch.arange(height, dtype=torch.float32, device=image.device) / sigma_px
-    colours = image.permute(2, 0, 1).flatten(1).float() / sigma_rgb
+    colors = image.permute(2, 0, 1).flatten(1).float() / sigma_rgb
     places = torch.stack([x.expand(height, width).flatten(), y[:, None].expand(height, width).flatten()])
-    return torch.cat([places, colours])
+    return torch.cat([places, colors])
 
 
 def _elevated(features: Tensor, scales: NDArray[np.float32]) -> Tensor:
-    """(D + 1, N) on the plane whose coordinates sum to 0 (Adams et al., p. 5)."""
+    """Embed features (D, N) in the plane of D + 1 coordinates that sum to 0 (Adams et al., p. 5)."""
     elevated = features.new_empty((len(scales) + 1, features.shape[1]))
     total = torch.zeros_like(features[0])
     for j in range(len(scales), 0, -1):
@@ -176,7 +175,7 @@ def _elevated(features: Tensor, scales: NDArray[np.float32]) -> Tensor:
 
 
 def _corners(elevated: Tensor, strides: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """The corners of the simplex around each pixel.
+    """Find the corners of the simplex around each pixel.
 
     Returns:
         keys (D + 1, N) int64 of the corners of remainder 0, 1, ... D, and the pixel's barycentric coordinates there.
@@ -190,7 +189,7 @@ def _corners(elevated: Tensor, strides: NDArray[np.int64]) -> tuple[Tensor, Tens
         less = offsets[i] < offsets[i + 1 :]
         ranks[i] += less.sum(dim=0)
         ranks[i + 1 :] += ~less
-    # Rounding may leave the plane; the sum of the cells tells by how many steps.
+    # Rounding may leave the plane, by as many steps as the sum of the cells.
     ranks += cells.sum(dim=0).long()
     steps = (ranks < 0).long() - (ranks >= size).long()
     ranks += steps * size
@@ -199,17 +198,17 @@ def _corners(elevated: Tensor, strides: NDArray[np.int64]) -> tuple[Tensor, Tens
     stride = torch.from_numpy(strides).to(elevated.device)[:, None]
     falling = torch.empty_like(ranks).scatter_(0, ranks, stride.expand_as(ranks))
     first = (cells.long() * stride).sum(dim=0, keepdim=True)
-    # from one corner to the next, the coordinate of the next lower rank falls by 1
+    # from one corner to the next, the coordinate of the next lower rank decreases by 1
     keys = torch.cat([first, first - falling.flip(0)[:-1].cumsum(dim=0)])
-    upwards = positions.flip(0)
-    weights = torch.cat([(upwards[:1] + (1 - positions[:1])), upwards[1:] - upwards[:-1]])
+    upward = positions.flip(0)
+    weights = torch.cat([(upward[:1] + (1 - positions[:1])), upward[1:] - upward[:-1]])
     return keys, weights
 
 
-def _neighbours(keys: Tensor, strides: NDArray[np.int64], span: int) -> list[tuple[Tensor, Tensor]]:
-    """The vertex before and after each along each axis, M where there is none.
+def _neighbors(keys: Tensor, strides: NDArray[np.int64], span: int) -> list[tuple[Tensor, Tensor]]:
+    """Find the previous and the next vertex of each vertex on each axis; M if there is none.
 
-    The step along axis j raises coordinate j by D and lowers the others by 1, so the remainder falls by 1.
+    The step along axis j increases coordinate j by D and decreases the others by 1, so the remainder decreases by 1.
     """
     size, num_vertices = len(strides), len(keys)
     classes = torch.div(keys + span // 2, span, rounding_mode="floor")

@@ -1,12 +1,12 @@
 """Semantic propagation by random walk (paper, section 3.3, equations 8 and 9).
 
-``T = D^-1 W^(beta)`` and ``vec(M*) = T^t vec(M)``: W holds the affinities of cells closer than gamma and ones on its
+``T = D^-1 W^(beta)`` and ``vec(M*) = T^t vec(M)``: W contains the affinities of cells closer than gamma and ones on its
 diagonal, W^(beta) is the elementwise power, and D its row sums, so every row of T sums to 1.
 
-The authors square a dense N x N matrix. T has at most 2 O + 1 entries a row (69 at radius 5), so t sparse products with
-the K maps give the same result, and a Chebyshev expansion needs only about ``sqrt(2 t log(1 / tolerance))`` of them.
-Every product is computed as ``T x = x + (T - I) x``, which keeps a constant map constant however it is rounded.
-On a processor with numba T is never built: W's bands are applied as they are (``bands.py``).
+The authors square a dense N x N matrix. T has at most 2 O + 1 entries per row (69 at radius 5), so t sparse products
+with the K maps give the same result, and a Chebyshev expansion needs only about ``sqrt(2 t log(1 / tolerance))`` of
+them. Every product is computed as ``T x = x + (T - I) x``, which keeps a constant map constant in spite of rounding. On
+a CPU with numba, T is never built: the bands of W are applied directly (``bands.py``).
 
 Letters: K maps (background and classes), D features, (h, w) grid cells, N = h * w, O offsets of the half plane,
 t ``num_steps``, n ``degree``.
@@ -27,11 +27,11 @@ from torch.nn import functional
 
 from engine.ops.affinity import affinity_planes, compiled_loops, flat_shifts, half_plane_offsets
 
-# torch says so once a process, in each of a cluster's workers; nothing here depends on the unfinished parts.
+# torch warns once per process, so in every worker of a cluster; only stable operations are used here.
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
 
 SMALLEST_WEIGHT = 1e-20
-"""Weights below this are left out: beside the diagonal's 1 they change nothing, and denormal numbers are slow."""
+"""Smaller weights are set to 0: next to the diagonal of ones they are negligible, and denormal numbers are slow."""
 
 
 def difference_matrix(planes: Tensor, *, radius: int, beta: float, keep_zeros: bool = False) -> Tensor:
@@ -42,25 +42,25 @@ def difference_matrix(planes: Tensor, *, radius: int, beta: float, keep_zeros: b
     Args:
         planes: (O, h, w) float in [0, 1], the affinities of one image from ``affinity_planes``.
         radius: the same as for ``planes``.
-        beta: elementwise power; larger keeps the walk from weak affinities.
-        keep_zeros: store 2 O + 1 entries a row, whatever they are; so a GPU need not tell the host how many it has.
+        beta: elementwise power; larger suppresses weak affinities.
+        keep_zeros: store 2 O + 1 entries per row including zeros, which avoids a synchronization with the GPU.
 
     Returns:
-        (N, N) sparse CSR float with int32 columns and rows that sum to 0; the columns are sorted unless zeros are kept.
+        (N, N) sparse CSR float with int32 columns and rows that sum to 0; columns are sorted unless zeros are kept.
     """
     num_offsets, h, w = planes.shape
     offsets = half_plane_offsets(radius)
     assert len(offsets) == num_offsets, (radius, num_offsets)
     num_cells, device = h * w, planes.device
 
-    # Bands of W, in the order of their columns within a row: the offsets reversed, the diagonal, the offsets.
-    # W is symmetric: what cell i gives its neighbour, the neighbour, a constant shift further, gives back.
+    # Bands of W, in the order of their columns within a row: the reversed offsets, the diagonal, the offsets.
+    # W is symmetric, so each band appears again, shifted, on the other side of the diagonal.
     shifts = [dy * w + dx for dy, dx in offsets]
     weights = _weights(planes, beta)
     bands = weights.new_zeros((2 * num_offsets + 1, num_cells))
     bands[num_offsets + 1 :] = weights
     for o, shift in enumerate(shifts):
-        if 0 < shift < num_cells:  # otherwise the offset is wider than the grid
+        if 0 < shift < num_cells:  # otherwise the offset exceeds the grid
             bands[num_offsets - 1 - o, shift:] = weights[o, : num_cells - shift]
 
     band_shifts = torch.tensor([*(-shift for shift in reversed(shifts)), 0, *shifts], dtype=torch.int32, device=device)
@@ -72,7 +72,7 @@ def difference_matrix(planes: Tensor, *, radius: int, beta: float, keep_zeros: b
         every_row = torch.arange(num_cells + 1, dtype=torch.int32, device=device) * len(band_shifts)
         inside = columns.clamp(0, num_cells - 1).flatten()
         return _csr(every_row, inside, entries.flatten(), num_cells)
-    stored = entries != 0  # never true outside the grid, where the planes are 0
+    stored = entries != 0  # always false outside the grid, where the planes are 0
     row_ends = stored.sum(dim=1).cumsum(dim=0)
     rows = torch.cat([row_ends.new_zeros(1), row_ends]).int()
     return _csr(rows, columns[stored], entries[stored], num_cells)
@@ -83,23 +83,24 @@ def _csr(rows: Tensor, columns: Tensor, entries: Tensor, num_cells: int) -> Tens
 
 
 def _weights(planes: Tensor, beta: float) -> Tensor:
-    # W's bands above the diagonal, (O, N).
+    # The bands of W above the diagonal, (O, N).
     weights = planes.flatten(1).pow(beta)
     return weights.where(weights >= SMALLEST_WEIGHT, 0)
 
 
 @lru_cache(maxsize=32)
 def chebyshev_coefficients(num_steps: int) -> NDArray[np.float64]:
-    """The weights of ``x^t = sum_k c_k T_k(x)``: ``c_k = 2^(1-t) C(t, (t-k)/2)`` for k of t's parity, half at k = 0.
+    """Compute the coefficients of ``x^t = sum_k c_k T_k(x)``.
 
-    They are not negative and sum to 1, since T_k(1) = 1. So the ratios ``c_(k+2) / c_k = (t - k) / (t + k + 2)`` are
-    all that is needed, and no power of 2 or factorial can overflow.
+    ``c_k = 2^(1-t) C(t, (t-k)/2)`` for k with the parity of t, and half of that at k = 0. They are non-negative and sum
+    to 1, since T_k(1) = 1, so they follow from the ratios ``c_(k+2) / c_k = (t - k) / (t + k + 2)`` without powers of 2
+    or factorials that could overflow.
 
     Args:
         num_steps: t, 0 or more.
 
     Returns:
-        (t+1,) float64 in [0, 1], read-only; far ones of a large t are exactly 0.
+        (t+1,) float64 in [0, 1], read-only; for large t, those of high k underflow to 0.
     """
     parity = num_steps % 2
     k = np.arange(parity, num_steps - 1, 2)
@@ -113,9 +114,9 @@ def chebyshev_coefficients(num_steps: int) -> NDArray[np.float64]:
 
 
 def chebyshev_degree(num_steps: int, tolerance: float, *, num_entries: int) -> int:
-    """The least degree whose expansion of ``T^t M`` is off by at most ``tolerance`` times half the range of M.
+    """Find the lowest degree at which the error of ``T^t M`` is at most ``tolerance`` times half the range of M.
 
-    Why it holds. ``T = D^-1/2 S D^1/2`` with a symmetric S, whose eigenvalues are T's and lie in [-1, 1], where
+    Proof: ``T = D^-1/2 S D^1/2`` with a symmetric S, whose eigenvalues are T's and lie in [-1, 1], where
     ``|T_k(x)| <= 1``. With p the expansion up to n and ``r_n = sum_(k>n) c_k``, the error ``E = T^t - p(T)`` is
     ``D^-1/2 E_S D^1/2`` with ``||E_S||_2 <= r_n``. At cell i, for any map m, it is therefore at most
     ``r_n (sum_j D_j m_j^2 / D_i)^1/2``. W's diagonal is 1 and its entries at most 1, so ``D_i >= 1`` and
@@ -123,8 +124,8 @@ def chebyshev_degree(num_steps: int, tolerance: float, *, num_entries: int) -> i
 
         ||E m||_inf <= r_n * sqrt(num_entries) * max |m|
 
-    A constant map is known exactly (``T 1 = 1``), so only m = M - c counts, c the middle of M's range, and max |m| is
-    half that range. float32 adds its rounding, about 1e-6.
+    A constant map is exact (``T 1 = 1``), so the bound applies to m = M - c, with c the middle of the range of M, and
+    max |m| is half that range. Rounding in float32 adds about 1e-6.
 
     Args:
         num_steps: t.
@@ -132,7 +133,7 @@ def chebyshev_degree(num_steps: int, tolerance: float, *, num_entries: int) -> i
         num_entries: stored entries of T.
 
     Returns:
-        n in 0..t; t is exact.
+        n in 0..t; degree t is exact.
     """
     tails = np.cumsum(chebyshev_coefficients(num_steps)[::-1])[::-1]
     enough = np.append(tails[1:], 0.0) * math.sqrt(num_entries) <= tolerance
@@ -168,19 +169,19 @@ def refine(
     num_steps: int = 256,
     tolerance: float = 1e-4,
 ) -> Tensor:
-    """Spread maps along the affinities of AffinityNet's features: W from all pairs closer than radius, T, ``T^t M``.
+    """Refine maps by a random walk along the affinities of AffinityNet's features: ``T^t M``.
 
     Args:
         cam: (K, h, w) float32, background and classes present.
         features: (D, h, w) float32 of AffinityNet on the same grid.
-        radius: cells; pairs strictly closer are connected (gamma of the paper).
+        radius: cells; pairs strictly closer than this are connected (gamma in the paper).
         beta: power of the affinities, above 0.
-        num_steps: length of the walk (t of the paper); 0 returns ``cam`` unchanged.
-        tolerance: greatest error allowed against the exact ``T^t M``; 0 computes as
-            many products as steps, exact up to float32 rounding.
+        num_steps: length of the walk (t in the paper); 0 returns ``cam`` unchanged.
+        tolerance: maximum error relative to the exact ``T^t M``; 0 computes as many products as steps, exact up to
+            float32 rounding.
 
     Returns:
-        (K, h, w) float32 in the range of each map, on the device of ``cam``.
+        (K, h, w) float32, within the range of each map, on the device of ``cam``.
 
     Raises:
         ValueError: an argument is not allowed, or ``cam`` or ``features`` holds NaN or infinity.
@@ -200,15 +201,15 @@ def refine_many(
 ) -> list[Tensor]:
     """:func:`refine` for several images of any sizes.
 
-    On a GPU all of them walk at once, and the host waits only for the check of their numbers, before the first step. On
-    a processor they walk one after the other, because one image already fills its caches.
+    On a GPU all images are processed at once, and the host synchronizes only to check for NaN, before the first step.
+    On a CPU they are processed one by one, because one image already fills the caches.
 
     Args:
-        cams: of each image (K, h, w) float32.
-        features: of each image (D, h, w) float32.
+        cams: (K, h, w) float32 per image.
+        features: (D, h, w) float32 per image.
 
     Returns:
-        of each image (K, h, w) float32.
+        (K, h, w) float32 per image.
 
     Raises:
         ValueError: as :func:`refine`.
@@ -239,7 +240,7 @@ def refine_many(
 
 
 def _checked_half_range(cams: Sequence[Tensor], features: Sequence[Tensor]) -> float:
-    """Half the widest range of a map, when all is as it should be; reads from the device once."""
+    """Check shapes and finite values, and return half the widest range of a map; synchronizes with the device once."""
     found = []
     for cam, one in zip(cams, features, strict=True):
         if cam.dim() != 3:
@@ -262,20 +263,20 @@ def _checked_half_range(cams: Sequence[Tensor], features: Sequence[Tensor]) -> f
 def walk_together(
     cams: list[Tensor], planes: list[Tensor], coefficients: NDArray[np.float64], *, radius: int, beta: float
 ) -> list[Tensor]:
-    """The maps of several images after ``sum_k c_k T_k(T)``: one grid holds the images, one below the other.
+    """Apply ``sum_k c_k T_k(T)`` to the maps of several images, stacked vertically in one grid.
 
     Args:
-        cams: of each image (K, h, w) float32.
-        planes: of each image (O, h, w) float32 of ``affinity_planes``.
+        cams: (K, h, w) float32 per image.
+        planes: (O, h, w) float32 of ``affinity_planes`` per image.
         coefficients: (n+1,) of :func:`chebyshev_coefficients`.
 
     Returns:
-        of each image (K, h, w) float32 in the range of each map.
+        (K, h, w) float32 per image, within the range of each map.
     """
     width, num_maps = max(cam.shape[2] for cam in cams), max(len(cam) for cam in cams)
     ranges = [_range(cam) for cam in cams]
     centers = [(low + high) / 2 for low, high in ranges]
-    # planes are 0 where a pair leaves its image, so no step leads from one image to the next
+    # planes are 0 where a pair leaves its image, so images are not connected
     stacked = [
         functional.pad(cam - center, (0, width - cam.shape[2], 0, 0, 0, num_maps - len(cam)))
         for cam, center in zip(cams, centers, strict=True)

@@ -1,7 +1,7 @@
-"""How good a network is on images that it never learns from, as tables of counts that add up over workers.
+"""Validation scores of the networks, from tables of counts that can be added over workers.
 
-Source: average precision as in information retrieval, the mean of the precision at each image that has the tag (PASCAL
-VOC's takes the greatest precision from there on, so it is the same or higher); pairs as in section 3.2 of the paper.
+Source: average precision as in information retrieval, the mean of the precision at each image with the tag (PASCAL VOC
+interpolates precision, so its value is the same or higher); pairs as in section 3.2 of the paper.
 Letters: B batch, C classes, (H, W) pixels, (h, w) grid cells, D features.
 """
 
@@ -15,18 +15,18 @@ from engine.ops.metrics import mean_iou
 
 NUM_BINS = 4096
 BINS_PER_UNIT = 64
-"""Logits are rounded to 1/64 and held within -32 .. 32: finer than what tells two images apart."""
+"""Logits are rounded down to multiples of 1/64 and clipped to [-32, 32), which is precise enough for ranking."""
 
 
 def tag_table(logits: Tensor, image_labels: Tensor) -> Tensor:
-    """Histograms of the logits of images with and without each tag.
+    """Compute histograms of the logits of images with and without each tag.
 
     Args:
         logits: (B, C) float.
         image_labels: (B, C) float, 0 or 1.
 
     Returns:
-        (C, 2, 4096) int64: class, without or with the tag, bin from low to high.
+        (C, 2, 4096) int64: class, without or with the tag, bin in ascending order.
     """
     num_classes = logits.shape[1]
     bins = (logits.float() * BINS_PER_UNIT + NUM_BINS / 2).floor().clamp(0, NUM_BINS - 1).long()
@@ -35,7 +35,7 @@ def tag_table(logits: Tensor, image_labels: Tensor) -> Tensor:
 
 
 def tag_scores(table: Tensor) -> dict[str, float]:
-    """Average precision, its mean over the classes that some image has: ``mean_ap``; empty where there is none.
+    """Compute ``mean_ap``, the mean average precision over the classes that occur; empty if there are none.
 
     Args:
         table: (C, 2, 4096) int64 of :func:`tag_table`, summed over batches and workers.
@@ -48,15 +48,15 @@ def tag_scores(table: Tensor) -> dict[str, float]:
 
 
 def pair_table(features: Tensor, seed: Tensor, *, radius: int, ignore: int) -> Tensor:
-    """How many pairs of sure cells lie on the right side of an affinity of 1/2.
+    """Count the pairs of confident cells that a threshold of 1/2 on the affinity classifies correctly.
 
     Args:
         features: (B, D, h, w) float.
-        seed: (B, h, w) integer class ids, 0 for sure background, ``ignore`` where not sure.
-        radius: pairs closer than this count, cells.
+        seed: (B, h, w) integer class ids, 0 for confident background, ``ignore`` where uncertain.
+        radius: pairs closer than this are counted, cells.
 
     Returns:
-        (3, 2) int64: foreground, background, negative pairs; all and right.
+        (3, 2) int64: foreground, background, negative pairs; total and correct.
     """
     alike = affinity_planes(features.float(), radius) > 0.5
     foreground, background, negative = label_planes(seed, radius, ignore)
@@ -69,7 +69,7 @@ def pair_table(features: Tensor, seed: Tensor, *, radius: int, ignore: int) -> T
 
 
 def pair_scores(table: Tensor) -> dict[str, float]:
-    """``pair_accuracy``, the mean of positive and negative pairs' accuracies, and the two; empty where a kind misses.
+    """Compute the accuracy of positive and negative pairs, and its mean ``pair_accuracy``; empty if a kind is missing.
 
     Args:
         table: (3, 2) of :func:`pair_table`, summed over batches and workers.
@@ -87,14 +87,14 @@ def pair_scores(table: Tensor) -> dict[str, float]:
 
 
 def mask_table(logits: Tensor, mask: Tensor, *, ignore: int) -> Tensor:
-    """The confusion matrix of a batch.
+    """Compute the confusion matrix of a batch.
 
     Args:
         logits: (B, C+1, H, W) float, background first.
-        mask: (B, H, W) integer class ids; ``ignore`` does not count.
+        mask: (B, H, W) integer class ids; ``ignore`` is skipped.
 
     Returns:
-        (C+1, C+1) int64, rows the mask, columns the network.
+        (C+1, C+1) int64, rows mask, columns network.
     """
     size, counts = logits.shape[1], mask != ignore
     cells = mask[counts].long() * size + logits.argmax(dim=1)[counts]
@@ -102,7 +102,7 @@ def mask_table(logits: Tensor, mask: Tensor, *, ignore: int) -> Tensor:
 
 
 def mask_scores(table: Tensor) -> dict[str, float]:
-    """``miou`` against the masks; empty where no pixel counts.
+    """Compute ``miou`` against the masks; empty if every pixel is ignored.
 
     Args:
         table: (C+1, C+1) of :func:`mask_table`, summed over batches and workers.

@@ -1,4 +1,4 @@
-"""Sure cells, from which the affinity labels come (paper, section 3.2; jiwoon-ahn/psa).
+"""Find the confident cells, from which affinity labels are made (paper, section 3.2; jiwoon-ahn/psa).
 
 Letters: K classes present, (H, W) pixels, (h, w) grid cells.
 """
@@ -20,7 +20,7 @@ def to_grid(probabilities: Tensor, size: tuple[int, int]) -> Tensor:
         size: (h, w) of the grid.
 
     Returns:
-        (K+1, h, w) float; what summed to 1 over the channels still does.
+        (K+1, h, w) float; sums over the channels are preserved.
     """
     return functional.adaptive_avg_pool2d(probabilities, size)
 
@@ -28,26 +28,26 @@ def to_grid(probabilities: Tensor, size: tuple[int, int]) -> Tensor:
 def sure_cells(
     probabilities_low: Tensor, probabilities_high: Tensor, class_ids: Sequence[int], ignore: int = 255
 ) -> Tensor:
-    """The cells whose class is sure.
+    """Find the cells whose class is confident.
 
-    A class that wins while the background is strong (alpha_low) is sure; so is the background that wins while it is
-    weak (alpha_high). Where both happen, which only the dCRF can bring about, neither is.
+    A class is confident if it wins against a strong background (alpha_low), background if it wins while weak
+    (alpha_high). A cell where both happen, which only the dCRF can cause, is uncertain.
 
     Args:
         probabilities_low: (K+1, h, w) float, background first, made with alpha_low.
         probabilities_high: (K+1, h, w) float, the same with alpha_high.
         class_ids: (K,) ids of the classes present.
-        ignore: value of a cell that is not sure.
+        ignore: value of an uncertain cell.
 
     Returns:
         (h, w) int64 of 0, ``class_ids`` and ``ignore``.
 
     Raises:
-        ValueError: the channels are not those of the background and ``class_ids``.
+        ValueError: the number of channels does not match ``class_ids``.
     """
     if not probabilities_low.shape == probabilities_high.shape == (len(class_ids) + 1, *probabilities_low.shape[1:]):
         raise ValueError(
-            f"probabilities_low and probabilities_high must have one shape with {len(class_ids) + 1} channels, "
+            f"probabilities_low and probabilities_high must have equal shapes with {len(class_ids) + 1} channels, "
             f"got {tuple(probabilities_low.shape)} and {tuple(probabilities_high.shape)}"
         )
     device = probabilities_low.device

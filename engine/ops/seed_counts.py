@@ -1,4 +1,4 @@
-"""How the confident cells of seeds compare with the truth.
+"""Count the pixels of confident cells of seeds against the truth.
 
 Letters: C classes, (H, W) pixels, (h, w) grid cells.
 """
@@ -19,7 +19,7 @@ SURE_TRUTH = 2
 def cell_pixels(
     truth: NDArray[np.integer[Any]], grid: tuple[int, ...], *, num_classes: int, ignore: int
 ) -> NDArray[np.int64]:
-    """Number of pixels of each class in each cell, (h * w, C+1); a pixel belongs to the cell that holds its centre."""
+    """Count the pixels of each class in each cell, (h * w, C+1); a pixel belongs to the cell that holds its center."""
     rows, columns = (
         ((np.arange(size) + 0.5) * cells / size).astype(np.int64) for size, cells in zip(truth.shape, grid, strict=True)
     )
@@ -31,14 +31,14 @@ def cell_pixels(
 
 
 def seed_counts(seed: NDArray[np.integer[Any]], pixels: NDArray[np.int64], *, ignore: int) -> NDArray[np.int64]:
-    """Pixel counts of the confident cells of a seed.
+    """Count the pixels of the confident cells of a seed.
 
     Args:
         seed: (h, w) ids or ``ignore``.
         pixels: (h * w, C+1) of :func:`cell_pixels`.
 
     Returns:
-        (3, C+1) int64 pixels by :data:`INTERSECTION`, :data:`PREDICTED`, :data:`SURE_TRUTH` and class.
+        (3, C+1) int64 pixels: rows :data:`INTERSECTION`, :data:`PREDICTED`, :data:`SURE_TRUTH`.
     """
     ids = seed.ravel()
     sure = np.flatnonzero(ids != ignore)

@@ -1,9 +1,10 @@
-"""Pixel counts of the masks of many alphas and numbers of steps at once, without making the masks.
+"""Count the pixels of the masks of many alphas and numbers of steps at once, without making the masks.
 
-Three facts make this cheap. The Chebyshev vectors of a map give every number of steps (engine.ops.random_walk). The
-walk is linear and treats each map separately, so another alpha only adds one background map to the same products. And
-a larger alpha makes every value of the background map smaller, before the walk and after it; so the alphas at which a
-pixel is background are the first few, and one histogram over their number serves all alphas.
+Three properties make this cheap. The Chebyshev vectors of a map give every number of steps
+(:mod:`engine.ops.random_walk`). The walk is linear and treats each map separately, so another alpha only adds one
+background map to the same products. And a larger alpha decreases every value of the background map, before and after
+the walk, so the alphas at which a pixel is background are the first few, and one histogram over their number serves all
+alphas.
 
 The order of operations, and the rounding to float16 in between, are those of labeling without dCRF.
 
@@ -36,16 +37,16 @@ class WalkGrid(NamedTuple):
 
     beta: float
     alphas: tuple[float, ...]
-    """Rising."""
+    """Ascending."""
     steps: tuple[int, ...]
-    """Rising; 0 leaves out the walk."""
+    """Ascending; 0 skips the walk."""
     radius: int
     tolerance: float
-    """0 takes the whole expansion."""
+    """Maximum error of the walk; 0 computes the whole expansion."""
 
 
 def pair_distances(features: Tensor, radius: int) -> Tensor:
-    """Affinities as distances ``d = -log W``, so that ``W^beta = exp(-beta d)``.
+    """Compute affinities as distances ``d = -log W``, so that ``W^beta = exp(-beta d)``.
 
     A distance keeps its relative accuracy in float16; an affinity near 1 would lose all of it.
 
@@ -60,7 +61,7 @@ def pair_distances(features: Tensor, radius: int) -> Tensor:
 
 
 def refined_maps(cam: Tensor, distances: Tensor, grid: WalkGrid) -> Iterator[Tensor]:
-    """The background map of every alpha, then the classes, after each number of steps.
+    """Yield the background map of every alpha, then the classes, after each number of steps.
 
     Args:
         cam: (K, h', w') float32 in [0, 1], K at least 1.
@@ -92,7 +93,7 @@ def _walked(maps: Tensor, distances: Tensor, grid: WalkGrid) -> Iterator[Tensor]
         used = chebyshev_coefficients(num_steps)[: degree + 1]
         row[: len(used)] = used
     low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
-    center = (low + high) / 2  # what the expansion leaves out would still carry a constant map, whole
+    center = (low + high) / 2  # centered, because the truncated expansion would not keep a constant map
     shifts = flat_shifts(half_plane_offsets(grid.radius), h, w)
     for summed in chebyshev_walk((maps - center).flatten(1), weights, shifts, coefficients):
         yield (summed.view_as(maps) + center).clamp(low, high)
@@ -113,13 +114,13 @@ def grid_counts(
 
     Args:
         cam: (K, h', w') float32 in [0, 1].
-        distances: (O, h, w) float32 of :func:`pair_distances`; ignored when K is 0 or nothing walks.
+        distances: (O, h, w) float32 of :func:`pair_distances`; ignored if K is 0 or there is no walk.
         truth: (H, W) ids or ``ignore``.
         class_ids: (K,) ids of the channels of ``cam``.
         num_classes: C.
 
     Returns:
-        (S, A, 2, C+1) int64: pixels by :data:`INTERSECTION` and :data:`PREDICTED` and class.
+        (S, A, 2, C+1) int64 pixels: rows :data:`INTERSECTION` and :data:`PREDICTED`, by class.
     """
     shape = (len(grid.steps), len(grid.alphas), 2, num_classes + 1)
     if len(class_ids) == 0:
@@ -130,7 +131,7 @@ def grid_counts(
     channel_of[np.array(class_ids)] = np.arange(1, len(class_ids) + 1)
     true_channels = channel_of[truth]
     for index, maps in enumerate(refined_maps(cam, distances, grid)):
-        # A tie goes to the background, as in pseudo_mask. Alphas rise, so those at which it wins are the first few.
+        # Ties go to the background, as in pseudo_mask. Alphas ascend, so those at which it wins are the first few.
         table = count_pixels(maps.contiguous().numpy(), len(grid.alphas), true_channels)
         foreground = table.cumsum(axis=0)[:-1]  # pixels that are foreground at alpha a: num_background <= a
         background = table.sum(axis=0) - foreground
@@ -144,7 +145,7 @@ def grid_counts(
 def mask_counts(
     truth: NDArray[np.integer[Any]], mask: NDArray[np.integer[Any]], *, num_classes: int, ignore: int
 ) -> NDArray[np.int64]:
-    """The same for one given mask: (2, C+1) int64."""
+    """Pixel counts of one given mask, as in :func:`grid_counts`: (2, C+1) int64."""
     valid = truth != ignore
     true_ids, ids = truth[valid], mask[valid]
     size = num_classes + 1
@@ -152,5 +153,5 @@ def mask_counts(
 
 
 def background_counts(truth: NDArray[np.integer[Any]], *, num_classes: int, ignore: int) -> NDArray[np.int64]:
-    """The same for a mask that is background everywhere."""
+    """Pixel counts of a mask that is all background, as in :func:`mask_counts`."""
     return mask_counts(truth, np.zeros_like(truth), num_classes=num_classes, ignore=ignore)

@@ -1,7 +1,6 @@
-"""The compiled loop of the sweep (numba, no GIL): counting pixels.
+"""Compiled loop that counts pixels for the sweep (numba, no GIL).
 
-Maps are interpolated along x once for each row of the grid and along y on the fly, so nothing of the image's size is
-stored.
+Maps are interpolated along x once per row of the grid and along y on the fly, so no map of full size is stored.
 
 Letters: A alphas, K classes present, (H, W) pixels, (h, w) grid cells.
 """
@@ -16,14 +15,14 @@ from numpy.typing import NDArray
 from engine.ops.compiled import compiled
 
 IGNORED, OTHER = -1, -2
-"""Values of a pixel's truth beside background 0 and the present classes 1..K: not scored, a class not present."""
+"""Values of a pixel's truth besides background 0 and the classes present 1..K: ignored, a class not present."""
 
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 
 
 @compiled
 def _taps(size: int, cells: int) -> tuple[Any, Any, Any]:
-    """The two cells that each of ``size`` pixels lies between, and the weight of the second (align_corners=False)."""
+    """Find the two cells around each of ``size`` pixels, and the weight of the second (align_corners=False)."""
     first, second, weight = np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.float32)
     scale = np.float32(cells) / np.float32(size)
     for x in range(size):
@@ -36,10 +35,10 @@ def _taps(size: int, cells: int) -> tuple[Any, Any, Any]:
 
 @compiled
 def count_pixels(maps: Any, num_alphas: int, truth: Any) -> NDArray[np.int64]:
-    """Histogram of the pixels by the number of alphas at which they are background and by the strongest class.
+    """Compute a histogram of pixels by the number of alphas at which they are background, and the strongest class.
 
     Args:
-        maps: (A+K, h, w) float32, contiguous: the background map of each alpha, alphas rising, then the classes.
+        maps: (A+K, h, w) float32, contiguous: the background map of each alpha, ascending, then the classes.
         num_alphas: A.
         truth: (H, W) int16: 0 background, 1..K the class of that channel, :data:`OTHER`, or :data:`IGNORED`.
 
@@ -52,7 +51,7 @@ def count_pixels(maps: Any, num_alphas: int, truth: Any) -> NDArray[np.int64]:
     histogram = np.zeros((num_alphas + 1) * num_present * 3, np.int64)
     top, bottom, weight_y = _taps(height, h)
     left, right, weight_x = _taps(width, w)
-    wide = np.empty((2, num_maps, width), np.float32)  # two rows of the grid at the pixels' x; row r lies at r % 2
+    wide = np.empty((2, num_maps, width), np.float32)  # two rows of the grid, interpolated along x; row r is at r % 2
     at = np.full(2, -1, np.int64)
     best, channel, losses = np.empty(width, np.float32), np.empty(width, np.int32), np.empty(width, np.int32)
     for y in range(height):

@@ -1,4 +1,4 @@
-"""mIoU of many configurations from their counts: confidence intervals by bootstrap over groups, and cross-validation.
+"""Compute the mIoU of many configurations from counts, with bootstrap intervals over groups and cross-validation.
 
 Letters: R configurations, G groups, C classes, B draws.
 """
@@ -14,27 +14,27 @@ from engine.ops.metrics import class_iou, mean_over_classes
 from engine.ops.sweep import INTERSECTION, PREDICTED
 
 COVERAGE = (2.5, 97.5)
-"""Percentiles of the bootstrap between which an interval lies."""
+"""Percentiles of the bootstrap draws that bound an interval."""
 _BLOCK = 64
 
 Floats = NDArray[np.float64]
 
 
 def iou(counts: NDArray[Any], truth: NDArray[Any]) -> Floats:
-    """IoU of each class.
+    """Compute the IoU of each class.
 
     Args:
         counts: (..., 2, C+1) pixels by intersection and prediction.
         truth: (..., C+1) pixels of each class in the truth.
 
     Returns:
-        (..., C+1) float64 in [0, 1]; NaN for a class that neither truth nor masks hold.
+        (..., C+1) float64 in [0, 1]; NaN for a class in neither truth nor masks.
     """
     return class_iou(counts[..., INTERSECTION, :], counts[..., PREDICTED, :], truth)
 
 
 def miou(counts: NDArray[Any], truth: NDArray[Any]) -> Floats:
-    """mIoU over all groups.
+    """Compute the mIoU over all groups.
 
     Args:
         counts: (R, G, 2, C+1).
@@ -47,7 +47,7 @@ def miou(counts: NDArray[Any], truth: NDArray[Any]) -> Floats:
 
 
 def bootstrap(counts: NDArray[Any], truth: NDArray[Any], *, num_draws: int, rng_seed: int) -> Floats:
-    """mIoU over groups drawn with replacement; every configuration sees the same draws, so they can be compared.
+    """Compute the mIoU over groups drawn with replacement; all configurations share the draws, so they are comparable.
 
     Args:
         counts: (R, G, 2, C+1).
@@ -76,29 +76,29 @@ def _totals(weights: Floats, counts: NDArray[Any]) -> Floats:
 
 
 def intervals(drawn: Floats) -> Floats:
-    """(R, 2): the ends of each configuration's interval."""
+    """Compute the bounds (R, 2) of the interval of each configuration."""
     return np.stack([np.nanpercentile(drawn, percentile, axis=1) for percentile in COVERAGE], axis=1)
 
 
 def tied_with(best: int, drawn: Floats) -> NDArray[np.bool_]:
-    """(R,) bool: whether zero lies in the interval of the best's lead, from the same draws."""
+    """(R,) bool: whether the interval of the best configuration's lead over each includes zero."""
     lead = drawn[best] - drawn
     return np.asarray(np.nanpercentile(lead, COVERAGE[0], axis=1) <= 0)
 
 
 def folds_of(num_groups: int, num_folds: int) -> NDArray[np.int64]:
-    """(G,): the fold of each group."""
+    """(G,) int64: the fold of each group."""
     return np.arange(num_groups) % num_folds
 
 
 def best_without_folds(counts: NDArray[Any], truth: NDArray[Any], *, num_folds: int, most: int) -> NDArray[np.bool_]:
-    """For each fold, which configurations are the best few on the other folds.
+    """Select, for each fold, the configurations that are best on the other folds.
 
     Args:
         counts: (R, G, 2, C+1).
         truth: (G, C+1).
         num_folds: F, 2 up to G.
-        most: configurations for each fold.
+        most: number of configurations per fold.
 
     Returns:
         (F, R) bool.
@@ -115,15 +115,15 @@ def best_without_folds(counts: NDArray[Any], truth: NDArray[Any], *, num_folds: 
 def cross_validated(
     counts: NDArray[Any], truth: NDArray[Any], *, num_folds: int, candidates: NDArray[np.bool_] | None = None
 ) -> float:
-    """mIoU of a search that never saw what it is scored on.
+    """Compute the cross-validated mIoU of a search.
 
-    The configuration for each fold is the best on the other folds; the counts of all folds add up to one mIoU.
+    Each fold is scored with the configuration that is best on the other folds; the summed counts give one mIoU.
 
     Args:
         counts: (R, G, 2, C+1).
         truth: (G, C+1).
         num_folds: F, 2 up to G.
-        candidates: (F, R), what each fold may choose from, at least one each; all without it.
+        candidates: (F, R) bool, configurations to choose from for each fold, at least one each; all by default.
     """
     folds = folds_of(len(truth), num_folds)
     held_out = np.zeros(counts.shape[2:])

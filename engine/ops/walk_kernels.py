@@ -1,11 +1,11 @@
-"""The compiled loops of affinities and random walk on a processor (numba, no GIL).
+"""Compiled loops for affinities and random walk on a CPU (numba, no GIL).
 
-Source: sections 3.2 and 3.3 of the paper. In the flattened grid a neighbour is a constant shift away, so W is O bands
-and a product with it is O shifted products, without index arrays and with W's symmetry used: each band serves both
+Source: sections 3.2 and 3.3 of the paper. In the flattened grid a neighbor is a constant shift away, so W consists of O
+bands, and a product with it of O shifted products. There are no index arrays, and by symmetry each band serves both
 cells of its pairs.
 
 T is applied as ``T x = x + D^-1 sum_j w_ij (x_j - x_i)``. In float32 the rows of D^-1 W do not sum to exactly 1, and a
-long walk over weak affinities would drift; differences keep a constant map exactly as it is.
+long walk over weak affinities would drift; differences preserve a constant map exactly.
 
 Letters: D features, N = h * w cells, O offsets of the half plane, K maps, n degree.
 """
@@ -23,15 +23,15 @@ Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
 BLOCK = 512
-"""Cells handled at once: what they need stays in the first two levels of the cache."""
+"""Cells processed at once, so that their data stays in the L1 and L2 caches."""
 
 _ZERO, _ONE, _TWO = np.float32(0), np.float32(1), np.float32(2)
 
 
 @compiled
 def _add_differences(total: Float32, cells: Float32, first: Int64, shift: int, count: int) -> None:
-    """Add the distances of some cells to their neighbours in four features, whose rows start at ``first``."""
-    # local names and one array to write to: more, and LLVM would not vectorise
+    """Add the distances of a block of cells to their neighbors in four features, whose rows start at ``first``."""
+    # LLVM only vectorizes with local names and a single output array
     a, b, c, d = np.uint64(first[0]), np.uint64(first[1]), np.uint64(first[2]), np.uint64(first[3])
     step = np.uint64(shift)
     for p in range(count):
@@ -46,9 +46,9 @@ def add_distances(distances: Float32, cells: Any, shifts: Int64, start: int, end
     """Add ``sum_D |f_i - f_(i + shift)|`` for the cells from ``start`` to ``end``.
 
     Args:
-        distances: (O, N) float32; a cell whose neighbour would lie beyond the last cell is left alone.
+        distances: (O, N) float32; cells whose neighbor would lie beyond the last cell are unchanged.
         cells: (D, N) float32, contiguous.
-        shifts: (O,) flat distance of each neighbour; 0 or less leaves the offset out.
+        shifts: (O,) flat distance of each neighbor; 0 or less skips the offset.
     """
     num_features, num_cells = cells.shape
     flat = cells.reshape(-1)
@@ -70,10 +70,10 @@ def add_distances(distances: Float32, cells: Any, shifts: Int64, start: int, end
 
 
 @compiled
-def _add_neighbours(total: Float32, own: Float32, bands: Float32, values: Float32, first: Int64) -> None:
-    """Add what a block of cells gets from the neighbours at two offsets, before and after it.
+def _add_neighbors(total: Float32, own: Float32, bands: Float32, values: Float32, first: Int64) -> None:
+    """Add the contributions of the neighbors at two offsets, in both directions, to a block of cells.
 
-    ``first``: (8,) where the block's two weights at each offset start, then where the values they belong to start.
+    ``first``: (8,) start of the four rows of weights, then of the four rows of values that they apply to.
     """
     a, b, c, d = np.uint64(first[0]), np.uint64(first[1]), np.uint64(first[2]), np.uint64(first[3])
     e, f, g, h = np.uint64(first[4]), np.uint64(first[5]), np.uint64(first[6]), np.uint64(first[7])
@@ -86,21 +86,21 @@ def _add_neighbours(total: Float32, own: Float32, bands: Float32, values: Float3
 
 @compiled
 def _differences(total: Float32, bands: Any, shifts: Int64, values: Float32, start: int) -> None:
-    """``sum_j w_ij (x_j - x_i)`` of a block of cells."""
+    """Compute ``sum_j w_ij (x_j - x_i)`` for a block of cells."""
     flat, width = bands.reshape(-1), bands.shape[1]
     own, first = values[start : start + len(total)], np.empty(8, np.int64)
     total[:] = _ZERO
-    for o in range(0, len(shifts), 2):  # their number is even: a disc is symmetric
+    for o in range(0, len(shifts), 2):  # the number of offsets is even, because the disk is symmetric
         for k in range(2):
             shift, here = shifts[o + k], (o + k) * width + start
             first[2 * k], first[2 * k + 1] = here, here - shift
             first[2 * k + 4], first[2 * k + 5] = start + shift, start - shift
-        _add_neighbours(total, own, flat, values, first)
+        _add_neighbors(total, own, flat, values, first)
 
 
 @compiled
 def inverse_degrees(bands: Any, shifts: Int64, num_cells: int, margin: int) -> Float32:
-    """``D^-1``: (N,), 1 over the sum of each row of W."""
+    """Compute the diagonal of ``D^-1``, (N,): 1 over the sum of each row of W."""
     inverse = np.zeros(num_cells, np.float32)
     for o in range(len(shifts)):
         forward, backward = bands[o, margin:], bands[o, margin - shifts[o] :]
@@ -115,13 +115,13 @@ def inverse_degrees(bands: Any, shifts: Int64, num_cells: int, margin: int) -> F
 def chebyshev_sums(
     maps: Float32, bands: Any, shifts: Int64, inverse: Float32, coefficients: Float32, margin: int
 ) -> Float32:
-    """``sum_k c_sk T_k(T) M`` with ``T = D^-1 W`` for each row s of the coefficients: walks of several lengths at once.
+    """``sum_k c_sk T_k(T) M`` with ``T = D^-1 W`` for each row s of the coefficients, for walks of several lengths.
 
     Args:
         maps: (K, N) float32.
-        bands: (O, margin + N + margin) float32: W's bands above the diagonal, which is 1; 0 where a pair leaves the
-            grid and in the margins.
-        shifts: (O,) flat distance of each neighbour, 0 to ``margin``; O is even, as of ``half_plane_offsets``.
+        bands: (O, margin + N + margin) float32, W's bands above its diagonal of ones; 0 where a pair leaves the grid
+            and in the margins.
+        shifts: (O,) flat distance of each neighbor, 0 to ``margin``; O is even, as from ``half_plane_offsets``.
         inverse: (N,) of :func:`inverse_degrees`.
         coefficients: (S, n+1) float32.
 
@@ -141,7 +141,7 @@ def chebyshev_sums(
             for i in range(num_cells):
                 summed[s, m, i] = coefficients[s, 0] * maps[m, i]
         for k in range(1, num_vectors):
-            # T_k = 2 T T_(k-1) - T_(k-2) as T_(k-1) and a step, which is the last one plus 2 (T - 1) T_(k-1)
+            # T_k = 2 T T_(k-1) - T_(k-2), as T_(k-1) plus a step, which is the last step plus 2 (T - 1) T_(k-1)
             factor = _ONE if k == 1 else _TWO
             for start in range(0, num_cells, BLOCK):
                 count = min(BLOCK, num_cells - start)
@@ -153,7 +153,7 @@ def chebyshev_sums(
                     new[p] = old[p] + step[p]
                 for s in range(num_walks):
                     weight = coefficients[s, k]
-                    if weight != _ZERO:  # every second one is 0: a walk has vectors of its own parity alone
+                    if weight != _ZERO:  # every second one is 0: only vectors with the parity of the walk contribute
                         row = summed[s, m, start : start + count]
                         for p in range(count):
                             row[p] += weight * new[p]

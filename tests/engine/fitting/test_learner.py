@@ -144,5 +144,7 @@ def test_frozen_levels_keep_their_weights_and_the_rest_learns() -> None:
         assert "classifier.weight" in moved
         assert not any(name.startswith("backbone.timm_model.conv_stem") for name in moved)
         assert any(name.startswith("backbone.") for name in moved) == (num_levels < 5)
-    with pytest.raises(ConfigError, match=r"training.frozen_levels must be from 0 to the backbone's 5, got 9"):
+    with pytest.raises(
+        ConfigError, match=r"training.frozen_levels must be from 0 to 5, the number of levels of the backbone, got 9"
+    ):
         Learner(objective, replace(CONFIG, frozen_levels=9), CPU)

@@ -72,7 +72,7 @@ def test_bytes_and_floats_give_the_same_features() -> None:
 
 
 @torch.inference_mode()
-def test_normalisation_travels_with_the_weights() -> None:
+def test_normalization_travels_with_the_weights() -> None:
     one = Backbone("mobilenetv3_small_050", stride=16, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)).eval()
     other = Backbone("mobilenetv3_small_050", stride=16).eval()
     other.load_state_dict(one.state_dict())
@@ -99,9 +99,9 @@ def test_frozen_batch_norms_stay_frozen_under_train() -> None:
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("resnet51", "backbone must be a model name of timm"),
+        ("resnet51", "backbone must be the name of a timm model"),
         ("swin_tiny_patch4_window7_224", "backbone must be "),
-        ("vit_tiny_patch16_224", "stride must be 16, the side of the patches of .*, got 8"),
+        ("vit_tiny_patch16_224", "stride must be 16, the patch size of backbone 'vit_tiny_patch16_224', got 8"),
         ("mixer_s16_224", "backbone must be "),
     ],
 )
@@ -134,7 +134,7 @@ def test_frozen_levels_stay_and_the_others_learn(num_levels: int) -> None:
 
 
 def test_more_frozen_levels_than_there_are_are_refused() -> None:
-    with pytest.raises(ValueError, match="must be from 0 to the backbone's 5, got 6"):
+    with pytest.raises(ValueError, match="must be from 0 to 5, the number of levels of the backbone, got 6"):
         Backbone("resnet18", stride=16).freeze_levels(6)
 
 

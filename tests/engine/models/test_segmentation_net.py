@@ -37,7 +37,7 @@ def test_it_works_on_one_image(head_channels: int, training: bool) -> None:
 
 
 @torch.inference_mode()
-def test_an_images_result_does_not_depend_on_its_neighbours() -> None:
+def test_an_images_result_does_not_depend_on_its_neighbors() -> None:
     network = _network().eval()
     images = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
     torch.testing.assert_close(network(images)[1:2], network(images[1:2]), rtol=1e-3, atol=1e-4)

@@ -169,7 +169,7 @@ def test_labels_agree_with_a_loop_over_pairs(h: int, w: int) -> None:
         assert int(in_a_set) == int((labels >= 0).sum())
 
 
-def test_seeds_of_eight_bits_are_labelled_like_any_other() -> None:
+def test_seeds_of_eight_bits_are_labeled_like_any_other() -> None:
     seed = torch.tensor([0, 3, IGNORE])[torch.randint(0, 3, (1, 6, 6))]
     for small, large in zip(label_planes(seed.to(torch.uint8), 5, IGNORE), label_planes(seed, 5, IGNORE), strict=True):
         assert torch.equal(small, large)

@@ -125,7 +125,7 @@ def test_labels_that_change_places_change_them_in_the_result(image: NDArray[np.u
     np.testing.assert_allclose(dense_crf(image, values[order], backend="numba"), refined[order], atol=1e-5)
 
 
-def test_a_picture_of_one_colour_and_even_probabilities_stay_even() -> None:
+def test_a_picture_of_one_color_and_even_probabilities_stay_even() -> None:
     picture, values = np.full((20, 30, 3), 77, np.uint8), np.full((4, 20, 30), 0.25, np.float32)
     np.testing.assert_allclose(dense_crf(picture, values, backend="numba"), 0.25, atol=1e-6)
 

@@ -16,10 +16,10 @@ from engine.ops.permutohedral import Lattice, build_lattice
 Float64 = NDArray[np.float64]
 
 
-def features_of(colours: NDArray[np.uint8], sigma_px: float, sigma_rgb: float) -> Float64:
-    y, x = np.indices(colours.shape[:2])
+def features_of(colors: NDArray[np.uint8], sigma_px: float, sigma_rgb: float) -> Float64:
+    y, x = np.indices(colors.shape[:2])
     pixels = np.stack([x / sigma_px, y / sigma_px], axis=-1)
-    return np.concatenate([pixels, colours / sigma_rgb], axis=-1).reshape(-1, 2 + colours.shape[2])
+    return np.concatenate([pixels, colors / sigma_rgb], axis=-1).reshape(-1, 2 + colors.shape[2])
 
 
 def simplex_of(feature: Float64) -> list[tuple[tuple[int, ...], float]]:
@@ -66,8 +66,8 @@ def slow_filter(features: Float64, values: Float64) -> Float64:
         for vertex, value in lattice.items():
             step = np.full(size, -1)
             step[axis] = size - 1
-            neighbours = (tuple(int(v) for v in vertex + sign * step) for sign in (1, -1))
-            blurred[vertex] = value + 0.5 * sum(lattice.get(neighbour, 0.0) for neighbour in neighbours)
+            neighbors = (tuple(int(v) for v in vertex + sign * step) for sign in (1, -1))
+            blurred[vertex] = value + 0.5 * sum(lattice.get(neighbor, 0.0) for neighbor in neighbors)
         lattice = blurred
     return np.array([sum(weight * lattice[vertex] for vertex, weight in simplex) for simplex in simplices])
 
@@ -91,27 +91,27 @@ def filtered(lattice: Lattice, values: Float64, factor: float = 0.1) -> Float64:
     return result
 
 
-def picture(shape: tuple[int, int], num_colours: int) -> NDArray[np.uint8]:
+def picture(shape: tuple[int, int], num_colors: int) -> NDArray[np.uint8]:
     rng = np.random.default_rng(0)
-    return rng.integers(3, 90, (*shape, num_colours)).astype(np.uint8)
+    return rng.integers(3, 90, (*shape, num_colors)).astype(np.uint8)
 
 
-@pytest.mark.parametrize(("shape", "num_colours"), [((9, 14), 3), ((17, 21), 0), ((1, 1), 3), ((1, 130), 3)])
-def test_filtering_is_what_the_slow_lattice_makes_of_it(shape: tuple[int, int], num_colours: int) -> None:
-    colours = picture(shape, num_colours)
+@pytest.mark.parametrize(("shape", "num_colors"), [((9, 14), 3), ((17, 21), 0), ((1, 1), 3), ((1, 130), 3)])
+def test_filtering_is_what_the_slow_lattice_makes_of_it(shape: tuple[int, int], num_colors: int) -> None:
+    colors = picture(shape, num_colors)
     # No feature falls on the border of two simplices, where rounding alone decides.
-    lattice = build_lattice(colours, sigma_px=3.137, sigma_rgb=12.713, normalised=False)
+    lattice = build_lattice(colors, sigma_px=3.137, sigma_rgb=12.713, normalized=False)
     values = np.random.default_rng(1).random(shape[0] * shape[1])
-    expected = slow_filter(features_of(colours, 3.137, 12.713), values)
+    expected = slow_filter(features_of(colors, 3.137, 12.713), values)
     np.testing.assert_allclose(filtered(lattice, values), expected, rtol=1e-4)
 
 
-def test_normalised_weights_are_divided_by_the_root_of_the_filtered_ones() -> None:
-    colours = picture((11, 13), 3)
-    plain = build_lattice(colours, sigma_px=5.0, sigma_rgb=9.0, normalised=False)
-    normalised = build_lattice(colours, sigma_px=5.0, sigma_rgb=9.0)
+def test_normalized_weights_are_divided_by_the_root_of_the_filtered_ones() -> None:
+    colors = picture((11, 13), 3)
+    plain = build_lattice(colors, sigma_px=5.0, sigma_rgb=9.0, normalized=False)
+    normalized = build_lattice(colors, sigma_px=5.0, sigma_rgb=9.0)
     ones = filtered(plain, np.ones(11 * 13))
-    np.testing.assert_allclose(normalised.weights, plain.weights / np.sqrt(ones)[:, None], rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(normalized.weights, plain.weights / np.sqrt(ones)[:, None], rtol=1e-5, atol=1e-8)
 
 
 def test_filtering_is_linear_and_keeps_signs() -> None:
@@ -122,9 +122,9 @@ def test_filtering_is_linear_and_keeps_signs() -> None:
     assert (filtered(lattice, first) > 0).all()
 
 
-def test_on_a_plane_of_one_colour_what_one_pixel_gives_another_it_gets_back() -> None:
+def test_on_a_plane_of_one_color_what_one_pixel_gives_another_it_gets_back() -> None:
     # Every vertex that the blur needs is there in the middle, so the axes commute and the filter is symmetric.
-    lattice = build_lattice(np.zeros((40, 40, 0), np.uint8), sigma_px=2.0, normalised=False)
+    lattice = build_lattice(np.zeros((40, 40, 0), np.uint8), sigma_px=2.0, normalized=False)
     near, far = 20 * 40 + 20, 18 * 40 + 23
     pulse = np.zeros((2, 1600))
     pulse[0, near] = pulse[1, far] = 1

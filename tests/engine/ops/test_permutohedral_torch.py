@@ -25,9 +25,9 @@ def probabilities(num_labels: int, height: int, width: int) -> Tensor:
     return scores / scores.sum(dim=0)
 
 
-@pytest.mark.parametrize("num_colours", [0, 3])
-def test_filtering_several_images_is_filtering_each(num_colours: int) -> None:
-    images = [picture(9, 14)[..., :num_colours], picture(20, 6)[..., :num_colours], picture(9, 14)[..., :num_colours]]
+@pytest.mark.parametrize("num_colors", [0, 3])
+def test_filtering_several_images_is_filtering_each(num_colors: int) -> None:
+    images = [picture(9, 14)[..., :num_colors], picture(20, 6)[..., :num_colors], picture(9, 14)[..., :num_colors]]
     values = [torch.rand(image.shape[0] * image.shape[1]) for image in images]
     filtered = Lattice(images, sigma_px=4.0, sigma_rgb=30.0).filter(torch.cat(values)[:, None])
     parts = filtered[:, 0].split([len(one) for one in values])
