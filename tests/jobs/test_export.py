@@ -17,6 +17,7 @@ from engine.imaging.codecs import decode_mask, encode_mask
 from engine.imaging.decoding import image_size
 from engine.records import mask_schema, shard_table
 from engine.storage.filesystem import read_bytes
+from engine.storage.manifest import Manifest
 from engine.storage.run_record import read_json
 from engine.storage.shards import read_shard, write_shard
 from engine.storage.tally import Tally
@@ -136,7 +137,7 @@ def test_masks_images_and_export_may_all_lie_in_a_bucket(
 def test_images_inside_of_other_files_cannot_be_referred_to(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "embeds_pictures", lambda source: True)
+    monkeypatch.setattr(Manifest, "embeds_pictures", True)
     with pytest.raises(ConfigError, match=r"^images must be auto or copy, as '.*' holds the images itself$"):
         _run(*_options(folder, tmp_path / "out", "--format", "coco", "--images", "refer"))
 

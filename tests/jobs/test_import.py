@@ -101,7 +101,7 @@ def test_broken_json_and_manifests_that_are_there_are_the_users_mistake(
     assert "--manifest must be jsonl" in capsys.readouterr().err
     assert main(job.Import, job.run, [*arguments, "--manifest", "jsonl"]) == 0
     assert main(job.Import, job.run, [*arguments, "--manifest", "jsonl"]) == 2
-    assert "manifest.jsonl' already" in capsys.readouterr().err
+    assert f"already contains '{tmp_path}/manifest.jsonl'" in capsys.readouterr().err
     assert main(job.Import, job.run, [*arguments, "--manifest", "jsonl", "--overwrite"]) == 0
 
 

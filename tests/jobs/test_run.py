@@ -222,7 +222,7 @@ def test_record_of_a_run_gives_the_same_run_again_whatever_the_preset(name: str,
     assert more_rounds.settings.rounds == replace(first.settings.rounds, num_rounds=3)
     record["settings"]["rounds"]["num_rounds"] = "many"
     path.write_text(json.dumps(record))
-    with pytest.raises(ConfigError, match=r"run\.json: rounds\.num_rounds must be a whole number, got 'many'$"):
+    with pytest.raises(ConfigError, match=r"^rounds\.num_rounds must be a whole number, got 'many' \(--config .*\)$"):
         parse(run.Run, [*needed, "--config", str(path)])
 
 

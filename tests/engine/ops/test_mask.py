@@ -46,7 +46,7 @@ def test_mask_holds_the_id_of_the_likeliest_class(dtype: type[np.uint8] | type[n
 def test_an_id_that_the_mask_cannot_hold_is_refused() -> None:
     with pytest.raises(ValueError, match="300"):
         pseudo_mask(np.ones((2, 1, 1), np.float32), [300])
-    with pytest.raises(ValueError, match="2 channels"):
+    with pytest.raises(ValueError, match="must have 3 channels, got 2"):
         pseudo_mask(np.ones((2, 1, 1), np.float32), [3, 4])
 
 
