@@ -47,7 +47,7 @@ def make_scene(
     """Draw one scene; the same arguments give the same pixels.
 
     Args:
-        rng_seed: seed of the whole set, 0 or more.
+        rng_seed: seed of the set, 0 or more.
         index: number of the scene in the set, 0 or more.
         width: pixels, 96 or more.
         height: pixels, 96 or more.

@@ -29,7 +29,7 @@ class StageWatch:
 
     def __init__(self, stages: Sequence[str]) -> None:
         """Args:
-        stages: of the actor, in their order.
+        stages: names of the actor's stages, in order.
         """
         by_stage = ("stage",)
         self._stages = tuple(stages)
@@ -50,7 +50,7 @@ class StageWatch:
         with collected() as seconds:
             out = work({name: values for name, values in batch.items() if name != "seconds"})
         num_rows = max(len(batch["shard"]), len(out["shard"]))
-        self._tell(seconds, num_rows, _failed(out) - failed_before, waiting_s)
+        self._record(seconds, num_rows, _failed(out) - failed_before, waiting_s)
         total = Counter(earlier)
         total.update(seconds)
         total[WAITING + "+".join(self._stages)] += waiting_s  # type: ignore[assignment]
@@ -58,13 +58,13 @@ class StageWatch:
         self._idle_since = time.monotonic()
         return {**out, "seconds": [text, *[None] * (len(out["shard"]) - 1)]}
 
-    def _tell(self, seconds: dict[str, float], num_rows: int, failed: Counter[str], waiting_s: float) -> None:
-        for stage, took in seconds.items():
+    def _record(self, seconds: dict[str, float], num_rows: int, failed: Counter[str], waiting_s: float) -> None:
+        for stage, busy_s in seconds.items():
             label = {"stage": stage}
             self._images.inc(num_rows, label)
-            if took > 0:
-                self._busy.inc(took, label)
-                self._speed.set(num_rows / took, label)
+            if busy_s > 0:
+                self._busy.inc(busy_s, label)
+                self._speed.set(num_rows / busy_s, label)
         for stage, count in failed.items():
             self._errors.inc(count, {"stage": stage})
         label = {"stage": "+".join(self._stages)}

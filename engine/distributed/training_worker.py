@@ -116,7 +116,7 @@ def _validated(learner: Learner, batches: Iterator[Samples], journal: Journal) -
     scores = learner.validate(batches)
     journal.validation.append({"step": journal.step, **scores})
     name, score = next(iter(scores.items()))
-    if name == "loss":  # the held-out images allow no other score
+    if name == "loss":  # as when the held-out images have no pairs or tags to score
         score = -score
     is_best = journal.best is None or score > journal.best["score"]
     if is_best:

@@ -193,9 +193,11 @@ def label_planes(seed: Tensor, radius: int, ignore: int) -> PairSets:
     for o, (dy, dx) in enumerate(offsets):
         second[:, o] = padded[:, dy : dy + h, margin + dx : margin + dx + w]
     first = first[:, None]
-    sure = (first != ignore) & (second != ignore)
-    same = sure & (first == second)
-    return PairSets(foreground=same & (first != 0), background=same & (first == 0), negative=sure & (first != second))
+    confident = (first != ignore) & (second != ignore)
+    same = confident & (first == second)
+    return PairSets(
+        foreground=same & (first != 0), background=same & (first == 0), negative=confident & (first != second)
+    )
 
 
 def affinity_loss_sums(planes: Tensor, sets: PairSets) -> tuple[Tensor, Tensor]:

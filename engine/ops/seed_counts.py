@@ -41,10 +41,10 @@ def seed_counts(seed: NDArray[np.integer[Any]], pixels: NDArray[np.int64], *, ig
         (3, C+1) int64 pixels: rows :data:`INTERSECTION`, :data:`PREDICTED`, :data:`SURE_TRUTH`.
     """
     ids = seed.ravel()
-    sure = np.flatnonzero(ids != ignore)
+    confident = np.flatnonzero(ids != ignore)
     counts = np.zeros((3, pixels.shape[1]), dtype=np.int64)
-    chosen = ids[sure].astype(np.int64)
-    np.add.at(counts[INTERSECTION], chosen, pixels[sure, chosen])
-    np.add.at(counts[PREDICTED], chosen, pixels[sure].sum(axis=1))
-    counts[SURE_TRUTH] = pixels[sure].sum(axis=0)
+    chosen = ids[confident].astype(np.int64)
+    np.add.at(counts[INTERSECTION], chosen, pixels[confident, chosen])
+    np.add.at(counts[PREDICTED], chosen, pixels[confident].sum(axis=1))
+    counts[SURE_TRUTH] = pixels[confident].sum(axis=0)
     return counts
