@@ -30,8 +30,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def forgotten_stores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test learns of stores is forgotten after it, else the next would wait for one that never answers."""
-    monkeypatch.setattr(retries, "_answered", set(retries._answered))
+    """What a test learns of stores is forgotten after it, else the next would wait for one that never answers.
+
+    So is the patience of an actor that a fixture ran in this process.
+    """
+    monkeypatch.setattr(retries, "_answered", retries._answered - {retries._EVERY_STORE})
 
 
 @pytest.fixture(autouse=True)
