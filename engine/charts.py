@@ -1,8 +1,7 @@
-"""Charts by matplotlib, as SVG that takes a page's colours or as PNG.
+"""Draw charts with matplotlib, as PNG or as SVG that adopts a page's colors.
 
-Colours are written as CSS variables (``--ink``, ``--faint``, ``--line``, ``--accent``) with a light page's colours as
-their defaults, so the same chart is readable on a light page, on a dark one and as a file. Drawing the same chart again
-gives the same bytes.
+SVG colors are CSS variables (``--ink``, ``--faint``, ``--line``, ``--accent``) whose defaults suit a light page, so the
+same chart is readable on a light page, on a dark one and as a file. The same chart always gives the same bytes.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:  # heavy: imported where a chart is drawn, so that workers never load it
+if TYPE_CHECKING:  # slow: imported only where a chart is drawn, so that workers never load it
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -44,9 +43,9 @@ _STYLE = {
     "grid.color": LINE,
     "legend.frameon": False,
     "legend.labelcolor": FAINT,
-    "svg.fonttype": "none",  # text as text, in the page's own font
+    "svg.fonttype": "none",  # text as text, in the page's font
     "text.color": FAINT,
-    "text.parse_math": False,  # names may hold dollar signs
+    "text.parse_math": False,  # names may contain dollar signs
     "xtick.color": FAINT,
     "ytick.color": FAINT,
     "ytick.left": False,
@@ -59,7 +58,7 @@ _COMPACTED = {
         r"<defs>\s*<style.*?</style>\s*</defs>": "",  # would apply to the whole page
         r"font-family: [^;\"]*;? ?": "",
         r" transform=\"rotate\(-?0 [^)]*\)\"": "",
-        r"<g id=\"[^\" ]*\"": "<g",  # matplotlib's numbers, the same in every chart
+        r"<g id=\"[^\" ]*\"": "<g",  # matplotlib's ids, which repeat in every chart
         r"<g id=\"([^\"]*)\"([^>]*)>": r"<g\2><title>\1</title>",
         r"(\.\d\d)\d+": r"\1",
         r">\s+<": "><",
@@ -71,7 +70,7 @@ _MAX_LINE_POINTS = 240
 
 @contextmanager
 def chart_style() -> Iterator[None]:
-    """The style that figures are made and saved in."""
+    """Apply the chart style while figures are created and saved."""
     import matplotlib
 
     with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]
@@ -79,19 +78,19 @@ def chart_style() -> Iterator[None]:
 
 
 def new_figure(width_px: int = 420, height_px: int = 240) -> Figure:
-    """An empty figure of this size; its axes are added within :func:`chart_style`."""
+    """Create an empty figure; add its axes within :func:`chart_style`."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width_px / 72, height_px / 72))
 
 
 def draw_curve(axes: Axes, points: NDArray[np.float64], *, color: str = ACCENT, label: str | None = None) -> None:
-    """Draw a number over steps; a few points get markers, many are averaged so that the file stays small.
+    """Draw a curve; few points get markers, many are averaged to keep the file small.
 
     Args:
-        axes: drawn on; its y axis starts at 0 where that costs less than half of the height.
-        points: (n, 2) finite, n at least 1, sorted by x.
-        label: of the legend.
+        axes: The axes to draw on; y starts at 0 if that takes less than half of the height.
+        points: (n, 2) float64, finite, n at least 1, sorted by x.
+        label: Legend label.
     """
     if len(points) > _MAX_LINE_POINTS:
         points = np.array([part.mean(0) for part in np.array_split(points, _MAX_LINE_POINTS)])
@@ -104,25 +103,25 @@ def draw_curve(axes: Axes, points: NDArray[np.float64], *, color: str = ACCENT, 
 
 
 def to_png(figure: Figure) -> bytes:
-    """The figure as PNG on white."""
+    """Encode a figure as PNG on white."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=72, facecolor="white")
     return buffer.getvalue()
 
 
 def to_svg(figure: Figure, label: str) -> str:
-    """The figure as one ``<svg>`` element with a transparent ground, to be put into a page or a file.
+    """Encode a figure as one ``<svg>`` element with a transparent background, for a page or a file.
 
     Args:
-        figure: a group id with a blank in it (``set_gid``) becomes the tooltip of what is drawn.
-        label: what a screen reader says.
+        figure: The figure; a group id that contains a space (``set_gid``) becomes a tooltip.
+        label: Text for screen readers.
     """
     import matplotlib
 
-    label = label.encode("utf-8", "replace").decode()  # a name may hold half a surrogate pair
+    label = label.encode("utf-8", "replace").decode()  # a name may contain a lone surrogate
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    # a salt of its own keeps the ids of several charts on one page apart
+    # a salt per chart makes ids unique across the charts of a page
     with matplotlib.rc_context({"svg.hashsalt": label}):
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     svg = buffer.getvalue()

@@ -1,4 +1,4 @@
-"""The exceptions that a caller may catch. Each message is one sentence for a person; it knows no command line."""
+"""The exceptions that callers may catch. Messages are single sentences that do not mention the command line."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 
 class UserError(Exception):
-    """The user's mistake, in a sentence that names the parameter or file and what is allowed."""
+    """A user error; the message names the parameter or file and what is allowed."""
 
     def __init__(self, reason: str, *, thing: str = "") -> None:
         """Args:
-        reason: a predicate that reads on from ``thing``, or a whole sentence.
-        thing: dotted name of the parameter or setting, such as ``data`` or ``walk.alpha``.
+        reason: What is wrong, as a predicate that follows ``thing``, or as a whole sentence.
+        thing: Dotted name of the parameter or setting, such as ``data`` or ``walk.alpha``.
         """
         super().__init__(reason)
         self.reason = reason
@@ -24,7 +24,7 @@ class UserError(Exception):
 
 @contextmanager
 def about(thing: str) -> Iterator[None]:
-    """Name the parameter that an error from the block is about, unless it names one already."""
+    """Set ``thing`` of a UserError raised in the block, unless it is already set."""
     try:
         yield
     except UserError as error:
@@ -34,7 +34,7 @@ def about(thing: str) -> Iterator[None]:
 
 @contextmanager
 def within(part: str) -> Iterator[None]:
-    """Give the setting that an error from the block is about its full path, if it names one of this part's training."""
+    """Prefix ``thing`` of a UserError raised in the block with ``part``, if it starts with ``training.``."""
     try:
         yield
     except UserError as error:
@@ -44,56 +44,58 @@ def within(part: str) -> Iterator[None]:
 
 
 class ConfigError(UserError, ValueError):
-    """A setting has a value that is not allowed, or settings contradict each other."""
+    """A setting has an invalid value, or settings contradict each other."""
 
 
 class ManifestError(UserError):
-    """The manifest or the file of classes cannot be used."""
+    """The manifest or the class file cannot be used."""
 
 
 class OutsideError(ManifestError):
-    """No image lies inside the manifest's folder, and others were not allowed."""
+    """All images lie outside the manifest's folder, which was not allowed."""
 
 
 class WeightsError(UserError):
-    """A file of weights does not exist, is damaged, or belongs to another network."""
+    """A weights file does not exist, is damaged, or belongs to another network."""
 
 
 class OutputError(UserError):
-    """The output folder holds something that this run must not touch."""
+    """The output folder cannot be used or written."""
 
 
 class OtherRunError(OutputError):
-    """The output folder holds what another run, or somebody else, wrote."""
+    """The output folder contains files of another run or of another program."""
 
 
 class StorageError(UserError, OSError):
-    """A file or folder cannot be read or written. The one tree of storage errors: each is made where the store answers
-    or a file is parsed, and passes up as it is."""
+    """A file or folder cannot be read or written.
+
+    All storage errors derive from it; they are created where a store responds or a file is parsed, and not re-wrapped.
+    """
 
 
 class MissingError(StorageError, FileNotFoundError):
-    """It does not exist."""
+    """The file or folder does not exist."""
 
 
 class DeniedError(StorageError, PermissionError):
-    """The store refuses access."""
+    """Access is denied."""
 
 
 class NoFileError(StorageError, IsADirectoryError):
-    """It is a folder or a device, not a file."""
+    """The location is a folder or a device, not a file."""
 
 
 class LocationError(StorageError):
-    """It names no place that the engine can open."""
+    """The location is not a path or URI that the engine supports."""
 
 
 class StoreUnavailableError(OSError):
-    """A store that a run lives on does not answer for longer than a run waits, or refuses its credentials."""
+    """The store of a run does not respond within the time that a run waits, or rejects the credentials."""
 
 
 class ImageError(Exception):
-    """One image cannot be labeled; its row carries ``stage: reason`` and the run goes on."""
+    """An image cannot be labeled; its row gets the error ``stage: reason``, and the run continues."""
 
     def __init__(self, stage: str, reason: str) -> None:
         super().__init__(f"{stage}: {reason}")
@@ -108,5 +110,5 @@ class TooManyErrors(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an exception says, without a full stop."""
+    """Return the first line of an exception's message, without a period."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

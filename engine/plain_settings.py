@@ -1,4 +1,4 @@
-"""Settings as plain values: to JSON, from JSON, one part by its path, and what differs between two of them. A leaf."""
+"""Convert settings to and from plain values for JSON, access parts by dotted path, and compare settings."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ _NUM_SHOWN = 8
 
 
 def to_dict(config: object) -> dict[str, Any]:
-    """A dataclass as nested plain values, ready for JSON."""
+    """Convert a dataclass to nested plain values, ready for JSON."""
     assert dataclasses.is_dataclass(config)
     assert not isinstance(config, type)
     return dataclasses.asdict(config)
 
 
 def part_at(config: object, path: str) -> Any:
-    """The part of a settings tree at a dotted path such as ``cam.inference``."""
+    """Get the part of a settings tree at a dotted path such as ``cam.inference``."""
     for name in path.split("."):
         config = getattr(config, name)
     return config
 
 
 def with_part(config: Part, path: str, part: object) -> Part:
-    """A settings tree with another part at a dotted path."""
+    """Replace the part of a settings tree at a dotted path."""
     name, _, rest = path.partition(".")
     value = with_part(getattr(config, name), rest, part) if rest else part
     return cast(Part, replace(cast(Any, config), **{name: value}))
 
 
 def parts_to_dict(config: object, paths: Sequence[str]) -> dict[str, Any]:
-    """The parts at some dotted paths as nested plain values, as :func:`to_dict` has them."""
+    """Convert the parts at the given dotted paths to nested plain values, as :func:`to_dict` does."""
     whole = to_dict(config)
     chosen: dict[str, Any] = {}
     for path in paths:
@@ -49,7 +49,7 @@ def parts_to_dict(config: object, paths: Sequence[str]) -> dict[str, Any]:
 
 
 def rest_to_dict(config: object, paths: Sequence[str]) -> dict[str, Any]:
-    """What :func:`parts_to_dict` leaves out."""
+    """Convert everything except the parts at the given paths, the complement of :func:`parts_to_dict`."""
     rest = to_dict(config)
     for path in paths:
         *parents, name = path.split(".")
@@ -61,15 +61,15 @@ def rest_to_dict(config: object, paths: Sequence[str]) -> dict[str, Any]:
 
 
 def merged(config: Part, changes: dict[str, Any], *, where: str, prefix: str = "") -> Part:
-    """``config`` with the nested ``changes`` that came from a JSON file.
+    """Override settings with nested values from a JSON file.
 
     Args:
-        config: a dataclass of :mod:`engine.config`.
-        changes: nested names and values; names that are left out keep their value.
-        where: the file, which the error names in brackets.
+        config: A dataclass of :mod:`engine.config`.
+        changes: Nested names and values; other settings keep their values.
+        where: The source of the changes, which errors name in parentheses.
 
     Raises:
-        ConfigError: a name does not exist or a value is not allowed.
+        ConfigError: A name is unknown or a value is not allowed.
     """
     assert dataclasses.is_dataclass(config)
     assert not isinstance(config, type)
@@ -77,7 +77,8 @@ def merged(config: Part, changes: dict[str, Any], *, where: str, prefix: str = "
     updates: dict[str, Any] = {}
     for name, value in changes.items():
         if name not in hints:
-            raise ConfigError(f"is no setting ({where}); there are {', '.join(hints)}", thing=f"{prefix}{name}")
+            known = ", ".join(hints)
+            raise ConfigError(f"is not a setting ({where}); must be one of {known}", thing=f"{prefix}{name}")
         current = getattr(config, name)
         if dataclasses.is_dataclass(current) and isinstance(value, dict):
             updates[name] = merged(current, value, where=where, prefix=f"{prefix}{name}.")
@@ -93,7 +94,7 @@ def merged(config: Part, changes: dict[str, Any], *, where: str, prefix: str = "
 
 
 def _as_type(value: Any, hint: Any) -> Any:
-    """A JSON value as the type of a setting; TypeError with what is allowed."""
+    """Convert a JSON value to the type of a setting; raises TypeError with what is allowed."""
     if get_origin(hint) is Literal:
         if value not in get_args(hint) or isinstance(value, bool):
             raise TypeError(f"one of {', '.join(str(choice) for choice in get_args(hint))}")
@@ -115,10 +116,10 @@ def _as_type(value: Any, hint: Any) -> Any:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two nested settings, a line ``name: old -> new`` each.
+    """List the differences between two nested settings, as ``name: old -> new``.
 
-    A setting that ``old`` does not have, from before there was one, and that is off in ``new`` (0, false, "") is the
-    same: a new version resumes what an older one began.
+    A setting that is absent from ``old`` and off in ``new`` (0, false, "") is no difference, so that a new version can
+    resume the runs of an older one.
     """
     lines: list[str] = []
     for name in sorted(old.keys() | new.keys()):
@@ -131,6 +132,6 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
 
 
 def shortened(lines: Sequence[str]) -> str:
-    """Some :func:`differences` as one line."""
+    """Join :func:`differences` to one line, truncating long lists."""
     more = [f"and {len(lines) - _NUM_SHOWN} more"] if len(lines) > _NUM_SHOWN else []
     return "; ".join([*lines[:_NUM_SHOWN], *more])

@@ -1,4 +1,4 @@
-"""The search for alpha, beta and the number of steps with Ray Tune."""
+"""Hyperparameter search for the walk, the CAM scales, the dCRF and the seeds, with Ray Tune."""
 
 from jobs.cli.start import start_of
 

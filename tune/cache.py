@@ -1,8 +1,9 @@
-"""Maps of the images that have truth, cached as shards for this search and later ones.
+"""Cache the networks' maps of the images with true masks, as shards that later searches reuse.
 
-There is a folder for each network and each way it sees the images, named by a hash of all that decides its content:
-weights, inference settings, radius, images and tags. So another AffinityNet recomputes no CAM, and other scales no
-affinity. The truth is cached beside them, with the frozen manifest of the images.
+Each combination of a network and its inference settings has its own folder, named by a hash of everything that affects
+the content: weights, inference settings, radius, images and tags. A new AffinityNet therefore does not recompute the
+CAMs, and other CAM scales do not recompute the affinities. The true masks are cached in the same place, with the
+frozen manifest of the images.
 """
 
 from __future__ import annotations
@@ -46,13 +47,13 @@ from tune.counts import do_pass
 
 MAX_ROWS_PER_SHARD = 16
 MIN_SHARDS = 16
-"""So that a trial over few images still reports several times."""
+"""A minimum, so that a trial on few images still reports several times."""
 _READ_THREADS = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrueMasks:
-    """The truth of the images of a manifest that have one, in a fixed random order."""
+    """The true masks of a manifest's images, in a fixed random order; images without one are left out."""
 
     rows: tuple[tuple[str, str, tuple[str, ...]], ...]
     """image_id, location and tags."""
@@ -65,12 +66,12 @@ class TrueMasks:
 
     @property
     def images_hash(self) -> str:
-        """Of the images' ids, locations and tags."""
+        """Hash of the images' ids, locations and tags."""
         return fingerprint({"rows": [list(row) for row in self.rows]})
 
     @property
     def hash(self) -> str:
-        """Of the masks' bytes."""
+        """Hash of the masks' bytes."""
         return fingerprint({name: hashlib.sha256(png).hexdigest() for name, png in self.masks.items()})
 
 
@@ -86,15 +87,16 @@ def read_true_masks(
     """Find and check the true masks.
 
     Args:
-        data: the manifest.
-        truth: folder of PNGs or of mask shards.
-        class_names: the C classes.
-        rng_seed: of the order.
-        allow_outside: also take local images outside the manifest's folder.
-        form: what the user says of the manifest's form.
+        data: The manifest.
+        truth: Folder of PNGs or of mask shards.
+        class_names: The C classes.
+        rng_seed: Seed of the random order.
+        allow_outside: Also accept local images outside the manifest's folder.
+        form: How to read the manifest's table.
 
     Raises:
-        UserError: an image lies outside, a file cannot be read, a mask has an unknown class, or no image has truth.
+        UserError: An image lies outside the folder, a file cannot be read, a mask contains an unknown class, or no
+            image has a true mask.
     """
     true_masks, num_classes, folder = open_truth(truth, class_names), len(class_names), find_source(data).folder
     names = ("image_id", "image", "uri", "tags")
@@ -111,14 +113,14 @@ def read_true_masks(
             confusion = confusion_matrix(mask, np.zeros_like(mask), num_classes, ignore=ignore_value(num_classes))
         except ValueError as error:
             raise StorageError(
-                f"has a mask of '{row[0]}' that does not fit the classes: {error}", thing="truth"
+                f"has a mask of '{row[0]}' that does not match the classes: {error}", thing="truth"
             ) from error
         return encode_mask(mask), mask.shape, confusion.sum(axis=1)
 
     with ThreadPoolExecutor(_READ_THREADS) as pool:
         found = [(row, mask) for row, mask in zip(rows, pool.map(read, rows), strict=True) if mask is not None]
     if not found:
-        raise StorageError(f"'{truth}' has no mask of an image in data '{data}'", thing="truth")
+        raise StorageError(f"'{truth}' has no mask for any image in '{data}'", thing="truth")
     found.sort(key=lambda entry: entry[0][0])
     random.Random(rng_seed).shuffle(found)
     return TrueMasks(
@@ -131,13 +133,13 @@ def read_true_masks(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cache:
-    """Where the maps of the images with truth are cached."""
+    """The cached maps of the images with true masks."""
 
     folder: str
     config: ShardOptions
     true_masks: TrueMasks
     truth: str
-    """Folder of the true masks and of the frozen manifest."""
+    """Folder of the cached true masks and the frozen manifest."""
     manifest: Manifest
     decoding: Decoding
 
@@ -150,10 +152,10 @@ class Cache:
         class_names: tuple[str, ...],
         decoding: Decoding,
     ) -> Cache:
-        """Cache the true masks and freeze the manifest, unless it was done before.
+        """Cache the true masks and freeze the manifest, unless an earlier search did.
 
         Raises:
-            ConfigError: they cannot be written.
+            ConfigError: The cache cannot be written.
         """
         masks, rows = true_masks.masks, true_masks.rows
         key = {"images": true_masks.images_hash, "truth": true_masks.hash, "class_names": list(class_names)}
@@ -176,7 +178,7 @@ class Cache:
         )
 
     def cam(self, network: TrainedNetwork, inference: InferenceConfig) -> str:
-        """The folder of a network's class maps, made where they are missing; errors as for :func:`do_pass`."""
+        """Compute a network's missing class maps and return their folder; raises as :func:`do_pass` does."""
         passes = self.config.settings.resources.passes(self.decoding)
         step = Step(name="cam", build=partial(ComputeCam, network.file, inference, passes), on="network")
         return self._filled({"network": "cam", "weights": network.hash, "inference": to_dict(inference)}, [step])
@@ -189,10 +191,12 @@ class Cache:
         *,
         after_affinity: Sequence[Step] = (),
     ) -> str:
-        """The folder of AffinityNet's affinities, as far as the walk's radius reaches; errors as for :func:`do_pass`.
+        """Compute AffinityNet's missing affinities within the walk's radius and return their folder.
+
+        Raises as :func:`do_pass` does.
 
         Args:
-            after_affinity: steps that change the affinities (column ``distances``) before they are cached.
+            after_affinity: Steps that modify the affinities (column ``distances``) before they are cached.
         """
         key = {"network": "affinity", "weights": network.hash, "inference": to_dict(inference), "radius": walk.radius}
         if after_affinity:
@@ -202,7 +206,7 @@ class Cache:
         return self._filled(key, [Step(name="distances", build=build, on="network"), *after_affinity])
 
     def _filled(self, key: dict[str, Any], steps: Sequence[Step]) -> str:
-        """The folder for what steps give, after they have run on the images that are not there yet."""
+        """Run the steps on the images not yet cached and return the folder of their output."""
         key |= {"images": self.true_masks.images_hash, "class_names": list(self.manifest.class_names)}
         key["max_pixels"] = self.decoding.max_pixels
         if self.decoding.bands or self.decoding.value_range:
@@ -217,10 +221,10 @@ class Cache:
         return folder
 
     def maps(self, cams: Sequence[str], distances: str) -> CachedMaps:
-        """The maps of folders that are filled.
+        """Open the maps in folders that :meth:`cam` and :meth:`distances` returned.
 
         Raises:
-            StorageError: truth is not as large as its image.
+            StorageError: A true mask differs in size from its image.
         """
         own = {item.name: getattr(self.manifest, item.name) for item in fields(Manifest)}
         own |= {"bands": self.decoding.bands, "value_range": self.decoding.value_range}

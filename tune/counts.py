@@ -1,7 +1,7 @@
-"""Passes that count pixels over the cached images, as shards, and their sums.
+"""Count pixels of the cached images under each configuration, as shards, and sum the counts.
 
-Images are dealt to at most :data:`MAX_GROUPS` groups, so the memory for the counts and the cost of the bootstrap do not
-grow with the data set.
+Images are assigned to at most :data:`MAX_GROUPS` groups, so the memory for the counts and the cost of the bootstrap do
+not grow with the data set.
 
 Letters: R configurations, G groups, C classes.
 """
@@ -34,51 +34,51 @@ from engine.storage.tally import Tally
 
 MAX_GROUPS = 500
 NUM_PARTS = 8
-"""Parts of the images after each of which a trial reports."""
+"""Number of parts of the images; a trial reports after each."""
 SCHEMA = pa.schema([("image_id", pa.string()), ("counts", pa.large_binary()), ("error", pa.string())])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pass:
-    """One way through the images: a step that counts, and the folder of its shards."""
+    """One pass over the images: the counting step and the folder of its shards."""
 
     folder: str
     step: Step
     num_configurations: int
     of_seeds: bool = False
-    """Seeds, and not masks."""
+    """Whether it counts seeds instead of masks."""
     fetch: bool
     """Whether it reads the images themselves."""
 
 
 @dataclass(kw_only=True, slots=True)
 class Counted:
-    """The sums of a pass over each group of images."""
+    """The counts of a pass, summed over each group of images."""
 
     num_images: int = 0
     counts: NDArray[np.int64]
-    """(R, G, 2, C+1) of masks, (R, G, 3, C+1) of seeds."""
+    """(R, G, 2, C+1) for masks, (R, G, 3, C+1) for seeds."""
     truth: NDArray[np.int64]
     """(G, C+1) pixels of each class in the truth."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Counting:
-    """What all passes share."""
+    """Creates and runs the passes of a search; holds what they share."""
 
     maps: CachedMaps
     true_pixels: NDArray[np.int64]
     """(N, C+1) pixels of each class in the truth."""
     scale_sets: tuple[Scales, ...]
-    """Of each of the cached CAMs."""
+    """The scales of each cached CAM."""
     folder: str
-    """Where the counts go."""
+    """Folder for the counts."""
     walk: WalkConfig
-    """Radius and tolerance."""
+    """Only radius and tolerance are used."""
     config: ShardOptions
 
     def masks(self, slices: Sequence[Slice]) -> Pass:
-        """The pass that counts the masks of slices, all with a dCRF or none."""
+        """Create the pass that counts the masks of slices; either all of them have a dCRF or none."""
         with_crf, num_classes = slices[0].with_crf, len(self.maps.class_names)
         assert all(part.with_crf == with_crf for part in slices)
         key = fingerprint({"slices": [asdict(part) for part in slices]})
@@ -92,8 +92,8 @@ class Counting:
         )
 
     def seeds(self, pairs: Sequence[tuple[float, float]], seed: SeedConfig) -> Pass:
-        """The pass that counts the seeds of pairs of alphas."""
-        seed = replace(seed, alpha_low=pairs[0][0], alpha_high=pairs[0][1])  # its own have no effect
+        """Create the pass that counts the seeds of pairs of alphas."""
+        seed = replace(seed, alpha_low=pairs[0][0], alpha_high=pairs[0][1])  # unused: keep them out of the hash
         key = fingerprint({"pairs": pairs, "seed": asdict(seed), "scales": self.scale_sets})
         passes = PassConfig(decoding=self.maps.decoding(self.config.max_pixels))
         build = partial(CountSeeds, pairs, seed, passes, num_classes=len(self.maps.class_names))
@@ -106,22 +106,22 @@ class Counting:
         )
 
     def finish(self, name: str, one: Pass) -> dict[str, int]:
-        """Count the images that are not counted yet; returns and errors as for :func:`do_pass`."""
+        """Count the images not yet counted; returns and raises as :func:`do_pass` does."""
         return do_pass(name, self.config, self.maps, [one.step], folder=one.folder, schema=SCHEMA, fetch=one.fetch)
 
     def parts(self) -> list[list[int]]:
-        """The shards of each part of the images; fewer parts where there are fewer shards."""
+        """Divide the shards into :data:`NUM_PARTS` parts, or fewer if there are fewer shards."""
         number = min(NUM_PARTS, self.maps.num_shards)
         return [part.tolist() for part in np.array_split(np.arange(self.maps.num_shards), number)]
 
     def empty(self, one: Pass) -> Counted:
-        """No image counted."""
+        """Return counts of zero, for a pass that has counted no image."""
         num_images, size = self.true_pixels.shape
         shape = (one.num_configurations, min(MAX_GROUPS, num_images), 3 if one.of_seeds else 2, size)
         return Counted(counts=np.zeros(shape, np.int64), truth=np.zeros((shape[1], size), np.int64))
 
     def read(self, one: Pass) -> Counted:
-        """What a pass has counted: the parts of the images that it has completed, in order."""
+        """Sum the counts of a pass over its completed parts, up to the first incomplete one."""
         counted, committed = self.empty(one), committed_shards(one.folder)
         for shards in self.parts():
             if not committed.issuperset(shards):
@@ -130,10 +130,10 @@ class Counting:
         return counted
 
     def add(self, counted: Counted, one: Pass, shards: Sequence[int]) -> None:
-        """Add committed shards.
+        """Add the counts of committed shards.
 
         Raises:
-            StorageError: a shard cannot be read.
+            StorageError: A shard cannot be read.
         """
         counts, truth = counted.counts, counted.truth
         for shard in shards:
@@ -144,7 +144,7 @@ class Counting:
                 truth[group] += true_pixels
                 if own is not None:
                     counts[:, group] += np.frombuffer(own, np.int32).reshape(len(counts), *counts.shape[2:])
-                elif not one.of_seeds:  # all background
+                elif not one.of_seeds:  # an error counts as all background
                     counts[:, group, INTERSECTION, 0] += true_pixels[0]
                     counts[:, group, PREDICTED, 0] += true_pixels.sum()
             counted.num_images += len(encoded)
@@ -160,13 +160,13 @@ def do_pass(
     schema: pa.Schema,
     fetch: bool,
 ) -> dict[str, int]:
-    """Do the shards of some steps that are not committed yet, and those that are :func:`stale`.
+    """Run the steps on shards that are not committed or are :func:`stale`.
 
     Returns:
-        Images with an error, by stage.
+        Number of images with an error, by stage.
 
     Raises:
-        TooManyErrors: too many images ended in an error, or a shard could not be done.
+        TooManyErrors: Too many images ended in an error, or a shard could not be processed.
     """
     claimed = Claimed(record={"job": name, "settings": {}, "inputs": {}}, manifest=manifest)
     again = partial(stale, config, manifest)
@@ -177,6 +177,6 @@ def do_pass(
 
 
 def stale(config: ShardOptions, manifest: Manifest, tally: Tally) -> list[int]:
-    """The shards to do again: those with errors, if there are too many."""
+    """List the shards to redo: those with errors, if there are too many errors overall."""
     too_many = tally.errors.total() > config.max_error_fraction * manifest.num_rows
     return [shard for shard in tally.shards if too_many and tally.errors_of(shard)]

@@ -1,4 +1,4 @@
-"""What a search found, written, drawn and printed."""
+"""Write, plot and print the results of a search."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _RANKED: Columns = {
     "miou_low": (pa.float64(), attrgetter("low")),  # ends of the 95 % interval; null if stopped early
     "miou_high": (pa.float64(), attrgetter("high")),
     "tied_with_best": (pa.bool_(), attrgetter("tied")),  # not distinguishable from the best
-    "default": (pa.bool_(), attrgetter("is_default")),  # what the search started from
+    "default": (pa.bool_(), attrgetter("is_default")),  # the settings before the search
 }
 
 
@@ -53,7 +53,7 @@ _RESULTS: Columns = {
     **{f"crf_{name}": _crf_number(name) for name in CRF_NUMBERS},
     "images": (pa.int32(), attrgetter("num_images")),
     "complete": (pa.bool_(), attrgetter("complete")),  # false: stopped early, miou is over `images` only
-    "iou": (pa.list_(pa.float64()), lambda one: one.iou.tolist()),  # background, then each class; NaN if there is none
+    "iou": (pa.list_(pa.float64()), lambda one: one.iou.tolist()),  # background, then each class; NaN if absent
 }
 _SEEDS: Columns = {
     **_RANKED,  # miou over the pixels of confident cells
@@ -67,32 +67,32 @@ _SEEDS: Columns = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchResults:
-    """All that was scored."""
+    """Everything that a search scored."""
 
     plain: list[Scored]
     """Configurations without dCRF."""
     with_crf: list[Scored]
     short_lists: Sequence[Sequence[Scored]]
-    """For each fold the configurations that were given the dCRF, chosen on the other folds."""
+    """For each fold, the configurations chosen on the other folds to be scored with the dCRF."""
     seeds: list[ScoredSeed]
-    """The best first; empty where none were asked for."""
+    """Best first; empty unless the seeds were searched."""
     class_names: tuple[str, ...]
     num_images: int
     errors: dict[str, int]
-    """Images with an error, by stage."""
+    """Number of images with an error, by stage."""
 
 
 def write_outcome(config: SearchOptions, found: SearchResults, kind: MapKind) -> dict[str, Any]:
-    """Write ``results.parquet``, ``best.json``, ``miou.svg``, ``classes.svg`` and with seeds ``seeds.parquet``.
+    """Write ``results.parquet``, ``best.json``, ``miou.svg``, ``classes.svg`` and, with seeds, ``seeds.parquet``.
 
     Args:
-        kind: of the network that gives the maps.
+        kind: The kind of network that gives the maps.
 
     Returns:
-        What ``best.json`` holds.
+        The content of ``best.json``.
 
     Raises:
-        OutputError: the folder cannot be written.
+        OutputError: The folder cannot be written.
     """
     folder, everything = config.out, [*found.with_crf, *found.plain]
     complete, counts, truth = of_complete(everything)
@@ -133,7 +133,7 @@ def write_outcome(config: SearchOptions, found: SearchResults, kind: MapKind) ->
     write_json(join(folder, BEST), summary)
     _print_results(ranked, config.settings.crf, num_images=found.num_images)
     for name, edge in edges.items():
-        print(f"the best {name} is the {edge} value tried: extend the search in this direction")
+        print(f"the best {name} is the {edge} value tried: extend the search in that direction")
     if found.errors:
         by_stage = ", ".join(f"{stage}: {count}" for stage, count in found.errors.items())
         print(f"{sum(found.errors.values())} images ended in an error ({by_stage}); they count as all background")
@@ -142,12 +142,12 @@ def write_outcome(config: SearchOptions, found: SearchResults, kind: MapKind) ->
             print(f"cross-validated over {config.folds} folds, {name}: mIoU {100 * value:.2f} %")
     if found.seeds:
         _print_seeds(found.seeds, coverage=config.seed_coverage)
-    print(f"use it with: tag2mask label --config {join(folder, BEST)} ...")
+    print(f"to use the best settings: tag2mask label --config {join(folder, BEST)} ...")
     return summary
 
 
 def _settings(settings: Settings, kind: MapKind, best: Scored, seed: ScoredSeed | None) -> dict[str, Any]:
-    """The part of the settings tree in ``best.json``; besides AffinityNet's inference only what was searched."""
+    """Build the settings for ``best.json``: the searched parts, and AffinityNet's inference settings."""
     inference_path, walk_path = map_paths(kind)
     maps = settings.maps_of(kind)
     beta = best.beta if best.num_steps else maps.walk.beta
@@ -166,7 +166,7 @@ def _settings(settings: Settings, kind: MapKind, best: Scored, seed: ScoredSeed 
 
 
 def _write_table(location: str, ranked: Sequence[Ranked], columns: Columns) -> None:
-    """A row for each, the best first."""
+    """Write one row per configuration, best first."""
     found = {name: pa.array([value(one) for one in ranked], kind) for name, (kind, value) in columns.items()}
     rank = pa.array(range(1, len(ranked) + 1), pa.int32())
     buffer = io.BytesIO()
@@ -177,7 +177,7 @@ def _write_table(location: str, ranked: Sequence[Ranked], columns: Columns) -> N
 def _print_table(
     title: str, ranked: Sequence[Item], columns: Mapping[str, Callable[[Item], str]], note: Callable[[Item], str]
 ) -> None:
-    """The ten best and the default."""
+    """Print the ten best and the default."""
     if len({one.scales for one in ranked}) > 1:
         columns = {"scales": lambda one: ",".join(f"{scale:g}" for scale in one.scales), **columns}
     table = Table(title=title, title_justify="left")
@@ -186,7 +186,7 @@ def _print_table(
     for rank, one in enumerate(ranked, start=1):
         if rank > NUM_SHOWN and not one.is_default:
             continue
-        notes = ["default" * one.is_default, "as good as the best" * (one.tied and rank > 1), note(one)]
+        notes = ["default" * one.is_default, "tied with the best" * (one.tied and rank > 1), note(one)]
         table.add_row(
             str(rank),
             *(show(one) for show in columns.values()),
@@ -219,10 +219,10 @@ def _print_seeds(ranked: Sequence[ScoredSeed], *, coverage: float) -> None:
     columns: dict[str, Callable[[ScoredSeed], str]] = {
         "low": lambda one: f"{one.alpha_low:g}",
         "high": lambda one: f"{one.alpha_high:g}",
-        "right %": lambda one: f"{100 * one.precision:.1f}",
-        "sure fg %": lambda one: f"{100 * one.sure_foreground:.0f}",
-        "sure bg %": lambda one: f"{100 * one.sure_background:.0f}",
+        "precision %": lambda one: f"{100 * one.precision:.1f}",
+        "fg covered %": lambda one: f"{100 * one.sure_foreground:.0f}",
+        "bg covered %": lambda one: f"{100 * one.sure_background:.0f}",
     }
     title = f"Seeds: confident cells against the truth, {len(ranked)} pairs of alphas"
-    unsure = f"confident about less than {100 * coverage:g} %"
-    _print_table(title, ranked, columns, lambda one: "" if one.enough else unsure)
+    too_few = f"covers less than {100 * coverage:g} %"
+    _print_table(title, ranked, columns, lambda one: "" if one.enough else too_few)

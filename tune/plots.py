@@ -16,10 +16,10 @@ _MAX_LABELED_CELLS = 200
 
 
 def heat_maps(scored: Sequence[Scored]) -> bytes:
-    """mIoU (%) over alpha and the number of steps, a panel for each beta and set of scales.
+    """Plot mIoU (%) over alpha and the number of steps, one panel per beta and set of scales.
 
     Args:
-        scored: configurations without dCRF; those counted on all images are drawn.
+        scored: Configurations without dCRF; those stopped early are left out.
     """
     complete = [one for one in scored if one.complete]
     names = sorted({(one.scales, one.beta) for one in complete})
@@ -56,7 +56,7 @@ def _ticks(set_ticks: Any, values: Sequence[float]) -> None:
 
 
 def class_bars(best: Scored, default: Scored | None, class_names: Sequence[str]) -> bytes:
-    """IoU (%) of each class, of the best configuration and of the one the search started from."""
+    """Plot the IoU (%) of each class for the best configuration and the default."""
     names, rows = ["background", *class_names], [("best", best)]
     if default is not None:
         rows.append(("default", default))

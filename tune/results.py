@@ -1,4 +1,4 @@
-"""From the counts of all passes to ranked configurations with mIoU, interval and cross-validation.
+"""Rank configurations by mIoU from the counts of all passes, with intervals and cross-validation.
 
 Letters: R configurations, G groups of images, C classes.
 """
@@ -18,23 +18,23 @@ from engine.stages.count import NO_CRF, Scales, Slice
 from tune.counts import Counted
 
 Walk = tuple[Scales, float, float, int]
-"""Scales, alpha, beta and number of steps; beta is 0 without a walk, where it has no effect."""
+"""Scales, alpha, beta and number of steps; without a walk, beta has no effect and is 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ranked:
-    """What a search compares, with its score."""
+    """A candidate of a search with its score."""
 
     scales: Scales
-    """Of the class maps."""
+    """Scales of the class maps."""
     miou: float
     low: float | None = None
-    """Ends of the 95 % interval; None where it was not computed."""
+    """Lower end of the 95 % interval; None if not computed."""
     high: float | None = None
     tied: bool = False
     """Not distinguishable from the best."""
     is_default: bool
-    """What the search starts from."""
+    """Whether it has the settings from before the search."""
 
 
 Item = TypeVar("Item", bound=Ranked)
@@ -45,7 +45,7 @@ class Scored(Ranked):
     """One configuration with its counts."""
 
     walk: Walk
-    """All that makes the masks but the dCRF."""
+    """Everything that determines the masks, except the dCRF."""
     alpha: float
     beta: float
     num_steps: int
@@ -54,28 +54,28 @@ class Scored(Ranked):
     complete: bool
     """Counted on all images, not stopped early."""
     counts: NDArray[np.int64]
-    """(G, 2, C+1)."""
+    """(G, 2, C+1) pixels."""
     truth: NDArray[np.int64]
-    """(G, C+1)."""
+    """(G, C+1) pixels."""
 
     @property
     def with_crf(self) -> bool:
-        """Whether there is a dense CRF at all."""
+        """Whether the masks go through the dense CRF."""
         return self.crf.num_iterations > 0
 
     @property
     def iou(self) -> NDArray[np.float64]:
-        """(C+1,) of each class, background first."""
+        """(C+1,) IoU of each class, background first."""
         return iou(self.counts.sum(axis=0), self.truth.sum(axis=0))
 
 
 def collect(counted: Sequence[tuple[Sequence[Slice], Counted]], default: Slice, *, num_images: int) -> list[Scored]:
-    """Every configuration that was counted, the best first, each once.
+    """Collect every configuration that was counted, without duplicates, best first.
 
     Args:
-        counted: slices and what one pass has counted of them.
-        default: the one that the search starts from, with the dCRF of the masks.
-        num_images: of a complete pass.
+        counted: The slices of each pass, and its counts.
+        default: The configuration from before the search, with the dCRF of the masks.
+        num_images: Number of images in a complete pass.
     """
     start = _walk(default, default.alphas[0], default.steps[0])
     found: dict[tuple[Walk, CrfConfig], Scored] = {}
@@ -111,13 +111,13 @@ def _walk(part: Slice, alpha: float, num_steps: int) -> Walk:
 def judged(
     ranked: Sequence[Item], counts: NDArray[np.int64], truth: NDArray[np.int64], *, num_draws: int, rng_seed: int
 ) -> list[Item]:
-    """The same with interval and ``tied``.
+    """Add bootstrap intervals and ``tied`` to candidates.
 
     Args:
-        ranked: R, the best first.
-        counts: (R, G, 2, C+1).
-        truth: (G, C+1), or (R, G, C+1) where each has its own.
-        num_draws: of the bootstrap; 0 leaves it out.
+        ranked: The R candidates, best first.
+        counts: (R, G, 2, C+1) int64.
+        truth: (G, C+1) int64, or (R, G, C+1) if it differs between candidates.
+        num_draws: Number of bootstrap samples; 0 returns the candidates unchanged.
     """
     if not ranked or num_draws == 0:
         return list(ranked)
@@ -129,7 +129,7 @@ def judged(
 
 
 def of_complete(scored: Sequence[Scored]) -> tuple[list[Scored], NDArray[np.int64], NDArray[np.int64]]:
-    """The R configurations that were counted on all images, their counts (R, G, 2, C+1), and the truth (G, C+1)."""
+    """Return the R configurations counted on all images, their counts (R, G, 2, C+1), and the truth (G, C+1)."""
     complete = [one for one in scored if one.complete]
     if not complete:
         return [], np.zeros((0, 0, 2, 1), np.int64), np.zeros((0, 1), np.int64)
@@ -137,10 +137,10 @@ def of_complete(scored: Sequence[Scored]) -> tuple[list[Scored], NDArray[np.int6
 
 
 def validated(scored: Sequence[Scored], *, num_folds: int, allowed: Sequence[Collection[Walk]] = ()) -> float | None:
-    """The cross-validated mIoU of a search over these; None without folds, or with fewer images than folds.
+    """Cross-validate a search over these configurations; None without folds, or with fewer images than folds.
 
     Args:
-        allowed: for each fold what it may choose from; all by default.
+        allowed: The configurations that each fold may choose from; all by default.
     """
     complete, counts, truth = of_complete(scored)
     candidates = np.array([[one.walk in some for one in complete] for some in allowed]) if allowed else None
@@ -150,12 +150,12 @@ def validated(scored: Sequence[Scored], *, num_folds: int, allowed: Sequence[Col
 
 
 def short_lists(ranked: Sequence[Scored], *, most: int, num_folds: int) -> list[list[Scored]]:
-    """The best few on all images; then, for each fold, the best few on the other folds.
+    """List the best configurations on all images; then, for each fold, the best on the other folds.
 
     Args:
-        ranked: of :func:`collect`.
-        most: length of a list.
-        num_folds: 0 or too many gives the first list alone.
+        ranked: Result of :func:`collect`.
+        most: Length of each list.
+        num_folds: With 0, or more folds than images, only the first list is returned.
     """
     complete, counts, truth = of_complete(ranked)
     lists = [complete[:most]]
@@ -166,10 +166,10 @@ def short_lists(ranked: Sequence[Scored], *, most: int, num_folds: int) -> list[
 
 
 def on_edge(best: Scored, ranked: Sequence[Scored]) -> dict[str, str]:
-    """Which values of the best are the least or the greatest tried, so that better ones may lie beyond.
+    """Find the values of the best configuration that are the smallest or largest tried: better ones may lie beyond.
 
     Returns:
-        ``alpha``, ``beta``, ``num_steps`` to ``smallest`` or ``largest``.
+        Maps ``alpha``, ``beta``, ``num_steps`` to ``smallest`` or ``largest``.
     """
     edges: dict[str, str] = {}
     for name in ("alpha", "beta", "num_steps") if best.num_steps else ("alpha", "num_steps"):

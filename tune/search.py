@@ -1,4 +1,4 @@
-"""Search alpha, beta, walk steps and more for mIoU, without labeling again: ``python -m tune.search``."""
+"""Search for the alpha, beta and number of walk steps with the best mIoU: ``python -m tune.search``."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from tune.trials import run_optuna, run_trials
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Search(SearchOptions):
-    """Find the alpha, beta and number of walk steps with the best mIoU on the images that have truth; optionally also
-    the scales of the CAM, the settings of the dCRF and the two alphas of the seeds."""
+    """Find the alpha, beta and number of walk steps with the best mIoU on images with true masks. Optionally also
+    search the scales of the CAM, the settings of the dCRF and the two alphas of the seeds."""
 
 
 def run(config: Search, *, after_affinity: Sequence[Step] = ()) -> dict[str, Any]:
-    """Search; writes ``results.parquet``, ``best.json``, ``miou.svg`` and ``classes.svg`` to the output folder.
+    """Run the search; writes ``results.parquet``, ``best.json``, ``miou.svg`` and ``classes.svg``.
 
     Args:
-        after_affinity: steps that change the affinities (column ``distances``) before they are walked along.
+        after_affinity: Steps that modify the affinities (column ``distances``) before the walk.
 
     Returns:
-        What ``best.json`` holds.
+        The content of ``best.json``.
 
     Raises:
-        UserError: an option, a file or the truth cannot be used.
-        TooManyErrors: networks or trials failed.
+        UserError: An option, a file or the truth cannot be used.
+        TooManyErrors: Too many images failed, or a trial did.
     """
     settings = config.settings
     images = ImageSet(config)
@@ -114,7 +114,7 @@ class _Sweep:
 
     config: Search
     first: Slice
-    """The configuration that it starts from, with the dCRF of the masks."""
+    """The default configuration, with the dCRF of the masks."""
     counting: Counting
     cluster: Cluster
 
@@ -163,10 +163,12 @@ class _Sweep:
         return self._counted("search", [first, *slices])
 
     def _counted(self, name: str, slices: Sequence[Slice]) -> tuple[list[Scored], dict[str, int]]:
-        """Count slices in one pass; with early stopping the first, which is never stopped, and each other in a trial.
+        """Count slices in one pass; with early stopping, only the first, and each other slice in its own trial.
+
+        The first slice is the default, which is never stopped early.
 
         Returns:
-            The configurations, the best first, and the images with an error, by stage.
+            The configurations, best first, and the number of images with an error, by stage.
         """
         first, *others = dict.fromkeys(slices)
         together = [first] if self.config.early_stopping else [first, *others]

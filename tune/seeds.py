@@ -1,8 +1,8 @@
-"""The two alphas of the seeds, scored without training an AffinityNet: confident cells against the truth.
+"""Score pairs of seed alphas by comparing confident cells with the truth, without training an AffinityNet.
 
-A seed says nothing about cells that are not confident, so its figures are over the pixels of its confident cells: their
-mIoU and precision. A seed of a few confident cells would win at that and teach nothing, so a pair of alphas must also
-be confident about a fraction of the truth's foreground and of its background.
+mIoU and precision are computed over the pixels of confident cells. Seeds with very few confident cells would score best
+but train AffinityNet poorly, so confident cells must also cover a minimum fraction of the true foreground and of the
+true background.
 
 Letters: R pairs of alphas, G groups, C classes.
 """
@@ -25,17 +25,17 @@ from tune.results import Ranked, judged
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoredSeed(Ranked):
-    """One pair of alphas; figures in [0, 1], mIoU over the pixels of confident cells."""
+    """One pair of alphas; scores in [0, 1], mIoU over the pixels of confident cells."""
 
     alpha_low: float
     alpha_high: float
     precision: float
-    """Fraction of the confident pixels whose class is right."""
+    """Fraction of the confident pixels with the correct class."""
     sure_foreground: float
-    """Fraction of the truth's foreground in confident cells."""
+    """Fraction of the true foreground in confident cells."""
     sure_background: float
     enough: bool
-    """Both fractions reach ``seed_coverage``; the others come last."""
+    """Whether both fractions reach ``seed_coverage``; other pairs rank last."""
 
 
 def score_seeds(
@@ -44,12 +44,12 @@ def score_seeds(
     pairs: Sequence[tuple[float, float]],
     config: SearchOptions,
 ) -> list[ScoredSeed]:
-    """Every pair of alphas, the best first: those with enough coverage, then the others, each by mIoU.
+    """Rank all pairs of alphas: those with enough coverage by mIoU, then the others by mIoU.
 
     Args:
-        counted: all pairs of the first set of scales first.
-        scale_sets: the first is the default.
-        config: ``seed_coverage``, ``bootstrap``, ``rng_seed`` and the default alphas.
+        counted: Counts of all pairs for the first set of scales, then for the next.
+        scale_sets: Sets of scales; the first is the default.
+        config: Provides ``seed_coverage``, ``bootstrap``, ``rng_seed`` and the default alphas.
     """
     counts, truth = counted.counts, counted.truth.sum(axis=0)
     sums = counts.sum(axis=1)

@@ -1,4 +1,4 @@
-"""The search space: which scales, alphas, betas, numbers of steps and dCRFs are tried, cut into slices of one beta."""
+"""The search space: combinations of scales, alphas, betas, steps and dCRFs, divided into slices with one beta each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CRF_NUMBERS = tuple(item.name for item in fields(CrfConfig) if item.name != "bac
 
 
 def slice_of(scales: Scales, beta: float, alphas: Sequence[float], steps: Sequence[int]) -> Slice:
-    """A slice whose values may come in any order and more than once."""
+    """Create a slice from values in any order; duplicates are dropped."""
     alphas = tuple(sorted(set(map(float, alphas))))
     return Slice(scales=scales, beta=float(beta), alphas=alphas, steps=tuple(sorted(set(steps))))
 
@@ -28,7 +28,7 @@ def slice_of(scales: Scales, beta: float, alphas: Sequence[float], steps: Sequen
 def grid_slices(
     scale_sets: Sequence[Scales], alphas: Sequence[float], betas: Sequence[float], steps: Sequence[int]
 ) -> list[Slice]:
-    """Every combination; without a walk (0 steps) beta has no effect, so only the first beta includes it."""
+    """Create slices of every combination; beta has no effect on 0 steps, so only the first beta includes them."""
     slices: list[Slice] = []
     for scales in scale_sets:
         for index, beta in enumerate(sorted(set(betas))):
@@ -47,14 +47,15 @@ def random_slices(
     num_betas: int,
     rng_seed: int,
 ) -> list[Slice]:
-    """Slices drawn log-uniformly between the least and the greatest of the given values.
+    """Sample slices log-uniformly between the smallest and largest of the given values.
 
     Args:
-        scale_sets: each slice draws one.
-        alphas: each slice draws as many.
-        steps: each slice draws as many; duplicates count once, and 0 stays 0.
-        num_betas: slices.
-        rng_seed: the same seed gives the same slices.
+        scale_sets: Each slice samples one of these.
+        alphas: Each slice samples as many.
+        betas: Each slice samples one.
+        steps: Each slice samples as many; duplicates are dropped, and the first slice keeps 0.
+        num_betas: Number of slices.
+        rng_seed: Random seed.
     """
     rng = np.random.default_rng(rng_seed)
 
@@ -76,40 +77,40 @@ def random_slices(
 
 
 def default_slice(scales: Scales, walk: WalkConfig) -> Slice:
-    """The configuration that the search starts from."""
+    """Create the slice of the default configuration."""
     return Slice(scales=scales, beta=walk.beta, alphas=(walk.alpha,), steps=(walk.num_steps,))
 
 
 def pairs_of(lows: Sequence[float], highs: Sequence[float], seed: SeedConfig) -> tuple[tuple[float, float], ...]:
-    """Every pair of seed alphas with low <= high, and the default's."""
+    """List every pair of seed alphas with low <= high, and the default pair."""
     pairs = {(low, high) for low, high in product(lows, highs) if low <= high}
     return tuple(sorted(pairs | {(seed.alpha_low, seed.alpha_high)}))
 
 
 def scales_of(text: str) -> Scales:
-    """``0.5,1,2`` as scales.
+    """Parse scales such as ``0.5,1,2``.
 
     Raises:
-        ConfigError: it is something else.
+        ConfigError: The text is not a list of numbers.
     """
     try:
         return tuple(float(one) for one in text.split(","))
     except ValueError as error:
-        reason = f"must be numbers joined by commas, such as 0.5,1,2, got '{text}'"
+        reason = f"must be numbers separated by commas, such as 0.5,1,2, got '{text}'"
         raise ConfigError(reason, thing="cam_scales") from error
 
 
 def crfs_of(start: CrfConfig, texts: Sequence[str], *, num_draws: int, rng_seed: int) -> list[CrfConfig]:
-    """The dCRFs that are tried: the given one, then combinations of other values.
+    """List the dCRF settings to try: ``start``, then combinations of other values.
 
     Args:
-        start: has the values that ``texts`` do not name.
-        texts: ``name=value,value`` each.
-        num_draws: combinations drawn from all; 0 takes all.
-        rng_seed: the same seed draws the same.
+        start: The default settings, which also supply values that ``texts`` do not name.
+        texts: Values to try, each as ``name=value,value``.
+        num_draws: Number of combinations to sample at random; 0 takes all.
+        rng_seed: Random seed.
 
     Raises:
-        ConfigError: a text has an unknown name, or a value that is not allowed.
+        ConfigError: A name is unknown or a value is not allowed.
     """
     choices: dict[str, list[Any]] = {}
     for text in texts:
@@ -120,7 +121,7 @@ def crfs_of(start: CrfConfig, texts: Sequence[str], *, num_draws: int, rng_seed:
             choices[name] = []
         if name not in CRF_NUMBERS or not choices[name]:
             allowed = ", ".join(known.replace("_", "-") for known in CRF_NUMBERS)
-            reason = f"must be name=number,number with a name of {allowed}, got '{text}'"
+            reason = f"must be name=number,number, where name is one of {allowed}; got '{text}'"
             raise ConfigError(reason, thing="crf_values")
     combinations = (dict(zip(choices, values, strict=True)) for values in product(*choices.values()))
     try:

@@ -1,7 +1,7 @@
-"""The trials of a search on Ray Tune: slices given or chosen by a model, of which poor ones may be stopped early.
+"""Run the trials of a search with Ray Tune: given slices or slices chosen by Optuna, with optional early stopping.
 
-A trial commits its counts as shards, as a pass over all images does, and the same trial of a later run continues from
-them. So the search needs no checkpoint of Tune, and no store that Tune can write to.
+A trial commits its counts as shards, like a pass over all images, and the same trial of a later run resumes from them.
+The search therefore needs neither Tune's checkpoints nor storage that Tune can write to.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from tune.options import SearchOptions
 from tune.space import slice_of
 
 _QUIET = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a folder of logs for each trial
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ctrl-c ends the search as it ends any job
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # they write a log folder for each trial
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the search like any other job
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
 
 
 def run_trials(name: str, counting: Counting, cluster: Cluster, slices: Sequence[Slice]) -> None:
-    """Count slices, each in a trial, and stop poor ones early; what earlier runs have counted is not counted again.
+    """Count each slice in a trial and stop poor ones early; counts of earlier runs are reused.
 
     Raises:
-        StorageError: a trial met a file that cannot be used.
-        TooManyErrors: a trial failed, or too many images ended in an error.
+        StorageError: A trial cannot read or write a file.
+        TooManyErrors: A trial failed, or too many images ended in an error.
     """
     if slices:
         space = {"slice": ray.tune.grid_search(list(slices))}
@@ -56,10 +56,10 @@ def run_trials(name: str, counting: Counting, cluster: Cluster, slices: Sequence
 
 
 def check_trial(counting: Counting, part: Slice) -> None:
-    """Refuse the counts of a trial with too many errors; the next search counts those images again.
+    """Reject the counts of a trial with too many errors; the next search counts those images again.
 
     Raises:
-        TooManyErrors: more images than ``max_error_fraction`` ended in an error.
+        TooManyErrors: More images than ``max_error_fraction`` ended in an error.
     """
     errors = Tally(counting.masks([part]).folder).errors
     summary = {"missing_shards": [], "errors": errors, "images": counting.maps.num_rows}
@@ -67,14 +67,14 @@ def check_trial(counting: Counting, part: Slice) -> None:
 
 
 def run_optuna(counting: Counting, cluster: Cluster, config: SearchOptions) -> list[Slice]:
-    """Let a model choose scales and betas; it first hears of those that earlier runs have tried, at no cost.
+    """Let Optuna choose scales and betas, starting with those of earlier runs, whose counts are reused.
 
     Returns:
-        The slices that were tried, now or before.
+        The slices tried in this run and earlier ones.
 
     Raises:
-        StorageError: a trial met a file that cannot be used.
-        TooManyErrors: a trial failed.
+        StorageError: A trial cannot read or write a file.
+        TooManyErrors: A trial failed.
     """
     from ray.tune.search.optuna import OptunaSearch
 
@@ -160,7 +160,7 @@ def _fit(
 
 
 def _trial(settings: dict[str, Any], counting: Counting, cluster: Cluster) -> None:
-    """What a worker runs: one slice, part by part."""
+    """Count one slice, part by part, in a Tune worker."""
     one = counting.masks([settings.get("slice") or _chosen(settings, *settings["fixed"])])
     run = ShardRun(
         manifest=counting.maps,
@@ -187,7 +187,7 @@ def _trial(settings: dict[str, Any], counting: Counting, cluster: Cluster) -> No
 
 
 class _Watch(ray.tune.Callback):
-    """Live progress with the best mIoU so far."""
+    """Shows progress with the best mIoU so far."""
 
     def __init__(self, meter: Meter, num_parts: int) -> None:
         self._meter, self._num_parts = meter, num_parts

@@ -1,4 +1,4 @@
-"""Data sets of other programs as manifests; each format is one module and one line here."""
+"""Import data sets of other formats as manifests; each format is one module and one line here."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ READERS: dict[str, Reader] = {
     "parquet": read_parquet,
     "pets": read_pets,
 }
-"""Every format by its name on the command line."""
+"""Readers by name of the format."""
 
 __all__ = ["READERS", "ReaderOptions", "with_clean_tags", "write_manifest"]

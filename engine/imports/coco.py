@@ -1,7 +1,7 @@
-"""COCO: the categories of an image's annotations are its tags.
+"""Import COCO annotations: the categories of an image's annotations become its tags.
 
-Source: cocodataset.org, format-data (instances, stuff, panoptic); lvisdataset.org. The file is one JSON text and is
-read whole.
+Source: cocodataset.org, format-data (instances, stuff, panoptic); lvisdataset.org. The whole JSON file is read into
+memory.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _Id = int | str
 
 
 def read_coco(source: str, options: ReaderOptions) -> ImportedDataset:
-    """The images of an annotation file, below ``options.images``, else below the folder of the file.
+    """Read the images of an annotation file; they lie in ``options.images``, else in the file's folder.
 
-    A ``file_name`` that is a URI, as jobs.export may write it, or an absolute path is taken as it is; without one, as
-    in LVIS, the path of ``coco_url`` counts. Ids are the same as numbers and as text. Classes are the categories in the
-    order of their ids. Crowds count too. A file that is listed several times has the tags of all its entries.
+    A ``file_name`` may be relative, absolute, or a URI as jobs.export may write it; without one, as in LVIS, the path
+    of ``coco_url`` is used. Ids may be numbers or text. Classes are the categories in the order of their ids. Crowd
+    annotations count too. A file that is listed several times gets the tags of all its entries.
 
     Raises:
-        StorageError: it is no such file, an id has two meanings, or annotations are of unknown images or categories.
+        StorageError: The file is not COCO, an id is ambiguous, or an annotation refers to an unknown id.
     """
     folder = options.images or parent(source)
     try:
@@ -69,7 +69,7 @@ def read_coco(source: str, options: ReaderOptions) -> ImportedDataset:
 
 
 def _id(value: Any) -> _Id:
-    """An id in one form: some programs write numbers as text, or as 1.0."""
+    """Normalize an id: some programs write numbers as text, or as 1.0."""
     if isinstance(value, str):
         text = value.strip()
         return int(text) if _INTEGER.fullmatch(text) else text
@@ -77,13 +77,13 @@ def _id(value: Any) -> _Id:
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    raise TypeError(f"{value!r} is no id")
+    raise TypeError(f"{value!r} is not an id")
 
 
 def _text(name: Any) -> str:
-    """A name, which some programs write as a number."""
+    """Convert a name to text: some programs write it as a number."""
     if not isinstance(name, (str, int, float)):
-        raise TypeError(f"{name!r} is no name")
+        raise TypeError(f"{name!r} is not a name")
     return str(name)
 
 
@@ -110,6 +110,6 @@ def _check_known(
             number = sum(count for pair, count in annotated.items() if pair[index] in unknown)
             listed = f"ids such as {next(iter(known))!r}" if known else "none"
             raise StorageError(
-                f"'{source}' has {number} annotations whose {kind}_id is not listed, such as "
-                f"{next(iter(unknown))!r}; it lists {listed}"
+                f"'{source}' has {number} annotations with an unknown {kind}_id, such as "
+                f"{next(iter(unknown))!r}; the file lists {listed}"
             )

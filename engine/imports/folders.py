@@ -1,4 +1,4 @@
-"""Folders named by their class, as ``torchvision.datasets.ImageFolder`` takes them."""
+"""Import one folder per class, as in ``torchvision.datasets.ImageFolder``."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ _SHOWN = 8
 
 
 def read_folders(source: str, options: ReaderOptions) -> ImportedDataset:
-    """The pictures at any depth in the folders of ``source``, each tagged with the name of the uppermost of these.
+    """Read the images at any depth in the class folders of ``source``, each tagged with its class folder's name.
 
-    A picture is named by its path from ``source``. No option does anything.
+    The image id is the path relative to ``source``. The options are not used.
 
     Raises:
-        StorageError: there is no folder in it, or folders of splits. While the images are taken: one of the folders
-            holds no picture, cannot be read, or has no end.
+        StorageError: There are no folders, or they are splits. During iteration: a class folder contains no images,
+            cannot be read, or contains a cycle of links.
     """
     remarks = Remarks()
     files, names = entries(source, "", remarks)
     if not names:
-        raise StorageError(f"'{source}' holds no folders; give a folder that holds one folder per class")
+        raise StorageError(f"'{source}' contains no folders; give a folder with one folder per class")
     if {name.lower() for name in names} <= _SPLITS:
         raise StorageError(
-            f"'{source}' holds the splits {', '.join(names)}, not classes; give one of them, such as "
+            f"'{source}' contains the splits {', '.join(names)}, not classes; give one of them, such as "
             f"'{join(source, names[0])}'"
         )
 
     def found() -> Iterator[Image]:
         for path in files:
-            remarks.add("files beside the class folders (left out)", path)
+            remarks.add("files outside the class folders (skipped)", path)
         empty = []
         for name in names:
             number = 0
@@ -44,14 +44,13 @@ def read_folders(source: str, options: ReaderOptions) -> ImportedDataset:
                     number += 1
                     yield Image(image_id=path, location=join(source, path), tags=(name,))
                 else:
-                    remarks.add("files that are not pictures (left out)", path)
+                    remarks.add("files that are not images (skipped)", path)
             if not number:
                 empty.append(name)
-        if empty:  # a class that nothing shows would only shift the numbers of the others
+        if empty:  # an empty class would only shift the ids of the others
             shown = ", ".join(f"'{name}'" for name in empty[:_SHOWN]) + (", ..." if len(empty) > _SHOWN else "")
             raise StorageError(
-                f"'{source}' holds folders without a picture that Pillow reads ({len(empty)}: {shown}), so nothing was "
-                "written"
+                f"'{source}' has {len(empty)} folders without an image that Pillow reads ({shown}); nothing was written"
             )
 
     return ImportedDataset(class_names=tuple(names), images=found(), remarks=remarks)

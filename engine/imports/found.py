@@ -1,4 +1,4 @@
-"""What a reader finds, and the manifest that is written of it."""
+"""The result of reading a data set, and writing it as a manifest."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from engine.storage.sources.tags import unique_names
 
 _ROWS_PER_GROUP = 4096
 _SHOWN = 20
-"""Characters of a text around the one that is wrong."""
+"""Characters of context shown around an invalid character."""
 _SCHEMA = pa.schema([("image_id", pa.string()), ("image", pa.string()), ("tags", pa.list_(pa.string()))])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Image:
-    """An image of another program's data set."""
+    """An image of a data set."""
 
     image_id: str
     location: str
@@ -37,61 +37,61 @@ class Image:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImportedDataset:
-    """A data set: its classes, and its images in a stream."""
+    """A data set: its classes and a stream of its images."""
 
     class_names: tuple[str, ...]
     """Names of the classes 1..C."""
     images: Iterator[Image]
     remarks: Remarks
-    """Complete once all images are taken."""
+    """Complete once all images have been iterated."""
 
     @property
     def classes_text(self) -> str:
-        """What the file of classes holds."""
+        """The content of the class file."""
         return "".join(f"{name}\n" for name in self.class_names)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReaderOptions:
-    """What a reader may be told; each format uses some."""
+    """Options of the readers; each format uses some of them."""
 
     out: str
-    """Folder for images that are no files yet."""
+    """Folder for images extracted from the data set."""
     images: str = ""
-    """Folder of the images; empty: that of the source."""
+    """Folder of the images; empty for the folder of the source."""
     image_column: str = ""
-    """Column of the pictures; empty: found."""
+    """Image column; empty to detect it."""
     label_column: str = ""
-    """Column of the labels; empty: found."""
+    """Label column; empty to detect it."""
 
 
 class Reader(Protocol):
-    """Reads one format."""
+    """A function that reads one format."""
 
     def __call__(self, source: str, options: ReaderOptions) -> ImportedDataset:
-        """What there is.
+        """Read a data set.
 
         Args:
-            source: local path or URI of the data set.
-            options: what the format does not say.
+            source: Local path or URI of the data set.
+            options: Details that the format does not specify.
 
         Raises:
-            UserError: the source cannot be read.
+            UserError: The source cannot be read.
         """
 
 
 def united(images: Iterable[Image], remarks: Remarks) -> Iterator[Image]:
-    """Images of which each file stands once, with the tags of all its entries; held in memory.
+    """Merge entries of the same file, with the tags of all its entries; holds all images in memory.
 
     Raises:
-        StorageError: two files have one id.
+        StorageError: Two files have the same id.
     """
     by_file: dict[str, Image] = {}
     file_of_id: dict[str, str] = {}
     for one in images:
         first = by_file.setdefault(one.location, one)
         if first is not one:
-            remarks.add("further entries of a file (tags added to its first)", one.image_id)
+            remarks.add("duplicate entries of a file (tags merged)", one.image_id)
             by_file[one.location] = replace(first, tags=tuple(dict.fromkeys(first.tags + one.tags)))
         elif file_of_id.setdefault(one.image_id, one.location) != one.location:
             raise StorageError(
@@ -101,23 +101,23 @@ def united(images: Iterable[Image], remarks: Remarks) -> Iterator[Image]:
 
 
 def with_clean_tags(found: ImportedDataset, source: str, *, background: str) -> ImportedDataset:
-    """The data set with classes and tags as a job reads them: without blanks around them, each once.
+    """Strip whitespace from classes and tags, drop duplicates, and drop the background class.
 
     Args:
-        found: as a reader gives it.
-        source: what was read, for an error's sentence.
-        background: a class that stands for none: it is left out of the classes and of the tags.
+        found: The result of a reader.
+        source: What was read, for error messages.
+        background: A class that means "none"; it is dropped from the classes and the tags.
 
     Raises:
-        UserError: a name is none that a class may have, or ``background`` is no class.
+        UserError: A class name is invalid, or ``background`` is not a class.
     """
     names = unique_names(found.class_names)
     if background and background not in names:
         raise ConfigError(f"must be a class of the data set, got '{background}'", thing="background")
     if not background and BACKGROUND in names:
         raise ConfigError(
-            f"must be given, as '{source}' has a class '{BACKGROUND}', which is class 0 by itself; with '{BACKGROUND}' "
-            "its images have no tags",
+            f"must be given, because '{source}' has a class '{BACKGROUND}', which is always class 0; '{BACKGROUND}' "
+            "drops it from the tags",
             thing="background",
         )
     names = [name for name in names if name != background]
@@ -131,20 +131,20 @@ def with_clean_tags(found: ImportedDataset, source: str, *, background: str) -> 
 
 
 def write_manifest(found: ImportedDataset, location: str, classes: str) -> dict[str, Any]:
-    """Write a manifest and its file of classes.
+    """Write a manifest and its class file.
 
     Args:
-        found: as :func:`with_clean_tags` gives it.
-        location: of the manifest; its ending, ``.csv``, ``.jsonl`` or ``.parquet``, decides the kind. Images below its
-            folder are named by their path from there.
-        classes: location of the file of classes.
+        found: The result of :func:`with_clean_tags`.
+        location: Location of the manifest; its ending, ``.csv``, ``.jsonl`` or ``.parquet``, determines the format.
+            Images inside its folder get relative paths.
+        classes: Location of the class file.
 
     Returns:
-        ``images``, ``classes``, ``outside`` (images that are not below the folder) and ``remarks`` (things by kind).
+        ``images``, ``classes``, ``outside`` (number of images outside the folder) and ``remarks`` (counts by kind).
 
     Raises:
-        OutputError: a name does not fit into the file, or the file cannot be written.
-        StorageError: there is no image, or none of them can be read.
+        OutputError: A name cannot be represented in the format, or the file cannot be written.
+        StorageError: There are no images, or none of them exists.
     """
     folder = parent(absolute(location))
     remarks = found.remarks
@@ -160,7 +160,7 @@ def write_manifest(found: ImportedDataset, location: str, classes: str) -> dict[
                 counts["outside"] += not inside and not is_uri(place)
                 if is_missing(place):
                     counts["missing"] += 1
-                    remarks.add("images that do not exist, or have an address other than s3://", place)
+                    remarks.add("images that do not exist, or have a URI other than s3://", place)
                 if not one.tags:
                     remarks.add("images without tags (all background)", one.image_id)
                 for tag in one.tags:
@@ -168,11 +168,11 @@ def write_manifest(found: ImportedDataset, location: str, classes: str) -> dict[
                 path = place[len(folder.rstrip("/")) + 1 :] if inside else place
                 yield {"image_id": one.image_id, "image": path, "tags": list(one.tags)}
             if not counts["images"]:
-                raise StorageError("holds no image of this format; nothing was written")
+                raise StorageError("contains no images of this format; nothing was written")
             if counts["missing"] == counts["images"]:
                 raise StorageError(
-                    f"names {counts['images']} images and none of them exists (the last is '{place}'); nothing was "
-                    "written; images may name their folder"
+                    f"lists {counts['images']} images, but none of them exists (the last is '{place}'); nothing was "
+                    "written; the option images sets their folder"
                 )
 
     write = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[ending(location)]
@@ -183,9 +183,9 @@ def write_manifest(found: ImportedDataset, location: str, classes: str) -> dict[
             write_bytes(classes, found.classes_text.encode())
     except UnicodeEncodeError as error:
         name = error.object[max(0, error.start - _SHOWN) : error.end + _SHOWN]
-        raise StorageError(f"has a name that is not UTF-8, in {name!r}; rename it", thing="source") from error
+        raise StorageError(f"has a name that is not valid UTF-8, in {name!r}; rename it", thing="source") from error
     for name in unused:
-        remarks.add("classes that are the tag of no image", name)
+        remarks.add("classes that no image is tagged with", name)
     return {
         "images": counts["images"],
         "classes": len(found.class_names),
@@ -201,7 +201,7 @@ def _write_csv(path: str, rows: Iterator[dict[str, Any]]) -> None:
         for row in rows:
             if any(";" in tag for tag in row["tags"]):
                 raise OutputError(
-                    f"must be jsonl or parquet, as a tag of '{row['image_id']}' holds ';'", thing="manifest"
+                    f"must be jsonl or parquet, because a tag of '{row['image_id']}' contains ';'", thing="manifest"
                 )
             writer.writerow([row["image_id"], row["image"], ";".join(row["tags"])])
 

@@ -1,6 +1,6 @@
-"""Parquet of Hugging Face ``datasets``: a picture and its label, or labels, in each row.
+"""Import Parquet files of Hugging Face ``datasets``, with an image and its labels in each row.
 
-Source: the metadata ``huggingface`` of the schema, which names the features: ``Image``, ``ClassLabel``, ``List``.
+Source: the schema's ``huggingface`` metadata, which names the features: ``Image``, ``ClassLabel``, ``List``.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ _ENDINGS = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF
 class _Columns:
     picture: str
     embedded: bool
-    """Whether it holds the pictures, not their paths."""
+    """Whether it contains the images rather than their paths."""
     label: str
     names: tuple[str, ...]
-    """Of the labels where these are numbers."""
+    """Names of numeric labels."""
 
 
 def read_parquet(source: str, options: ReaderOptions) -> ImportedDataset:
-    """The rows of a file, or of the files of a folder or pattern; pictures in the rows become ``options.out/images/*``.
+    """Read a file, a folder or a glob pattern; embedded images are extracted to ``options.out/images/*``.
 
-    The pictures are the column ``image``, else the only one of bytes; paths in it are below ``options.images``, else
-    below the folder of the file. The labels are the only column of the feature ``ClassLabel``, else ``label``,
-    ``labels`` or ``tags``, with names as in a manifest. ``options.image_column`` and ``label_column`` choose others.
+    The image column is ``image``, else the only column of bytes; paths in it are relative to ``options.images``, else
+    to the folder of the file. The label column is the only ``ClassLabel`` feature, else ``label``, ``labels`` or
+    ``tags``, with names as in a manifest. ``options.image_column`` and ``label_column`` override this.
 
     Raises:
-        StorageError: there is no such file or column, it holds something else, or the files are of several splits.
-        ConfigError: several columns may be meant.
+        StorageError: A file or column is missing or has an unsupported type, or the files belong to several splits.
+        ConfigError: The columns are ambiguous.
     """
     files = _files(source)
     with _opened(files[0]) as first:
@@ -67,7 +67,7 @@ def read_parquet(source: str, options: ReaderOptions) -> ImportedDataset:
             ):
                 image = _image(value, tags, number, folder=options.images or parent(file), out=options.out)
                 if image is None:
-                    remarks.add("rows without a picture (left out)", f"{name_of(file)}, row {row}")
+                    remarks.add("rows without an image (skipped)", f"{name_of(file)}, row {row}")
                 else:
                     yield image
                 number += 1
@@ -83,14 +83,14 @@ def _files(source: str) -> tuple[str, ...]:
     except ManifestError:
         found = None
     except UserError as error:
-        error.thing = "source"  # which it calls data
+        error.thing = "source"  # instead of data
         raise
     if found is None or found.ending != ".parquet":
-        raise StorageError(f"'{source}' is no .parquet file, and holds none; give a file, a folder or a pattern")
+        raise StorageError(f"'{source}' is not a .parquet file and contains none; give a file, folder or glob pattern")
     splits = sorted({match.group(1) for file in found.files if (match := _SPLIT.fullmatch(name_of(file)))})
     if len(splits) > 1:
         raise StorageError(
-            f"'{source}' holds the splits {', '.join(splits)}; give one of them, such as "
+            f"'{source}' contains the splits {', '.join(splits)}; give one of them, such as "
             f"'{join(found.folder, f'{splits[0]}-*.parquet')}'"
         )
     return found.files
@@ -122,13 +122,13 @@ def _columns(schema: pa.Schema, source: str, options: ReaderOptions) -> _Columns
     kind = schema.field(picture).type
     if not (holds_bytes(kind) or _is_text(kind)):
         raise ConfigError(
-            f"must name a column of pictures or paths; '{picture}' of '{source}' is {_short(kind)}",
+            f"must name a column of images or paths; '{picture}' of '{source}' is {_short(kind)}",
             thing="image_column",
         )
     if holds_bytes(schema.field(label).type):
         raise ConfigError(
-            f"must name a column of tags; '{label}' of '{source}' holds pictures, and masks are no tags: they are "
-            f"truth (it has: {', '.join(schema.names)})",
+            f"must name a column of tags; '{label}' of '{source}' contains images (masks are given as truth, not as "
+            f"tags); the columns are: {', '.join(schema.names)}",
             thing="label_column",
         )
     return _Columns(
@@ -140,10 +140,10 @@ def _columns(schema: pa.Schema, source: str, options: ReaderOptions) -> _Columns
 
 
 def _only(candidates: list[str], usual: str, source: str) -> str:
-    """The one candidate; where there is none, the usual name, which the file then lacks."""
+    """Return the only candidate; if there is none, the usual name, which is then reported as missing."""
     if len(candidates) > 1:
         raise ConfigError(
-            f"must be one of {', '.join(candidates)}, as '{source}' has several and none is called '{usual}'",
+            f"must be one of {', '.join(candidates)}, because '{source}' has several and none is named '{usual}'",
             thing=f"{usual}_column",
         )
     return candidates[0] if candidates else usual
@@ -161,7 +161,7 @@ def _short(kind: pa.DataType) -> str:
 
 
 def _features(schema: pa.Schema) -> dict[str, Any]:
-    """The features of the columns; none where the metadata are missing, empty or not as ``datasets`` writes them."""
+    """Read the features of the columns; empty if the metadata is missing or not as ``datasets`` writes it."""
     try:
         found = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     except ValueError:
@@ -172,7 +172,7 @@ def _features(schema: pa.Schema) -> dict[str, Any]:
 
 
 def _value_of(feature: Any) -> dict[str, Any]:
-    """The feature of a column's values: that of the elements for a list, which older versions wrote in brackets."""
+    """Return the feature of a column's values; for lists, which older versions wrote in brackets, of the elements."""
     if isinstance(feature, list):
         feature = feature[0]
     if isinstance(feature, dict) and feature.get("_type") in ("List", "LargeList", "Sequence"):
@@ -181,13 +181,13 @@ def _value_of(feature: Any) -> dict[str, Any]:
 
 
 def _rows(file: str, columns: _Columns, read: list[str], reader: TagReader) -> Iterator[tuple[Any, tuple[str, ...]]]:
-    """Picture, if it is among the columns ``read``, and tags of each row."""
+    """Read the image (if its column is in ``read``) and the tags of each row."""
     number = 0
     with _opened(file) as opened:
         check_plain(opened.schema_arrow, read)
         names = _value_of(_features(opened.schema_arrow).get(columns.label)).get("names") or ()
         if tuple(names) != columns.names:
-            raise StorageError(f"'{file}' names other classes in '{columns.label}' than the files before it")
+            raise StorageError(f"'{file}' has different class names in '{columns.label}' than the files before it")
         for batch in opened.iter_batches(batch_size=_BATCH_ROWS, columns=read):
             rows = batch.to_pylist()
             cells = [_cell(row[columns.label]) for row in rows]
@@ -207,7 +207,7 @@ def _cell(value: Any) -> Any:
     if isinstance(value, str):
         return value
     values = value if isinstance(value, list) else [value]
-    # pandas makes floats of numbers with gaps
+    # pandas converts integers with missing values to floats
     values = [int(one) if isinstance(one, float) and one.is_integer() else one for one in values]
     return [one for one in values if one not in (None, -1) and one == one]
 
@@ -240,8 +240,8 @@ def _names_that_occur(files: tuple[str, ...], columns: _Columns) -> tuple[str, .
         several = pa.types.is_nested(first.schema_arrow.field(columns.label).type)
     if several and names and names <= {"0", "1"}:
         raise ConfigError(
-            f"must name a column of names or of ClassLabel; '{columns.label}' of '{files[0]}' holds lists of 0 and 1, "
-            "which say no class by name",
+            f"must name a column of names or of ClassLabel; '{columns.label}' of '{files[0]}' contains lists of 0 and "
+            "1 without class names",
             thing="label_column",
         )
     return tuple(sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)))

@@ -1,4 +1,4 @@
-"""The Oxford-IIIT Pet data set as torchvision leaves it: breeds from the file names, true masks from the trimaps.
+"""Import the Oxford-IIIT Pet data set as torchvision stores it: breeds from file names, true masks from trimaps.
 
 Source: Parkhi et al., Cats and Dogs, CVPR 2012; ``torchvision.datasets.OxfordIIITPet``.
 """
@@ -17,17 +17,17 @@ from engine.records import IGNORE
 from engine.storage.filesystem import exists, join, list_names, read_bytes, stem, write_bytes
 
 TRUTH = "truth"
-"""Folder, below that of the manifest, of the true masks."""
+"""Folder of the true masks, inside the output folder."""
 _FOLDER = "oxford-iiit-pet"
 _PET, _BACKGROUND = 1, 2
-"""Values of a trimap; 3 is the border, which does not count."""
+"""Values of a trimap; 3, the border, is ignored."""
 
 
 def download_pets(folder: str) -> None:
-    """Fetch the data set (800 MB) into a local folder, unless it is there.
+    """Download the data set (800 MB) into a local folder, unless it is already there.
 
     Raises:
-        StorageError: it cannot be fetched.
+        StorageError: The download failed.
     """
     from torchvision.datasets import OxfordIIITPet
 
@@ -38,20 +38,20 @@ def download_pets(folder: str) -> None:
 
 
 def read_pets(source: str, options: ReaderOptions) -> ImportedDataset:
-    """The images of ``images``, each tagged with its breed; writes their true masks to ``truth`` in ``options.out``.
+    """Read the images, each tagged with its breed, and write their true masks to ``truth`` in ``options.out``.
 
     Args:
-        source: the folder that holds ``images`` and ``annotations``, or the one given to torchvision.
-        options: ``out`` alone counts.
+        source: The folder with ``images`` and ``annotations``, or the root folder given to torchvision.
+        options: Only ``out`` is used.
 
     Raises:
-        StorageError: it is no such folder. While the images are taken: a trimap is missing or damaged.
+        StorageError: The folder is not the data set. During iteration: a trimap is missing or damaged.
     """
     folder = join(source, _FOLDER) if exists(join(source, _FOLDER, "annotations", "list.txt")) else source
     place = join(folder, "images")
     names = [name for name in list_names(place) if name.endswith(".jpg")]
     if not names:
-        raise StorageError(f"'{source}' holds no images; give the folder with {_FOLDER}, or download it")
+        raise StorageError(f"'{source}' contains no images; give the folder with {_FOLDER}, or set download")
     breeds = sorted({_breed(name) for name in names})
     remarks = Remarks()
 
@@ -67,7 +67,7 @@ def read_pets(source: str, options: ReaderOptions) -> ImportedDataset:
 
 
 def _breed(name: str) -> str:
-    """``great_pyrenees_12.jpg`` shows a great pyrenees; cats are written with capitals."""
+    """Extract the breed from names such as ``great_pyrenees_12.jpg``; breeds of cats are capitalized."""
     return stem(name).rpartition("_")[0].replace("_", " ").lower()
 
 

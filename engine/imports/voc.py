@@ -1,4 +1,4 @@
-"""PASCAL VOC: tags from ``Annotations/*.xml``, else from ``SegmentationClass/*.png``.
+"""Import PASCAL VOC: tags from ``Annotations/*.xml``, else from ``SegmentationClass/*.png``.
 
 Source: the VOC2012 development kit.
 """
@@ -20,19 +20,19 @@ from engine.storage.filesystem import join, read_bytes
 
 _ENCODING = re.compile(rb"<\?xml[^>]*encoding\s*=\s*[\"']([\w.:-]+)[\"']")
 _WIDER = {"gb2312": "gb18030", "gbk": "gb18030"}
-"""What Windows calls by the name of the narrower one, as the WHATWG's Encoding Standard has it."""
+"""Supersets that files labeled with these encodings often use, as in the WHATWG Encoding Standard."""
 _YES = ("1", "true", "yes")
 
 
 def read_voc(source: str, options: ReaderOptions) -> ImportedDataset:
-    """The images of ``JPEGImages`` that have an annotation, else those that have a mask; at any depth.
+    """Read the images of ``JPEGImages``, at any depth, that have an annotation, or if none has, a mask.
 
-    Where there are neither, annotations beside their images in ``source`` are taken, as labelImg leaves them. The
-    classes are as :class:`engine.imports.voc_masks.MaskTags` finds them, unless annotations name others. Objects that
-    are marked difficult do not count, and images with no others are left out. No option does anything.
+    If there are neither, annotations next to their images in ``source`` are read, as labelImg writes them. The classes
+    are those of :class:`engine.imports.voc_masks.MaskTags`, unless annotations name others. Difficult objects are
+    ignored, and images with only difficult objects are skipped. The options are not used.
 
     Raises:
-        StorageError: it is no VOC folder, a file in it is damaged, or one of two pictures may be meant.
+        StorageError: The folder is not VOC, a file in it is damaged, or two files have the same name.
     """
     remarks = Remarks()
     masks = MaskTags(source, remarks)
@@ -44,18 +44,18 @@ def read_voc(source: str, options: ReaderOptions) -> ImportedDataset:
         labels = _by_stem(folder, remarks, of=".png")
     if not labels:
         folder, photos, kind = source, source, "annotations"
-        labels = _by_stem(folder, Remarks(), of=".xml")  # the images' search hears of all other files
+        labels = _by_stem(folder, Remarks(), of=".xml")  # other files are remarked on when listing the images
     pictures = _pictures(photos, labels, kind, remarks)
     if not pictures:
         raise StorageError(
-            f"'{source}' holds no annotated image; it needs JPEGImages, and Annotations or SegmentationClass"
+            f"'{source}' contains no annotated images; it needs JPEGImages, and Annotations or SegmentationClass"
         )
     tags: dict[str, tuple[str, ...]] = {}
     if kind == "annotations":
         objects = {stem: _objects(join(folder, labels[stem][0]), remarks) for stem in pictures}
         tags = {stem: tuple(name for name, difficult in objects[stem].items() if not difficult) for stem in objects}
         for stem in [stem for stem in objects if objects[stem] and not tags[stem]]:
-            remarks.add("images whose objects are all difficult (left out)", pictures.pop(stem))
+            remarks.add("images with only difficult objects (skipped)", pictures.pop(stem))
         if not set(names) >= (occurring := {tag for stem in pictures for tag in tags[stem]}):
             names = tuple(sorted(occurring))
 
@@ -69,19 +69,19 @@ def read_voc(source: str, options: ReaderOptions) -> ImportedDataset:
 
 
 def _by_stem(folder: str, remarks: Remarks, *, of: str = "") -> dict[str, list[str]]:
-    """The files at any depth, those with one ending or all, by their path without it."""
+    """List files at any depth, with the given ending or all, by path without ending."""
     found = defaultdict(list)
     for path in files_below(folder, "", remarks):
         stem, ending = posixpath.splitext(path)
         if of in ("", ending.lower()):
             found[stem].append(path)
         else:
-            remarks.add(f"files beside {of} (left out)", path)
+            remarks.add(f"files other than {of} (skipped)", path)
     return dict(sorted(found.items()))
 
 
 def _pictures(folder: str, labels: dict[str, list[str]], kind: str, remarks: Remarks) -> dict[str, str]:
-    """The picture of each label that has one, by their common path without an ending."""
+    """Find the image of each label, by their common path without ending."""
     candidates = {
         stem: [path for path in paths if is_picture_file(join(folder, path))]
         for stem, paths in _by_stem(folder, remarks).items()
@@ -91,31 +91,31 @@ def _pictures(folder: str, labels: dict[str, list[str]], kind: str, remarks: Rem
         pictures = candidates.pop(stem, [])
         for several in (pictures, paths):
             if len(several) > 1:
-                raise StorageError(f"has two files of one name, '{several[0]}' and '{several[1]}'; remove one of them")
+                raise StorageError(f"has two files of the same name, '{several[0]}' and '{several[1]}'; remove one")
         if pictures:
             found[stem] = pictures[0]
         else:
-            remarks.add(f"{kind} without a picture (left out)", paths[0])
+            remarks.add(f"{kind} without an image (skipped)", paths[0])
     for pictures in candidates.values():
         for path in pictures:
-            remarks.add(f"pictures without {kind} (left out)", path)
+            remarks.add(f"images without {kind} (skipped)", path)
     return found
 
 
 def _objects(location: str, remarks: Remarks) -> dict[str, bool]:
-    """The names of an annotation's objects, each with whether all of its objects are difficult."""
+    """Read the class names in an annotation, each with whether all its objects are difficult."""
     root = _xml(location)
     if root.tag.rpartition("}")[2] != "annotation":
-        raise StorageError(f"'{location}' is not of VOC: it starts with <{root.tag}>, not <annotation>")
+        raise StorageError(f"'{location}' is not a VOC annotation: its root is <{root.tag}>, not <annotation>")
     found: dict[str, bool] = {}
     for item in root.iterfind(".//{*}object"):
         name = item.findtext("{*}name", "").strip()
-        if _is_set(item, "deleted"):  # as LabelMe keeps them
-            remarks.add("deleted objects (left out)", location)
+        if _is_set(item, "deleted"):  # LabelMe keeps deleted objects
+            remarks.add("deleted objects (skipped)", location)
         elif name:
             found[name] = found.get(name, True) and _is_set(item, "difficult")
         else:
-            remarks.add("objects without a name (left out)", location)
+            remarks.add("objects without a name (skipped)", location)
     return found
 
 
@@ -128,7 +128,7 @@ def _xml(location: str) -> ElementTree.Element:
     try:
         try:
             return ElementTree.fromstring(data)
-        except (ValueError, LookupError):  # an encoding that expat does not know
+        except (ValueError, LookupError):  # an encoding that expat does not support
             declared = _ENCODING.match(data)
             encoding = declared.group(1).decode().lower() if declared else "utf-8"
             return ElementTree.fromstring(data.decode(_WIDER.get(encoding, encoding)))

@@ -1,4 +1,4 @@
-"""Tags from the masks of VOC's ``SegmentationClass``: ids, or the colours of a ``labelmap.txt``."""
+"""Read tags from masks in VOC's ``SegmentationClass``, by ids or by the colors of a ``labelmap.txt``."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ VOC_CLASSES = (
 )
 _IGNORED = -1
 _PALETTE = b"\x03"
-"""Colour type in a PNG's header, at byte 25."""
+"""Color type in a PNG's header, at byte 25."""
 
 
 class MaskTags:
-    """Names the classes of masks; knows at the end whether any had one."""
+    """Reads the class names in masks, and checks at the end that any mask had a class."""
 
     def __init__(self, source: str, remarks: Remarks) -> None:
         """Args:
-        source: the VOC folder. The classes are the lines of its ``classes.txt``, as jobs.export leaves it, else the
+        source: The VOC folder. The classes are the lines of its ``classes.txt``, as jobs.export writes it, else the
             labels of its ``labelmap.txt``, else VOC's twenty.
-        remarks: are told of masks that are read by their colours.
+        remarks: Records masks that are read by color.
 
         Raises:
-            StorageError: one of these files cannot be read.
+            StorageError: One of these files cannot be read.
         """
         self.names: tuple[str, ...] = VOC_CLASSES
         self._remarks = remarks
@@ -62,10 +62,10 @@ class MaskTags:
             self._ids[labels[BACKGROUND]] = 0
 
     def of(self, location: str) -> tuple[str, ...]:
-        """The names of the classes in a mask.
+        """Return the class names in a mask.
 
         Raises:
-            StorageError: it cannot be read, or holds an id or a colour of no class.
+            StorageError: The mask cannot be read, or contains an unknown id or color.
         """
         png = read_bytes(location)
         try:
@@ -76,7 +76,7 @@ class MaskTags:
             try:
                 ids = set(np.unique(ids_by_color(png, self._ids)).tolist())
             except ValueError as error:
-                reason = self._label_map or "VOC's palette; put a labelmap.txt that names it beside JPEGImages"
+                reason = self._label_map or "VOC's palette; add a labelmap.txt that lists it next to JPEGImages"
                 raise StorageError(f"'{location}' {error} of {reason}") from error
         else:
             ignored = np.iinfo(mask.dtype).max
@@ -88,27 +88,27 @@ class MaskTags:
         self._some_class |= bool(ids)
         if ids and max(ids) > len(self.names):
             raise StorageError(
-                f"'{location}' holds class {max(ids)}, but there are {len(self.names)}; put a classes.txt beside "
-                "JPEGImages"
+                f"'{location}' contains class {max(ids)}, but there are {len(self.names)} classes; add a classes.txt "
+                "next to JPEGImages"
             )
         return tuple(self.names[class_id - 1] for class_id in sorted(ids))
 
     def _ids_of_palette(self, png: bytes, ids: set[int], location: str) -> set[int]:
-        """Programs that make PNGs smaller number the colours anew; the colours then still say the classes."""
+        """Read ids by color, because PNG optimizers reorder the palette; a custom palette keeps its ids."""
         try:
             by_color = set(np.unique(ids_by_color(png, self._ids)).tolist())
-        except ValueError:  # a palette of somebody's own
+        except ValueError:  # a custom palette
             return ids
         if by_color != ids:
-            self._remarks.add("masks with VOC's colours in another order (read by colour)", location)
+            self._remarks.add("masks with VOC's colors in another order (read by color)", location)
         return by_color
 
     def check(self) -> None:
-        """Raises StorageError if no mask had a class, but some had 255."""
+        """Raise StorageError if no mask had a class, but some contained 255."""
         if self._some_ignored and not self._some_class:
             raise StorageError(
-                "has masks of 0 and 255 alone, which are background and pixels that do not count; give class ids, or a "
-                "labelmap.txt beside JPEGImages with the line name:255,255,255::"
+                "has only masks of 0 (background) and 255 (ignore); use class ids, or add a labelmap.txt next to "
+                "JPEGImages with the line name:255,255,255::"
             )
 
 

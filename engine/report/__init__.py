@@ -1,4 +1,4 @@
-"""One self-contained HTML file on what a run made: pictures, tables, charts; it opens anywhere and fetches nothing."""
+"""Render a self-contained HTML report with images, tables and charts, which loads nothing from the network."""
 
 from engine.report.data import ReportData, ReportImage
 from engine.report.report import findings, render_report

@@ -1,4 +1,4 @@
-"""The charts of a report as inline SVG: training curves, confidence against IoU, a histogram of confidence."""
+"""Charts of a report as inline SVG: training curves, confidence against IoU, a histogram of confidence."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TITLES = {"images_per_s": "images per second"}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chart:
-    """One chart and the words around it."""
+    """A chart with its title and a note."""
 
     title: str
     svg: str
@@ -30,11 +30,11 @@ class Chart:
 
 
 def curve_charts(network: str, rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
-    """A chart for each number that a network's training reported, over its step (else epoch, else row).
+    """Draw a chart of each metric of a training, over its step (else epoch, else row number).
 
     Args:
-        network: name for screen readers.
-        rows: such as ``{"step": 10, "loss": 0.3}``.
+        network: Name of the network, for screen readers.
+        rows: Metrics such as ``{"step": 10, "loss": 0.3}``.
     """
     axis = next((name for name in _AXES if any(name in row for row in rows)), "")
     names = list(dict.fromkeys(name for row in rows for name, value in row.items() if _is_number(value)))
@@ -56,13 +56,13 @@ def curve_charts(network: str, rows: Sequence[Mapping[str, Any]]) -> list[Chart]
             axes = _new_axes(axis or "row", "")
             draw_curve(axes, finite)
             svg = _svg(axes, f"{network}: {title}")
-        note = f"last {finite[-1, 1]:.4g}" + f"; {num_lost} values not finite" * bool(num_lost)
+        note = f"last {finite[-1, 1]:.4g}" + f"; {num_lost} non-finite values" * bool(num_lost)
         charts.append(Chart(title=title, svg=svg, note=note))
     return charts
 
 
 def scatter(confidences: Sequence[float], ious: Sequence[float]) -> Chart | None:
-    """Confidence against true IoU, both of [0, 1], with the mean IoU of every tenth; None if no image has both."""
+    """Plot confidence against true IoU, both in [0, 1], with the mean of each decile; None if no image has both."""
     pairs = np.array([confidences, ious], np.float64).T.reshape(-1, 2)
     pairs = pairs[np.isfinite(pairs).all(axis=1)]
     if not len(pairs):
@@ -84,7 +84,7 @@ def scatter(confidences: Sequence[float], ious: Sequence[float]) -> Chart | None
 
 
 def histogram(confidences: Sequence[float]) -> Chart | None:
-    """The number of images by confidence, in 20 steps; None without any."""
+    """Plot a histogram of confidence in 20 bins; None without any confidence."""
     values = np.array([value for value in confidences if _is_number(value) and math.isfinite(value)])
     if not len(values):
         return None

@@ -1,4 +1,4 @@
-"""The contents of a report, as its caller gathers them. What is None or empty is left out.
+"""The content of a report. Parts that are None or empty are not shown.
 
 Letters: C classes (background not counted), K classes present, (H, W) pixels, (h, w) grid cells.
 """
@@ -21,21 +21,21 @@ class ReportImage:
     """One image of the gallery."""
 
     image_id: str
-    """As in the manifest."""
+    """Id as in the manifest."""
     tags: Sequence[str]
-    """Names, including those outside the classes."""
+    """All tags, including those outside the classes."""
     group: str = ""
-    """Why it was chosen: 'most confident', 'least confident', 'random', 'class dog', 'error'."""
+    """Why the image was chosen: 'most confident', 'least confident', 'random', 'class dog', 'error'."""
     photograph: NDArray[np.uint8] | None = None
     """(H, W, 3); None if it could not be decoded."""
     mask: Mask | None = None
-    """(H, W) of class ids: the product; None with an error. Its size may differ from the photograph's."""
+    """(H, W) class ids of the final mask; None with an error. Its size may differ from the photograph's."""
     mask_cam: Mask | None = None
     """(H, W): the mask from the CAM alone."""
     mask_walk: Mask | None = None
     """(H, W): the mask after the walk, before the dCRF."""
     mask_network: Mask | None = None
-    """(H, W): the mask of the segmentation network that was trained on these masks."""
+    """(H, W): the mask of the segmentation network trained on these masks."""
     truth: Mask | None = None
     """(H, W): the true mask."""
     cam: Floats | None = None
@@ -43,7 +43,7 @@ class ReportImage:
     walked: Floats | None = None
     """(K, h, w) in [0, 1]: the class maps after the walk."""
     cam_classes: Sequence[str] = ()
-    """The K names of the maps in ``cam`` and ``walked``."""
+    """The K class names of the maps in ``cam`` and ``walked``."""
     confidence: float | None = None
     """In [0, 1]."""
     iou: float | None = None
@@ -51,9 +51,9 @@ class ReportImage:
     error: str | None = None
     """``stage: reason``."""
     missing_tags: Sequence[str] = ()
-    """Tags of which the mask holds no pixel."""
+    """Tags without a pixel in the mask."""
     object_fraction: float | None = None
-    """Fraction of the pixels that are an object."""
+    """Fraction of the pixels that are not background."""
 
     def __post_init__(self) -> None:
         for maps in (self.cam, self.walked):
@@ -63,50 +63,50 @@ class ReportImage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReportData:
-    """A whole report. Fractions are in [0, 1]; the report shows them in %."""
+    """The content of a report. Fractions are in [0, 1]; the report shows them in %."""
 
     title: str
-    """The heading, such as the name of the data set."""
+    """Heading, such as the name of the data set."""
     class_names: Sequence[str]
-    """The C names without background; ids from 1."""
+    """The C names without background; ids start at 1."""
     num_images: int
-    """Images of the whole run, errors included."""
+    """Number of images in the whole run, including errors."""
     images: Sequence[ReportImage] = ()
-    """The sample to show, in this order; about 60."""
+    """The images to show, in this order; about 60."""
     miou: Mapping[str, float] | None = None
     """mIoU by stage, in the order of the method: 'cam', 'walk', 'crf', 'segmentation'. None without truth."""
     iou: Mapping[str, Mapping[str, float]] | None = None
-    """By stage, then by class name with 'background'; NaN for a class that neither truth nor masks hold."""
+    """IoU by stage, then by class name, including 'background'; NaN for a class in neither truth nor masks."""
     confusion: NDArray[np.integer[Any]] | None = None
     """(C+1, C+1) pixels, rows truth, of the final masks."""
     areas: Sequence[float] | None = None
     """(C+1,) fraction of all pixels in the final masks, background first."""
     missing: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    """By class, the images tagged with it whose mask holds no pixel of it, and all images tagged with it."""
+    """For each class, the number of images tagged with it but without a pixel of it, and of all images tagged."""
     confidences: Sequence[float] = ()
-    """Of every image with tags: without tags a mask is background by definition, and sure of it."""
+    """Confidence of every image with tags; untagged images are all background by definition, with confidence 1."""
     ious: Sequence[float] | None = None
-    """The true mean IoU of the same images, in the same order; NaN where there is no truth."""
+    """The true mean IoU of the same images, in the same order; NaN without a true mask."""
     best_miou: Sequence[tuple[float, float, float]] | None = None
     """(fraction of the images, lowest confidence among them, their mIoU), most confident first."""
     curves: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
-    """By network, rows such as {'step': 10, 'loss': .3}; every other number in a row becomes a chart."""
+    """By network, rows such as {'step': 10, 'loss': .3}; each metric besides the step becomes a chart."""
     error_counts: Mapping[str, int] = field(default_factory=dict)
-    """Images that ended in an error, by stage."""
+    """Number of images that ended in an error, by stage."""
     errors: Sequence[tuple[str, str]] = ()
     """(image_id, ``stage: reason``); the first 200 are listed."""
     images_per_s: float | None = None
-    """Of the labeling."""
+    """Speed of the labeling."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Duration of each step of the chain."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Nested settings of the run."""
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Of the packages, the weights' hashes, the commit."""
+    """Package versions, hashes of the weights, and the commit."""
     created: str = ""
-    """Date and time, as shown."""
+    """Date and time, as text."""
     next_steps: Sequence[tuple[str, str]] = ()
-    """(what it does, command): what to do with these masks."""
+    """(description, command) of suggested commands."""
 
     def __post_init__(self) -> None:
         num_labels = len(self.class_names) + 1

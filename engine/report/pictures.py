@@ -1,6 +1,6 @@
-"""Images of a report as data URIs: small JPEG photographs, and overlays as palette PNGs, transparent outside objects.
+"""Encode a report's images as data URIs: small JPEG photographs, and overlays as transparent palette PNGs.
 
-Classes have colors of their own here: many of VOC's are too dark to be seen over a photograph.
+The report has its own class colors, because many of VOC's are too dark to see over a photograph.
 
 Letters: K classes present, (H, W) pixels, (h, w) grid cells.
 """
@@ -21,7 +21,7 @@ from engine.records import IGNORE, IGNORE_16
 from engine.report.data import Floats, Mask
 
 LONG_SIDE_PX = 360
-"""Of a thumbnail; smaller pictures keep their size."""
+"""Long side of a thumbnail; smaller images keep their size."""
 
 _JPEG_QUALITY = 80
 _CLEAR = (0, 0, 0, 0)
@@ -35,34 +35,34 @@ Color = tuple[int, int, int]
 
 
 def color_of(class_id: int) -> Color:
-    """The color of a class in a report: bright, with hues far apart for neighboring ids."""
+    """Return the color of a class in a report: bright, with distant hues for neighboring ids."""
     lightness = (0.58, 0.72, 0.48)[class_id // 8 % 3]
     red, green, blue = colorsys.hls_to_rgb((class_id - 1) * _GOLDEN_RATIO % 1, lightness, 0.95)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def css_color(class_id: int) -> str:
-    """The color of a class, or of background (0), as ``#rrggbb``."""
+    """Return the color of a class, or of background (0), as ``#rrggbb``."""
     return "#{:02x}{:02x}{:02x}".format(*color_of(class_id) if class_id else (0, 0, 0))
 
 
 def thumbnail_size(height: int, width: int) -> tuple[int, int]:
-    """Height and width of the thumbnail of a picture of this size."""
+    """Return height and width of the thumbnail of an image."""
     shrink = min(1.0, LONG_SIDE_PX / max(height, width))
     return max(1, round(height * shrink)), max(1, round(width * shrink))
 
 
 def photograph_uri(photograph: NDArray[np.uint8]) -> str:
-    """A photograph (H, W, 3) as a small JPEG."""
+    """Encode a photograph (H, W, 3) uint8 as a small JPEG."""
     height, width = thumbnail_size(*photograph.shape[:2])
     small = Image.fromarray(photograph).resize((width, height), Image.Resampling.LANCZOS)
     return _uri(small, "JPEG", quality=_JPEG_QUALITY)
 
 
 def mask_uri(mask: Mask, size: tuple[int, int]) -> str:
-    """A mask (H, W) of class ids as an overlay of ``size``: objects are tinted and outlined, background is clear.
+    """Encode a mask (H, W) of class ids as an overlay of ``size``: tinted, outlined objects on clear background.
 
-    The outline is opaque, with a dark line beside it, so that it is visible over any photograph.
+    The outline is opaque and edged with a dark line, so that it is visible over any photograph.
     """
     small = _resized(mask, size)
     ids, places = np.unique(small, return_inverse=True)
@@ -82,7 +82,7 @@ def mask_uri(mask: Mask, size: tuple[int, int]) -> str:
 
 
 def _beside(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Pixels with another value above, below, left or right of them."""
+    """Find the pixels that differ from a pixel above, below, left or right of them."""
     found = np.zeros(values.shape, np.bool_)
     down, right = values[1:] != values[:-1], values[:, 1:] != values[:, :-1]
     found[1:] |= down
@@ -93,23 +93,23 @@ def _beside(values: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def wrong_uri(mask: Mask, truth: Mask, size: tuple[int, int]) -> str:
-    """The pixels where mask and truth differ, in red; those that truth ignores are right."""
+    """Encode the pixels where mask and truth differ, in red; pixels that the truth ignores are never wrong."""
     ignore = IGNORE if truth.dtype == np.uint8 else IGNORE_16
-    told = _resized(truth, size)
-    wrong = (_resized(mask, size).astype(np.int64) != told.astype(np.int64)) & (told != ignore)
+    small_truth = _resized(truth, size)
+    wrong = (_resized(mask, size).astype(np.int64) != small_truth.astype(np.int64)) & (small_truth != ignore)
     return _palette_uri(wrong.astype(np.uint8), [_CLEAR, (*_WRONG_COLOR, 255)])
 
 
 def heat_uri(cam: Floats, class_ids: Sequence[int], size: tuple[int, int]) -> str:
-    """Class maps (K, h, w) in [0, 1] in the colors of their classes, clear where no class fires."""
-    height, width = (max(1, side // 2) for side in size)  # it is smooth: half the size shows the same
+    """Encode class maps (K, h, w) in [0, 1] in the colors of their classes, clear where no class is active."""
+    height, width = (max(1, side // 2) for side in size)  # maps are smooth: half the size loses nothing
     maps = [
         Image.fromarray(np.nan_to_num(one).astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
         for one in cam
     ]
     if not maps:
         return _palette_uri(np.zeros((1, 1), np.uint8), [_CLEAR])
-    # no more classes than the palette has room for; two levels each at the least
+    # a palette has room for 127 classes with two levels each
     strengths = np.clip(np.stack([np.asarray(one) for one in maps]), 0, 1)[:127]
     num_levels = min(16, 255 // len(strengths))
     winner, strength = strengths.argmax(0), strengths.max(0)

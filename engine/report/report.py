@@ -1,4 +1,4 @@
-"""The report: plain values for the templates, and the limit on its size."""
+"""Render a report from templates, within a size limit."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ _LAYERS = {
     "truth": "Truth",
     "wrong": "Wrong pixels",
 }
-_DOUBTFUL = 0.5  # a confidence below it
+_DOUBTFUL = 0.5  # masks with a lower confidence are in doubt
 _MOST_FAILING = 3  # classes named in the summary
 _MOST_ERRORS = 200
 _MOST_CONFUSED = 30
 _MOST_AREAS = 40
 _MOST_SETTINGS = 500
-_MOST_LETTERS = 400  # of a name, a reason or a value; longer ones are cut
+_MOST_LETTERS = 400  # longer names, reasons and values are truncated
 
 
 def render_report(data: ReportData, *, max_bytes: int = MAX_BYTES) -> str:
-    """A report as the text of one HTML file that needs nothing else.
+    """Render a report as one self-contained HTML file.
 
     Args:
-        data: what is shown.
-        max_bytes: maximum size as UTF-8; images that would exceed it are left out, evenly across the groups.
+        data: The content.
+        max_bytes: Maximum size as UTF-8; images that would exceed it are left out, evenly across the groups.
     """
     environment = _environment()
     card = environment.get_template("card.html.j2")
@@ -64,7 +64,7 @@ def render_report(data: ReportData, *, max_bytes: int = MAX_BYTES) -> str:
     while True:
         shown = [cards[number] for number in sorted(cards)]
         html = _text(environment, page, data, shown, names, len(data.images) - len(shown))
-        # only now is it known what the cards add to the legend and the filters
+        # the chosen cards also enlarge the legend and the filters
         if not cards or len(html.encode()) <= max_bytes:
             return html
         cards.popitem()
@@ -105,11 +105,11 @@ def _text(
         has_missing=any(image.missing_tags for image in images),
         has_iou=any(image.iou is not None for image in images),
     )
-    return html.encode("utf-8", "replace").decode()  # a file name may hold half a surrogate pair
+    return html.encode("utf-8", "replace").decode()  # a file name may contain a lone surrogate
 
 
 def _named(class_names: Sequence[str], tags: Collection[str], images: Sequence[ReportImage]) -> list[str]:
-    """The classes that the images are tagged with or that a mask shows: a network without tags finds others."""
+    """List the classes in tags or masks of the images; a network that ignores tags may predict other classes."""
     found = np.zeros(len(class_names) + 1, dtype=bool)
     for image in images:
         for mask in (image.mask, image.mask_network, image.truth):
@@ -119,7 +119,7 @@ def _named(class_names: Sequence[str], tags: Collection[str], images: Sequence[R
 
 
 def _page(data: ReportData) -> dict[str, Any]:
-    """The page without its gallery."""
+    """Build the template values of the page, without its gallery."""
     here = Path(__file__).parent
     label_names = ["background", *data.class_names]
     num_errors = sum(data.error_counts.values())
@@ -170,7 +170,7 @@ def _page(data: ReportData) -> dict[str, Any]:
 
 
 def _headline(data: ReportData, num_errors: int) -> list[tuple[str, str, str]]:
-    """(value, name, detail)."""
+    """List the key figures as (value, name, detail)."""
     facts = [
         (_number(data.num_images), "images", f"{_number(num_errors)} with an error" if num_errors else "none failed"),
         (_number(len(data.class_names)), "classes", "plus background"),
@@ -194,12 +194,12 @@ def _headline(data: ReportData, num_errors: int) -> list[tuple[str, str, str]]:
 
 
 def _final_stage(miou: Mapping[str, float]) -> str:
-    """The stage that made the masks: the last one but for the network that was trained on them."""
+    """Return the stage that made the masks; the segmentation network was trained on them, so it comes after."""
     return next((stage for stage in reversed(list(miou)) if stage != "segmentation"), "segmentation")
 
 
 def findings(data: ReportData) -> list[str]:
-    """How good the masks are, how much of them is in doubt, and where they fail; a sentence each."""
+    """Summarize how good the masks are, how many are in doubt, and where they fail, one sentence each."""
     known = np.array([value for value in data.confidences if math.isfinite(value)])
     found = []
     if data.miou:
@@ -223,12 +223,12 @@ def findings(data: ReportData) -> list[str]:
         found.append("Lowest IoU: " + ", ".join(f"{_short(name)} {_percent(value)}" for value, name in worst_iou) + ".")
     num_errors = sum(data.error_counts.values())
     if num_errors:
-        found.append(f"Images that could not be labeled: {_number(num_errors)}; the reasons are listed under Errors.")
+        found.append(f"Images that could not be labeled: {_number(num_errors)}; see Errors for the reasons.")
     return found
 
 
 def _stage_rows(miou: Mapping[str, float]) -> list[tuple[str, float, float | None]]:
-    """(name, mIoU, gain over the previous stage)."""
+    """List the stages as (name, mIoU, gain over the previous stage)."""
     rows: list[tuple[str, float, float | None]] = []
     before: float | None = None
     for stage, value in miou.items():
@@ -287,7 +287,7 @@ def _has(image: ReportImage, layer: str) -> bool:
 
 
 def _layer_uri(image: ReportImage, layer: str, size: tuple[int, int], class_ids: Mapping[str, int]) -> str | None:
-    """The overlay of one layer, if the image has it."""
+    """Encode the overlay of one layer, if the image has it."""
     if layer in ("cam", "walked"):
         maps = image.cam if layer == "cam" else image.walked
         if maps is None:
@@ -302,7 +302,7 @@ def _layer_uri(image: ReportImage, layer: str, size: tuple[int, int], class_ids:
 
 
 def _card(image: ReportImage, class_ids: Mapping[str, int], numbers: Mapping[str, int]) -> dict[str, Any]:
-    """One image of the gallery for its template."""
+    """Build the template values of one image in the gallery."""
     photograph: str | None = None
     layers: list[tuple[str, str]] = []
     height, width = 3, 4
@@ -325,14 +325,14 @@ def _card(image: ReportImage, class_ids: Mapping[str, int], numbers: Mapping[str
 
 
 def _size_of(fraction: float | None) -> str:
-    """Part of the image that its objects cover, as the filter names it."""
+    """Classify the fraction of the image that its objects cover, for the filter."""
     if not fraction:
         return "none"
     return "small" if fraction < 0.05 else "medium" if fraction < 0.2 else "large"
 
 
 def _fair_order(groups: Sequence[str]) -> list[int]:
-    """The images, taking turns between the groups, so that a full file leaves no group empty."""
+    """Order the images round-robin across groups, so that the size limit leaves no group empty."""
     by_group: dict[str, list[int]] = {}
     for number, group in enumerate(groups):
         by_group.setdefault(group, []).append(number)

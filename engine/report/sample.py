@@ -1,4 +1,4 @@
-"""Which images a report shows, chosen in one pass over any number of rows in constant memory."""
+"""Choose the images that a report shows, in one pass over all rows and in constant memory."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _MOST_ERRORS_SHOWN = 12
 
 
 class Sample:
-    """Takes rows of mask shards (id, tags, areas, confidence, error) and keeps some for each reason to look at one.
+    """Samples rows of mask shards (id, tags, areas, confidence, error).
 
-    A quarter are the most confident, a quarter the least confident, a quarter show each class, the rest are random.
-    "Random" means smallest hash of the id: the same images are chosen however the rows are divided into shards.
-    Images without tags are all background, and sure of it: they are shown only among the random ones.
+    A quarter are the most confident, a quarter the least confident, a quarter cover the classes, the rest are random.
+    Random images have the smallest hashes of their ids, so the choice does not depend on the shards.
+    Images without tags are all background, with confidence 1; they appear only among the random ones.
     """
 
     def __init__(self, class_names: Sequence[str], num_images: int) -> None:
         """Args:
-        num_images: maximum number of images without an error in :meth:`chosen`; a few with an error are added.
+        num_images: Maximum number of images without an error in :meth:`chosen`; a few with an error are added.
         """
         self._num_images = num_images
         share = max(1, num_images // 4)
@@ -35,7 +35,7 @@ class Sample:
         self._failed: dict[str, _Least] = defaultdict(lambda: _Least(_MOST_ERRORS_SHOWN))
 
     def add(self, row: Row) -> None:
-        """Look at one row."""
+        """Consider one row."""
         image_id = row["image_id"]
         order = hashlib.blake2b(image_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         if row["error"] is not None:
@@ -51,7 +51,7 @@ class Sample:
         self._any.add((order, image_id), row)
 
     def chosen(self) -> list[tuple[Row, str]]:
-        """The rows, each once, with the reason: most confident, least confident, class NAME, random, error."""
+        """Return the sample without duplicates, as (row, group): most confident, least confident, class NAME, ..."""
         rows: dict[str, tuple[Row, str]] = {}
 
         def take(kept: _Least, group: str, most: int) -> None:
@@ -64,14 +64,14 @@ class Sample:
         for name, kept in self._of_class.items():
             take(kept, f"class {name}", self._num_images)
         take(self._any, "random", self._num_images)
-        per_stage = max(1, _MOST_ERRORS_SHOWN // max(1, len(self._failed)))  # a common error hides no rare one
+        per_stage = max(1, _MOST_ERRORS_SHOWN // max(1, len(self._failed)))  # common errors do not displace rare ones
         for kept in self._failed.values():
             take(kept, "error", len(rows) + per_stage)
         return list(rows.values())
 
 
 def is_background(row: Row) -> bool:
-    """Whether this is an image without tags whose mask is background alone."""
+    """Whether the row is an image without tags whose mask is all background."""
     return not row["tags"] and row["areas"] == [1.0]
 
 
@@ -86,7 +86,7 @@ class _Least:
         if len(self._kept) >= self._most and key > self._kept[self._most - 1][0]:
             return
         self._kept.append((key, row))
-        if len(self._kept) in (self._most, 2 * self._most):  # so the first ``most`` are in order once there are as many
+        if len(self._kept) in (self._most, 2 * self._most):  # keeps the first ``most`` sorted once there are as many
             self._sort()
 
     def rows(self) -> list[Row]:

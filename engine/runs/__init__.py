@@ -1,1 +1,1 @@
-"""What jobs share: claim an output, open a data set, do its shards, train a network, sum up."""
+"""Building blocks of the jobs: claim an output folder, open the images, process shards, train, evaluate."""

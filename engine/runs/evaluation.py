@@ -1,4 +1,4 @@
-"""Score masks against the truth: IoU by class, mIoU, and how well the confidence predicts them."""
+"""Score masks against true masks: IoU by class, mIoU, and how well the confidence predicts IoU."""
 
 from __future__ import annotations
 
@@ -23,37 +23,37 @@ from engine.storage.shards import count_rows, read_schema, read_shards
 from engine.storage.truth import Truth, open_truth
 
 MASK = "mask"
-"""The column that ``confidence`` is about."""
+"""The column that ``confidence`` refers to."""
 BEST_FRACTIONS = (0.5, 0.8, 1.0)
 """Fractions of the images, most confident first, that are scored separately."""
 LEAST_CALIBRATED = 20
-"""Images with truth to which two numbers can be fitted."""
+"""Minimum number of images to fit the two parameters of the calibration."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scores:
-    """What masks scored; n images that have truth, in the order of the shards, and C classes."""
+    """Scores of masks: n images with true masks, in the order of the shards, and C classes."""
 
     column: str
-    """Of the shards."""
+    """The scored column."""
     class_names: tuple[str, ...]
     """The C names without background."""
     confusion: NDArray[np.int64]
-    """(C+1, C+1) of all pixels, rows truth."""
+    """(C+1, C+1) over all pixels, rows truth."""
     ious: NDArray[np.float64]
-    """(n,) of :func:`engine.ops.metrics.image_iou`; NaN where truth ignores the whole image."""
+    """(n,) :func:`engine.ops.metrics.image_iou`; NaN if the truth ignores the whole image."""
     confidences: NDArray[np.float64]
-    """(n,) in [0, 1]; NaN where the image ended in an error or carries none."""
+    """(n,) in [0, 1]; NaN if the image ended in an error or has no confidence."""
     left_out: Mapping[str, str]
-    """Why, by id of the image, truth was not used."""
+    """Why a true mask was not used, by image id."""
     remark: str
-    """What a user should know of the way in which truth was read; else empty."""
+    """A note about how the truth was read; may be empty."""
     best: tuple[tuple[float, float, float], ...]
-    """(fraction of the images, their least confidence, their mIoU), most confident first; empty without confidences."""
+    """(fraction of the images, lowest confidence, mIoU), most confident first; empty without confidences."""
 
     @property
     def result(self) -> dict[str, Any]:
-        """Plain values, as ``evaluation.json`` holds them."""
+        """The scores as plain values, the content of ``evaluation.json``."""
         iou, miou = mean_iou(self.confusion)
         names = ["background", *self.class_names]
         result = {
@@ -78,15 +78,15 @@ class Scores:
 
 
 def score(masks: str, truth: str, column: str = MASK) -> dict[str, Any]:
-    """:attr:`Scores.result` of :func:`score_images`."""
+    """Score masks; returns :attr:`Scores.result` of :func:`score_images`."""
     return score_images(masks, truth, column).result
 
 
 def score_images(masks: str, truth: str, column: str = MASK) -> Scores:
-    """Score every image that has a mask and truth; what it keeps of each image is small.
+    """Score every image that has a true mask, keeping only sparse counts of each image in memory.
 
     Raises:
-        UserError: masks or truth cannot be read, do not fit each other, or have no image in common.
+        UserError: Masks or truth cannot be read, do not match, or have no image in common.
     """
     class_names = class_names_of(masks)
     size = len(class_names) + 1
@@ -123,14 +123,14 @@ def score_images(masks: str, truth: str, column: str = MASK) -> Scores:
 
     total = pixels_of(np.ones(len(ious), np.bool_))
     check_classes(truth, total, len(ious), class_names, ignores=ignores)
-    sure = np.array(confidences)
-    best = _best(sure, pixels_of) if column == MASK and np.isfinite(sure).any() else ()
+    known = np.array(confidences)
+    best = _best(known, pixels_of) if column == MASK and np.isfinite(known).any() else ()
     return Scores(
         column=column,
         class_names=class_names,
         confusion=total,
         ious=np.array(ious),
-        confidences=sure,
+        confidences=known,
         left_out=left_out,
         remark=true_masks.remark,
         best=best,
@@ -140,7 +140,7 @@ def score_images(masks: str, truth: str, column: str = MASK) -> Scores:
 def _best(
     confidences: NDArray[np.float64], pixels_of: Callable[[NDArray[np.bool_]], NDArray[np.int64]]
 ) -> tuple[tuple[float, float, float], ...]:
-    """An image without a confidence ended in an error, so it comes last."""
+    """Score the most confident images; an image without a confidence ended in an error and ranks last."""
     values = np.nan_to_num(confidences, nan=0.0)
     ranks = np.empty(len(values), np.int64)
     ranks[np.lexsort((-values, np.isnan(confidences)))] = np.arange(len(values))
@@ -154,11 +154,11 @@ def _best(
 def _rows_with_truth(
     masks: str, truth: Truth, column: str
 ) -> Iterator[tuple[dict[str, Any], NDArray[np.integer[Any]]]]:
-    """The rows that have truth, each with it.
+    """Read the rows with a true mask, each with its mask.
 
     Raises:
-        ConfigError: the column holds no masks.
-        StorageError: a file cannot be read.
+        ConfigError: The column does not contain masks.
+        StorageError: A file cannot be read.
     """
     schema = read_schema(masks)
     if column not in schema.names or not pa.types.is_struct(schema.field(column).type):
@@ -172,12 +172,12 @@ def _rows_with_truth(
 
 
 def calibration(masks: str, scores: Scores) -> dict[str, Any]:
-    """Settings that bring the confidence of these masks to the IoU of their images."""
-    judged = scores.confidences < 1  # exactly 1 is that of an image without tags, which no setting moves; NaN is not
+    """Fit the confidence settings so that the confidence of these masks matches the IoU of their images."""
+    judged = scores.confidences < 1  # leaves out NaN, and images without tags, whose confidence is always 1
     known = judged & np.isfinite(scores.ious)
     if known.sum() < LEAST_CALIBRATED:
         raise ConfigError(
-            f"needs {LEAST_CALIBRATED} or more images with a mask and truth, got {known.sum()}", thing="calibrate"
+            f"needs at least {LEAST_CALIBRATED} images with a mask and truth, got {known.sum()}", thing="calibrate"
         )
     settings = (read_record(masks) or {}).get("settings", {})
     before = merged(ConfidenceConfig(), settings.get("confidence", {}), where=f"{RECORD_NAME} of {masks}")
@@ -191,10 +191,10 @@ def calibration(masks: str, scores: Scores) -> dict[str, Any]:
 
 
 def class_names_of(masks: str) -> tuple[str, ...]:
-    """The classes of a folder of mask shards.
+    """Return the class names of a folder of mask shards.
 
     Raises:
-        ConfigError: the folder is not the output of a job.
+        ConfigError: The folder is not the output of a job.
     """
     record = read_record(masks)
     if record is None or "class_names" not in record:

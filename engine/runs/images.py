@@ -1,4 +1,4 @@
-"""The images of a job, opened once: jobs that run one after the other share their hash, names and frozen rows."""
+"""The images of a job, read once: consecutive jobs share their hash, class names and frozen manifest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from engine.storage.value_range import Sample, measured_range
 
 
 class ImageSet:
-    """What ``data`` and ``classes`` name; each part of it is read when it is first asked for, and only then."""
+    """The images and classes named by ``data`` and ``classes``; each property is read on first access."""
 
     def __init__(self, options: DataOptions) -> None:
         self.data = options.data
@@ -34,13 +34,13 @@ class ImageSet:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 that tells whether two manifests hold the same rows."""
+        """SHA-256 of the manifest's rows."""
         with doing("reading manifest"):
             return manifest_hash(self.data, self._form)
 
     @cached_property
     def named_classes(self) -> tuple[str, ...] | None:
-        """The names of the classes where a file names them; None where only the tags do."""
+        """The class names, if a file lists them; None if they follow from the tags."""
         return named_classes(self.data, self._classes)
 
     @cached_property
@@ -63,16 +63,16 @@ class ImageSet:
     def frozen_in(
         self, folder: str, *, rows_per_shard: int, class_names: tuple[str, ...], needs_tags: bool
     ) -> Manifest:
-        """The frozen manifest of a job's folder: the one that lies there, or a new one.
+        """Open the frozen manifest of a job's folder, or create it.
 
         Args:
-            folder: where it lies or goes.
-            rows_per_shard: images per shard.
-            class_names: the classes 1..C of the job.
-            needs_tags: whether a manifest without tags is a mistake.
+            folder: Folder of the frozen manifest.
+            rows_per_shard: Images per shard.
+            class_names: The classes 1..C of the job.
+            needs_tags: Whether a manifest without tags is an error.
 
         Raises:
-            UserError: the manifest cannot be used, or the folder's was made of other images.
+            UserError: The manifest cannot be used, or the existing one was made from other images.
         """
         if has_manifest(folder):
             manifest = open_manifest(folder)
@@ -112,10 +112,10 @@ class ImageSet:
             self._frozen = manifest
 
     def _has_moved(self, manifest: Manifest) -> bool:
-        """Whether the images lie in another folder than when the manifest was frozen.
+        """Whether the images have moved to another folder since the manifest was frozen.
 
         Raises:
-            OtherRunError: the old folder is still there, so these may be other images under the same names.
+            OtherRunError: The old folder still exists, so these may be different images with the same names.
         """
         before, now = manifest.source_folder, find_source(self.data).folder
         below = f"{before.rstrip('/')}/"
@@ -124,10 +124,10 @@ class ImageSet:
         try:
             if not exists(before):
                 return True
-        except OSError:  # another machine's bucket or credentials
+        except OSError:  # e.g. a bucket that these credentials cannot access
             return True
         if not (is_uri(before) or is_uri(now)) and os.path.samefile(before, now):
             return False
         raise OtherRunError(
-            f"holds the output of images below '{before}', but data names the same ones below '{now}'", thing="out"
+            f"was made from images in '{before}', but data refers to images with the same names in '{now}'", thing="out"
         )

@@ -1,4 +1,4 @@
-"""The options that several jobs share; each job adds its own, and says which settings it uses."""
+"""Options that several jobs share; each job adds its own and declares which settings it uses."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Uses:
 
     @classmethod
     def everything(cls) -> Uses:
-        """The whole tree."""
+        """Use the whole settings tree."""
         return cls(*(item.name for item in fields(Settings) if item.name != "resources"))
 
 
 class StartsFrom:
-    """Annotates an option that names an earlier job's output: the job starts from the settings that are recorded there.
+    """Annotates an option that names an earlier job's output, whose recorded settings become the defaults.
 
-    ``Annotated[str, StartsFrom()]`` takes all of them; with dotted paths, only those.
+    ``Annotated[str, StartsFrom()]`` takes all recorded settings; with dotted paths, only those.
     """
 
     def __init__(self, *paths: str) -> None:
@@ -46,12 +46,12 @@ class JobOptions:
     out: str
     """Output folder or URI (s3://...)."""
     preset: PresetChoice = "auto"
-    """Settings to start from: tiny (the demo), small (two cores), default (GPUs), paper (the authors'); auto takes
-    those of the networks or shards that the job is given, else small."""
+    """Default settings: tiny (the demo), small (two cores), default (GPUs), paper (the authors'); auto takes the
+    settings recorded with the networks or shards that the job is given, else small."""
     config: str = ""
-    """An earlier output folder, or its run.json, best.json or calibration.json: its settings override these."""
+    """Output folder of an earlier run, or its run.json, best.json or calibration.json; overrides the preset."""
     overwrite: bool = False
-    """Delete an earlier run's output and start afresh; jobs.run does so for the steps that changed."""
+    """Delete an earlier run's output and start over; jobs.run does so only for steps whose settings changed."""
     settings: Settings
     """All settings."""
 
@@ -61,18 +61,18 @@ class DataOptions(JobOptions):
     """Options of every job that reads images."""
 
     data: str
-    """A manifest (.csv, .jsonl, .parquet: image, tags), or .tar or .parquet files that hold the images themselves."""
+    """Manifest (.csv, .jsonl, .parquet: image, tags), or .tar or .parquet files that contain the images."""
     classes: str = ""
-    """A file with a class name per line; by default classes.txt beside the manifest, else the tags that occur."""
+    """File with one class name per line; by default classes.txt in the manifest's folder, else all tags in use."""
     image_column: str = ""
-    """The manifest's column of the images; by default image, or the one with a usual name (file_name, path, ...)."""
+    """Image column of the manifest; by default image, or a column with a common name (file_name, path, ...)."""
     tags_column: tuple[str, ...] = ()
-    """The manifest's column of the tags, or its columns of 0 and 1 for each class; by default tags, the column with a
-    usual name (label, labels, ...), or all columns that hold only 0 and 1."""
+    """Tag column of the manifest, or one 0/1 column per class; by default tags, a column with a common name (label,
+    labels, ...), or all columns that contain only 0 and 1."""
     tag_separator: str = ""
-    """What separates the tags in a cell of text; by default ';', or '|' or ',' where it plainly does."""
+    """Separator of tags in a text cell; by default ';', or '|' or ',' if clearly used as one."""
     max_pixels: int = 100_000_000
-    """Images with more pixels become error rows; retry_errors with a larger number tries those again."""
+    """Images with more pixels become error rows; to retry them, raise this and set retry_errors."""
     allow_outside: bool = False
     """Also read local images outside the manifest's folder; by default they become error rows."""
 
@@ -81,7 +81,7 @@ class DataOptions(JobOptions):
 
     @property
     def form(self) -> TableForm:
-        """What is said of the form of ``data``."""
+        """Options on how to read the table ``data``."""
         return TableForm(image_column=self.image_column, tags_column=self.tags_column, tag_separator=self.tag_separator)
 
 
@@ -90,9 +90,9 @@ class ShardOptions(DataOptions):
     """Options of every job that writes a row for each image."""
 
     max_error_fraction: float = 0.05
-    """The job fails with status 1 if more than this fraction of the images ended in an error."""
+    """Fail with exit status 1 if more than this fraction of the images ended in an error."""
     retry_errors: bool = False
-    """Try images with an error row again."""
+    """Retry the images that ended in an error."""
 
     def __post_init__(self) -> None:
         DataOptions.__post_init__(self)
@@ -101,7 +101,7 @@ class ShardOptions(DataOptions):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReportSource:
-    """What a report is about."""
+    """Options that name what a report shows."""
 
     data: str
     """The manifest that the masks were made from."""
@@ -110,15 +110,15 @@ class ReportSource:
     truth: str = ""
     """True masks: a folder of PNGs named by image stem, or a folder of mask shards."""
     run_folder: str = ""
-    """Output folder of jobs.run, for the training curves, the mIoU of each stage, and both networks."""
+    """Output folder of jobs.run, to also show training curves, the mIoU of each stage and the networks' maps."""
     cam: str = ""
-    """Output folder of jobs.train_cam, to also show the activation maps."""
+    """Output folder of jobs.train_cam, to also show the class activation maps."""
     affinity: str = ""
     """Output folder of jobs.train_affinity, to also show the maps after the walk."""
     num_images: int = 48
-    """Images to show: the most and the least confident, some of each class, some at random."""
+    """Number of images to show: the most and least confident, some of each class, some at random."""
     max_pixels: int = 100_000_000
-    """Images with more pixels are not shown."""
+    """Do not show images with more pixels."""
     allow_outside: bool = False
     """Also show local images outside the manifest's folder."""
 

@@ -1,4 +1,4 @@
-"""A job's output folder: whose it is, what decides its content, and what an earlier job wrote into its own."""
+"""Claim a job's output folder, and open the output of earlier jobs."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ SUMMARY = "summary.json"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claimed:
-    """An output folder that belongs to a run."""
+    """An output folder that belongs to one run."""
 
     record: dict[str, Any]
     manifest: Manifest
 
     @property
     def hash(self) -> str:
-        """Of all that decides the result."""
+        """Hash of everything that affects the result."""
         return fingerprint({name: self.record[name] for name in ("job", "settings", "inputs")})
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What the metadata of every shard says about the run."""
+        """Metadata about the run for every shard."""
         record = self.record
         return {
             "tag2mask": json.dumps(
@@ -65,13 +65,15 @@ def run_record(
     class_names: Sequence[str],
     writes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """What ``run.json`` holds; ``other_settings``, which do not decide this result, are where later jobs start from.
+    """Build the content of ``run.json``.
+
+    ``other_settings`` do not affect this job's result; they are defaults for later jobs.
 
     Args:
-        job: its name.
-        uses: dotted paths of the settings that decide the result.
-        inputs: what else decides it: hashes of what the job reads, and its own options.
-        writes: names that the job writes into its folder beside shards and records.
+        job: Name of the job.
+        uses: Dotted paths of the settings that affect the result.
+        inputs: Everything else that affects the result: hashes of what the job reads, and its own options.
+        writes: Names of files and folders that the job writes besides shards and records.
     """
     decisive = list(dict.fromkeys([*uses, *DECODING]))
     return {
@@ -100,16 +102,16 @@ def claim(
     needs_tags: bool = True,
     hidden: bool = False,
 ) -> Claimed:
-    """Make the output folder this run's, and freeze the manifest there.
+    """Claim the output folder for this run, and freeze the manifest there.
 
     Args:
-        class_names: the classes of a trained network; the manifest's by default.
-        needs_tags: whether a manifest without tags is a mistake.
-        hidden: whether the job writes shards directly in the folder, as for :func:`claim_output`.
-        job, uses, inputs, writes: as for :func:`run_record`.
+        class_names: The classes of a trained network; by default those of the manifest.
+        needs_tags: Whether a manifest without tags is an error.
+        hidden: Whether the job writes shards directly to the folder, as for :func:`claim_output`.
+        job, uses, inputs, writes: As for :func:`run_record`.
 
     Raises:
-        UserError: the manifest or the output folder cannot be used.
+        UserError: The manifest or the output folder cannot be used.
     """
     names = class_names or images.class_names
     read = {"data": images.hash, "classes": fingerprint({"names": list(names)})}
@@ -122,49 +124,49 @@ def claim(
         manifest = images.frozen_in(folder, rows_per_shard=rows_per_shard, class_names=names, needs_tags=needs_tags)
     except UserError:
         if is_new:
-            # nothing was done yet, so the corrected manifest may go here
+            # no work is lost, and a corrected manifest can use this folder
             delete_file(join(folder if hidden else options.out, RECORD_NAME))
         raise
     return Claimed(record=record, manifest=manifest)
 
 
 def trained_network(location: str, kind: str | tuple[str, ...], images: ImageSet, *, thing: str) -> TrainedNetwork:
-    """The network that an earlier job trained. Its classes decide; classes that the user names must be the same.
+    """Open a network that an earlier job trained; if the user lists classes, they must be the network's.
 
     Args:
-        thing: the option that names it.
+        thing: The option that names the network.
 
     Raises:
-        UserError: the network cannot be read.
-        ConfigError: the user's classes differ.
+        UserError: The network cannot be read.
+        ConfigError: The user's classes differ.
     """
     with about(thing):
         network = open_network(location, kind)
     named = images.named_classes
     if named is not None and named != network.class_names:
         raise ConfigError(
-            f"(or classes.txt beside the manifest) has {_some(named)}, but {location} was trained on "
-            f"{_some(network.class_names)}; give the same names in the same order",
+            f"(or classes.txt in the manifest's folder) has {_abridged(named)}, but {location} was trained on "
+            f"{_abridged(network.class_names)}; give the same names in the same order",
             thing="classes",
         )
     return network
 
 
-def _some(names: Sequence[str]) -> str:
+def _abridged(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (f", ... ({len(names)} names)" if len(names) > 4 else "")
 
 
 def earlier_output(folder: str, jobs: tuple[str, ...], *, thing: str, images: ImageSet) -> Claimed:
-    """What an earlier job's complete output was made from.
+    """Check that an earlier job's output is complete and matches the images, and open its record and manifest.
 
     Args:
-        folder: the earlier job's output.
-        jobs: the jobs whose output will do.
-        thing: the option that names the folder.
-        images: what it must have been made from.
+        folder: Output folder of the earlier job.
+        jobs: Jobs whose output is accepted.
+        thing: The option that names the folder.
+        images: The images that the output must have been made from.
 
     Raises:
-        StorageError: the folder is not a complete output of one of the jobs, or of other images.
+        StorageError: The folder is not a complete output of one of the jobs, or was made from other images.
     """
     record = read_record(folder)
     wanted = "give the output folder of " + " or ".join(f"jobs.{job}" for job in jobs)
@@ -176,10 +178,12 @@ def earlier_output(folder: str, jobs: tuple[str, ...], *, thing: str, images: Im
     missing = manifest.num_shards - len(committed_shards(folder))
     if missing:
         raise StorageError(
-            f"'{folder}' lacks {missing} of {manifest.num_shards} shards; run jobs.{record['job']} again", thing=thing
+            f"'{folder}' is incomplete: {missing} of {manifest.num_shards} shards are missing; rerun "
+            f"jobs.{record['job']}",
+            thing=thing,
         )
     if manifest.data_hash != images.hash:
         raise StorageError(
-            f"'{folder}' was made from another manifest than data; give that of these images", thing=thing
+            f"'{folder}' was made from a manifest other than data; give the output for these images", thing=thing
         )
     return Claimed(record=record, manifest=manifest)

@@ -1,4 +1,4 @@
-"""What the report shows, read from mask shards, truth and the folder of a whole run."""
+"""Gather the content of a report from mask shards, true masks and the folder of a run."""
 
 from __future__ import annotations
 
@@ -42,35 +42,35 @@ from engine.storage.weights import weights_hash
 SHOWN_LONG_SIDE_PX = 480
 NUM_LISTED_ERRORS = 200
 ROW_COLUMNS = ("image_id", "image", "tags", "areas", "confidence", "error")
-"""All but the pictures: what is read of every row."""
+"""Columns read from every row; the image columns are read only for the images shown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Overview:
-    """What one pass over the rows, without their pictures, leaves."""
+    """Statistics of all rows, gathered in one pass."""
 
     num_images: int
     confidences: list[float]
-    """Of the images with tags and a mask."""
+    """Confidences of the images with tags and a mask."""
     areas: list[float] | None
     """(C+1,) mean fraction of the pixels, background first."""
     missing: dict[str, tuple[int, int]]
-    """By class, the images tagged with it whose mask holds no pixel of it, and all images tagged with it."""
+    """For each class, the number of images tagged with it but without a pixel of it, and of all images tagged."""
     error_counts: dict[str, int]
     errors: list[tuple[str, str]]
-    """(image_id, reason) of the first."""
+    """(image_id, reason) of the first errors."""
     chosen: list[tuple[Row, str]]
-    """The rows to show, each with its ``shard`` and ``row``, and why."""
+    """The rows to show, each with its ``shard`` and ``row``, and the reason for showing it."""
 
 
 def report_data(source: ReportSource, scores: Scores | None = None) -> ReportData:
-    """Read what the report shows.
+    """Read the content of a report.
 
     Args:
-        scores: of the masks, if they are known.
+        scores: The scores of the masks, if already computed.
 
     Raises:
-        UserError: masks or truth cannot be read, or do not fit each other.
+        UserError: Masks or truth cannot be read, or do not match.
     """
     class_names = class_names_of(source.masks)
     record = read_record(source.masks) or {}
@@ -79,7 +79,7 @@ def report_data(source: ReportSource, scores: Scores | None = None) -> ReportDat
     overview = _overview(source, class_names)
     if source.truth and scores is None:
         scores = score_images(source.masks, source.truth)
-    judged = scores.confidences < 1 if scores else None  # exactly 1 is that of an image without tags
+    judged = scores.confidences < 1 if scores else None  # an image without tags always has confidence 1
     stages = stages_of(whole_run) if whole_run.get("rounds") else _by_stage(source, scores, record)
     return ReportData(
         title=name_of(parent(source.data)) if "/" in source.data.rstrip("/") else source.data,
@@ -90,7 +90,7 @@ def report_data(source: ReportSource, scores: Scores | None = None) -> ReportDat
         miou=stages.get("miou"),
         iou=stages.get("iou"),
         confusion=scores.confusion if scores else None,
-        # of a network's own classes the rows say only those that are tags
+        # jobs.segment predicts any class, but its rows have the areas of tagged classes only
         areas=None if record.get("job") == "segment" else overview.areas,
         confidences=scores.confidences[judged].tolist() if scores else overview.confidences,
         ious=scores.ious[judged].tolist() if scores else None,
@@ -107,7 +107,7 @@ def report_data(source: ReportSource, scores: Scores | None = None) -> ReportDat
 
 
 def _overview(source: ReportSource, class_names: tuple[str, ...]) -> _Overview:
-    """Read every row but its pictures, once, and keep little of it."""
+    """Read every row once, without its image columns, and keep only statistics and a sample."""
     ids = {name: index for index, name in enumerate(class_names, start=1)}
     sample = Sample(class_names, source.num_images)
     areas = np.zeros(len(class_names) + 1)
@@ -148,7 +148,7 @@ def _overview(source: ReportSource, class_names: tuple[str, ...]) -> _Overview:
 
 
 def _missing_tags(row: Row) -> list[str]:
-    """Tags of which the mask of this row holds no pixel."""
+    """List the tags without a pixel in the row's mask."""
     areas = row["areas"] or ()
     return [tag for tag, area in zip(row["tags"], areas[1:], strict=False) if area == 0]
 
@@ -156,7 +156,7 @@ def _missing_tags(row: Row) -> list[str]:
 def _pictures(
     source: ReportSource, chosen: Sequence[tuple[Row, str]], class_names: tuple[str, ...], record: Mapping[str, Any]
 ) -> list[ReportImage]:
-    """The gallery; the shards that hold it are read one after the other."""
+    """Read the images of the gallery, one shard at a time."""
     truth = open_truth(source.truth, class_names) if source.truth else None
     encoded = _all_encoded(source, [row for row, _ in chosen])
     maps = _maps(source, [row for row, _ in chosen], encoded, class_names, record)
@@ -181,7 +181,7 @@ def _class_names(masks: str) -> tuple[str, ...] | None:
 
 
 def _stored(masks: str, chosen: Sequence[tuple[Row, str]], columns: Mapping[str, str]) -> dict[int, dict[str, Any]]:
-    """By number of the row, the pictures of these columns under new names; only of the images that the shards hold."""
+    """Read image columns of the chosen rows, renamed, by index into ``chosen``; missing images are left out."""
     found: dict[int, dict[str, Any]] = {}
     shards = {row["shard"] for row, _ in chosen} & set(committed_shards(masks))
     for shard in sorted(shards):
@@ -239,7 +239,7 @@ def _picture(
 
 
 def _all_encoded(source: ReportSource, rows: Sequence[Row]) -> list[bytes | None]:
-    """The images' files, None where one cannot be had: the report says so in its place."""
+    """Read the images' files; None for one that cannot be read, which the report shows as such."""
     try:
         folder = find_source(source.data).folder
     except (OSError, UserError):
@@ -264,11 +264,11 @@ def _decoding(source: ReportSource) -> Decoding:
 
 
 def _encoded(source: ReportSource, row: Row, folder: str, frozen: Manifest | None) -> bytes | None:
-    """One image's file.
+    """Read one image's file, or None.
 
     Args:
-        folder: of the manifest, which the image's path starts from.
-        frozen: the manifest of the masks, where the source holds the images itself.
+        folder: Folder of the manifest, to which the image's path is relative.
+        frozen: The frozen manifest of the masks, if the source contains the images.
     """
     try:
         if frozen is not None:
@@ -287,7 +287,7 @@ def _maps(
     class_names: tuple[str, ...],
     record: Mapping[str, Any],
 ) -> dict[int, tuple[NDArray[np.float32], NDArray[np.float32] | None]]:
-    """Number of the row to its CAM and walked class maps, made again by the networks that made the masks."""
+    """Recompute the CAM and walked maps, by index of the row, with the networks that made the masks."""
     cam, affinity = _weights(source, record, "cam"), _weights(source, record, "affinity")
     usable = [number for number, row in enumerate(rows) if encoded[number] is not None and row["error"] is None]
     if not cam or not usable:
@@ -317,7 +317,7 @@ def _maps(
 
 @contextmanager
 def _threads(number: int) -> Iterator[None]:
-    """Run torch with so many threads, as an actor does: where others use the cores too, OpenMP's spin as they wait."""
+    """Limit torch's threads as in an actor: on shared cores, waiting OpenMP threads spin and slow down the rest."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
@@ -327,10 +327,10 @@ def _threads(number: int) -> Iterator[None]:
 
 
 def _weights(source: ReportSource, record: Mapping[str, Any], kind: str) -> str:
-    """The folder of a network, if it is the one that made the masks.
+    """Find the folder of the network that made the masks; empty if there is none.
 
     Raises:
-        ConfigError: the user named a folder with another network.
+        ConfigError: The user named a folder with another network.
     """
     named = source.cam if kind == "cam" else source.affinity
     for location in [named] if named else _of_run(source.run_folder, kind):
@@ -342,7 +342,7 @@ def _weights(source: ReportSource, record: Mapping[str, Any], kind: str) -> str:
 
 
 def _of_run(run_folder: str, kind: str) -> Iterator[str]:
-    """Where jobs.run keeps a kind of network; a second round's maps are those of the first's segmentation network."""
+    """List where jobs.run keeps networks of a kind; later rounds take maps from the previous segmentation network."""
     if not run_folder:
         return
     names = [kind]
@@ -354,11 +354,11 @@ def _of_run(run_folder: str, kind: str) -> Iterator[str]:
 
 
 def _by_stage(source: ReportSource, scores: Scores | None, record: Mapping[str, Any]) -> dict[str, Any]:
-    """``miou``, and ``iou`` by class, of every stage whose masks the shards keep; empty without truth.
+    """Compute ``miou`` and ``iou`` of every stage whose masks the shards keep; empty without truth.
 
     Args:
-        scores: of the masks themselves.
-        record: of the job that made them.
+        scores: The scores of the final masks.
+        record: The record of the job that made them.
     """
     if scores is None:
         return {}

@@ -1,4 +1,4 @@
-"""Do the shards of a job that are not there yet, count them, and sum up."""
+"""Process the missing shards of a job and summarize the result."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ def label_shards(
     steps: Sequence[Step],
     with_profile: bool = False,
 ) -> dict[str, Any]:
-    """Do the shards that are not there yet, and write ``summary.json``.
+    """Process the missing shards, and write ``summary.json``.
 
     Args:
-        claimed: the output folder.
-        schema: of a shard.
-        steps: the chain.
-        with_profile: also print where the time went, and put it into the summary.
+        claimed: The output folder.
+        schema: Schema of the shards.
+        steps: The chain.
+        with_profile: Also print the time spent in each stage and add it to the summary.
 
     Returns:
-        The summary: ``images``, ``errors`` by stage; of the last run that did any ``seconds``
-        (with ``seconds_to_first_shard``), ``images_per_s``, and what :func:`engine.runs.timings.timing_summary` adds.
+        The summary: ``images`` and ``errors`` by stage; for the last run that processed any shard, ``seconds``,
+        ``seconds_to_first_shard``, ``images_per_s`` and the result of :func:`engine.runs.timings.timing_summary`.
 
     Raises:
-        TooManyErrors: as :func:`check_errors`.
+        TooManyErrors: As :func:`check_errors`.
     """
     summary = do_shards(options, claimed, folder=options.out, schema=schema, steps=steps)
     summary["labeled"] = summary["done"] - sum(summary["errors"].values())
@@ -58,7 +58,7 @@ def label_shards(
     before = None if num_images else read_json(location)
     same = ("images", "errors", "missing_shards")
     if before is not None and all(before.get(name) == summary[name] for name in same):
-        summary = {**summary, **before}  # nothing was left to do: the times are those of the run that did it
+        summary = {**summary, **before}  # nothing was left to do: keep the times of the earlier run
     else:
         write_json(location, summary)
     check_errors(summary, options)
@@ -75,23 +75,23 @@ def do_shards(
     fetch: bool = True,
     stale: Callable[[Tally], Collection[int]] | None = None,
 ) -> dict[str, Any]:
-    """Do the shards that are not there yet.
+    """Process the missing shards.
 
     Args:
-        claimed: the output folder.
-        folder: where the shards go.
-        schema: of a shard.
-        steps: the chain.
-        fetch: whether the images are read.
-        stale: which of the shards that are there to do again.
+        claimed: The output folder.
+        folder: Folder of the shards.
+        schema: Schema of the shards.
+        steps: The chain.
+        fetch: Whether to read the images.
+        stale: Selects existing shards to redo.
 
     Returns:
         ``images``, ``errors`` by stage, ``seconds`` and ``images_per_s`` of this run, ``shards``, ``missing_shards``,
-        ``config_hash``; ``done``, the images that have a row, and ``done_before``.
+        ``config_hash``, and the number of images with a row, ``done``, and before this run, ``done_before``.
     """
     manifest = claimed.manifest
     if options.retry_errors:
-        delete_folder(parts_folder(folder))  # of a run that was killed; they may hold errors
+        delete_folder(parts_folder(folder))  # left by a killed run; they may contain errors
     tally = Tally(folder)
     if options.retry_errors:
         tally.forget_errors()
@@ -145,21 +145,21 @@ def do_shards(
 
 
 def check_errors(summary: dict[str, Any], options: ShardOptions) -> None:
-    """Whether a job may call itself done.
+    """Check that all shards were written, with few enough errors.
 
     Raises:
-        TooManyErrors: more images than ``max_error_fraction`` ended in an error, or shards could not be done.
+        TooManyErrors: More images than ``max_error_fraction`` ended in an error, or a shard could not be processed.
     """
     missing, errors = summary["missing_shards"], Counter(summary["errors"])
     if missing:
         raise TooManyErrors(
-            f"{len(missing)} of {summary['shards']} shards could not be done (the first: {missing[0]}); "
-            "rerun the command to try them again"
+            f"{len(missing)} of {summary['shards']} shards could not be processed (the first: {missing[0]}); "
+            "rerun the command to retry them"
         )
     if errors.total() > options.max_error_fraction * summary["images"]:
         raise TooManyErrors(
             f"{errors.total()} of {summary['images']} images ended in an error ({_by_stage(errors)}), more than "
-            f"max_error_fraction {options.max_error_fraction:g}; the rows in {options.out} say why"
+            f"max_error_fraction {options.max_error_fraction:g}; see the column error in {options.out}"
         )
 
 

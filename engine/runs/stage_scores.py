@@ -1,4 +1,4 @@
-"""Scores of the stages of a whole run, and the names under which tables show them."""
+"""Score the stages of a run and print the scores as a table."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from engine.runs.evaluation import Scores, score_images
 from engine.storage.shards import read_schema
 
 STAGE_COLUMNS = {"cam": "mask_cam", "walk": "mask_walk", "crf": "mask"}
-"""Stage of the method to the column of mask shards that holds its masks, where they keep it."""
+"""Maps each stage to the column of its masks; only ``mask`` is always present."""
 EARLIER_ROUND = "round-{}"
-"""Folder, in that of jobs.run, of the masks and the segmentation network of a round before the last."""
+"""Folder in the output of jobs.run for the masks and network of a round before the last."""
 SEGMENTED = "segmented"
-"""Folder, in that of jobs.run, of the segmentation network's own masks; made if there is truth to score them."""
+"""Folder in the output of jobs.run for the segmentation network's own masks; made only to score them."""
 MOST_ROUNDS = 9
 
 
 def stages_of(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Every stage's mIoU and IoU by class, in the order of the work.
+    """Collect the mIoU and IoU by class of every stage, in order of execution.
 
     Args:
-        summary: of jobs.run with truth.
+        summary: Summary of jobs.run with truth.
 
     Returns:
         ``miou`` and ``iou``, each by stage: ``cam``, ``walk``, ``crf`` of the first round; ``maps 2``, ``walk 2``,
-        ``dCRF 2`` of the second and so on; ``segmentation``. Without those that the masks of a round do not hold.
+        ``dCRF 2`` of the second and so on; ``segmentation``. Stages that were not kept are left out.
     """
     names = {"cam": "maps", "walk": "walk", "crf": "dCRF"}
     found: dict[str, dict[str, Any]] = {"miou": {}, "iou": {}}
@@ -46,29 +46,28 @@ def stages_of(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def score_stages(masks: str, truth: str, stages: Collection[str] = tuple(STAGE_COLUMNS)) -> dict[str, Scores]:
-    """The scores of each of these stages whose masks the shards hold, by stage."""
+    """Score each of the given stages whose masks the shards contain."""
     kept = read_schema(masks).names
     columns = {stage: column for stage, column in STAGE_COLUMNS.items() if stage in stages and column in kept}
     return {stage: score_images(masks, truth, column) for stage, column in columns.items()}
 
 
 def by_measure(scores: Mapping[str, Scores]) -> dict[str, dict[str, Any]]:
-    """``miou`` and ``iou``, each by stage."""
+    """Regroup scores as ``miou`` and ``iou``, each by stage."""
     return {name: {stage: one.result[name] for stage, one in scores.items()} for name in ("miou", "iou")}
 
 
 def score_rounds(folders: list[str], segmented: str, truth: str) -> tuple[dict[str, Any], dict[str, Scores]]:
-    """``miou`` and ``iou`` of the CAM and of the last round's stages; ``rounds``: those of each round.
-
-    Masks that were made without truth only hold their last stage.
+    """Score the stages of every round; masks that were made without truth contain only their last stage.
 
     Args:
-        folders: mask shards of each round, in order.
-        segmented: masks of the segmentation network.
-        truth: the true masks.
+        folders: Mask shards of each round, in order.
+        segmented: Masks of the segmentation network.
+        truth: The true masks.
 
     Returns:
-        These, and by folder the scores of the last round's masks and of the network's.
+        A summary with ``miou`` and ``iou`` (the CAM of the first round, then the last round's stages) and ``rounds``
+        (the scores of each round); and, by folder, the scores of the last round's masks and of the network's.
     """
     rounds = [score_stages(folder, truth) for folder in folders]
     first = {stage: result for stage, result in rounds[0].items() if stage == "cam"}
@@ -85,7 +84,7 @@ def score_rounds(folders: list[str], segmented: str, truth: str) -> tuple[dict[s
 
 
 def print_scores(summary: Mapping[str, Any]) -> None:
-    """The table of IoU by class and stage, on the screen."""
+    """Print a table of IoU by class and stage."""
     stages = stages_of(summary)
     headings = {"cam": "CAM", "crf": "dCRF", "segmentation": "network"}
     table = Table(title=f"IoU % over {summary['scored_images']} images", title_justify="left")

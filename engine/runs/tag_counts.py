@@ -1,4 +1,4 @@
-"""What a frozen manifest says about its classes, and what a user should know before anything is trained on it."""
+"""Count the tags of a manifest and warn about data that is likely to train poorly."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from engine.storage.manifest import Manifest
 from engine.storage.retries import readable
 
 FEW_IMAGES = 50
-"""A class with fewer images is rarely learned: 40 photographs of 6 classes give masks of 16 % mIoU."""
+"""Classes with fewer images are rarely learned: 40 photographs of 6 classes give masks of 16 % mIoU."""
 _MOST_NAMED = 12
 
 
 def count_tags(manifest: Manifest) -> Counter[str]:
-    """Images by tag."""
+    """Count the images of each tag."""
     counts: Counter[str] = Counter()
     for tags in _flat_tags(manifest):
         for entry in pc.value_counts(tags).to_pylist():
@@ -28,24 +28,22 @@ def count_tags(manifest: Manifest) -> Counter[str]:
 
 
 def describe_tags(counts: Mapping[str, int], num_images: int, class_names: Sequence[str]) -> list[str]:
-    """Images and classes in a line, and a line for each thing that is likely to spoil the masks.
+    """Describe images and classes in one line, followed by a line for each likely problem.
 
     Args:
-        counts: images by tag; tags outside the classes are error rows and are not described here.
-        num_images: images of the manifest.
-        class_names: the classes 1..C.
+        counts: Images by tag; tags outside the classes are ignored here, as they become error rows.
+        num_images: Number of images in the manifest.
+        class_names: The classes 1..C.
     """
     by_class = {name: counts.get(name, 0) for name in class_names}
     common = sorted(by_class.items(), key=lambda item: -item[1])
     lines = [f"{num_images} images, {len(class_names)} classes: {_listed(common)}"]
     few = [(name, count) for name, count in reversed(common) if count < FEW_IMAGES]
     if few:
-        lines.append(f"warning: fewer than {FEW_IMAGES} images of a class rarely teach it: {_listed(few)}")
+        lines.append(f"warning: classes with fewer than {FEW_IMAGES} images are rarely learned: {_listed(few)}")
     everywhere = [(name, count) for name, count in common if num_images > 1 and count == num_images]
     if everywhere:
-        lines.append(
-            f"warning: tags cannot tell a class from the background if every image has it: {_listed(everywhere)}"
-        )
+        lines.append(f"warning: a class that every image has cannot be told from the background: {_listed(everywhere)}")
     return lines
 
 
@@ -55,7 +53,7 @@ def _listed(counts: Sequence[tuple[str, int]]) -> str:
 
 
 def _flat_tags(manifest: Manifest) -> Iterator[pa.Array]:
-    """The tags of all images, a batch of rows at a time."""
+    """Read the tags of all images, one batch of rows at a time."""
     filesystem, path = open_filesystem(manifest.location)
     with readable(manifest.location, "manifest"), filesystem.open_input_file(path) as file:
         for batch in pq.ParquetFile(file).iter_batches(columns=["tags"]):

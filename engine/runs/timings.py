@@ -1,4 +1,4 @@
-"""Where a run's time went: for ``summary.json`` and, if asked for, as a table."""
+"""Time spent in each stage of a run, for ``summary.json`` and as a table."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from rich.table import Table
 from engine.distributed.metrics import WAITING
 
 NAMES = {"manifest": "read manifest", "cam": "CAM", "dcrf": "dCRF", "crf": "mask (enlarge, argmax)", "commit": "write"}
-"""How the table calls a stage that its short name does not explain."""
+"""Table labels of stages whose short names are unclear."""
 
 
 def timing_summary(seconds: Mapping[str, float], *, num_images: int, wall_s: float) -> dict[str, Any]:
-    """What ``summary.json`` says of the time of this run.
+    """Summarize the time of this run for ``summary.json``.
 
     Args:
-        seconds: of work by stage, and of waiting, over all actors.
-        num_images: done in this run.
-        wall_s: seconds of this run.
+        seconds: Seconds of work by stage, and of waiting, summed over all actors.
+        num_images: Images processed in this run.
+        wall_s: Wall-clock seconds of this run.
 
     Returns:
-        ``stage_seconds`` and ``waiting_seconds``; with images, ``per_million_images``: ``hours`` on this cluster, start
-        included, and ``stage_hours`` of one actor each.
+        ``stage_seconds`` and ``waiting_seconds``; with images, also ``per_million_images``: ``hours`` on this cluster,
+        including startup, and ``stage_hours``, the actor hours of each stage.
     """
     work = {name: round(value, 3) for name, value in seconds.items() if not name.startswith(WAITING)}
     waiting = {
@@ -41,7 +41,7 @@ def timing_summary(seconds: Mapping[str, float], *, num_images: int, wall_s: flo
 
 
 def profile(summary: Mapping[str, Any], num_images: int) -> list[dict[str, Any]]:
-    """The stages and the waiting, each with ``seconds``, ``share`` of the work and ``ms_per_image`` of one actor."""
+    """List the stages with ``seconds``, ``share`` of the work and ``ms_per_image`` on one actor, and the waiting."""
     total = sum(summary["stage_seconds"].values()) or 1.0
     rows = [
         {
@@ -59,9 +59,9 @@ def profile(summary: Mapping[str, Any], num_images: int) -> list[dict[str, Any]]
 
 
 def print_profile(rows: list[dict[str, Any]]) -> None:
-    """The profile as a table on the screen."""
-    table = Table(title="Where the time goes, over all actors", title_justify="left")
-    for name in ("stage", "seconds", "share", "ms an image"):
+    """Print the profile as a table."""
+    table = Table(title="Time by stage, over all actors", title_justify="left")
+    for name in ("stage", "seconds", "share", "ms per image"):
         table.add_column(name, justify="left" if name == "stage" else "right")
     for row in rows:
         more = (f"{row['share']:.1%}", f"{row['ms_per_image']:.1f}") if "share" in row else ("", "")

@@ -1,4 +1,4 @@
-"""Train a network: hold out images, fit, write weights, curves and summary."""
+"""Train a network: hold out images, fit, and write weights, curves and a summary."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from engine.storage.weights import BEST_WEIGHTS_NAME, WEIGHTS_NAME
 
 CURVES = "curves.png"
 EVENTS = "tensorboard"
-"""Folder of TensorBoard's event files."""
+"""Folder of TensorBoard event files."""
 ROWS_PER_SHARD = 1024
-"""Rows of the manifest that a loader reads at once, where it reads no other output."""
+"""Rows per shard of the manifest, unless the training also reads an earlier job's shards."""
 WRITES = (BEST_WEIGHTS_NAME, CURVES, EVENTS)
-"""What a training job writes beside weights and summary."""
+"""What a training job writes besides weights and summary."""
 
 MakeObjective = Callable[[NetworkConfig, tuple[str, ...]], Objective]
-"""From a network's settings and the names of the classes to what it learns; :meth:`Objective.of` by default."""
+"""Creates the objective from a network's settings and the class names; :meth:`Objective.of` by default."""
 
 
 def training_paths(name: str, network: NetworkConfig) -> tuple[str, ...]:
-    """Dotted paths of the settings that decide a network's weights: all but how it is used afterwards."""
+    """List the dotted paths of the settings that affect a network's weights, i.e. all but its inference settings."""
     own = (f"{name}.{item.name}" for item in fields(network) if item.name != "inference")
     return (*own, "val_fraction")
 
@@ -59,25 +59,25 @@ def train(
     needs_tags: bool = True,
     make_objective: MakeObjective = Objective.of,
 ) -> dict[str, Any]:
-    """Fit a network; writes ``weights.safetensors``, ``run.json`` and ``summary.json`` to the output folder.
+    """Train a network and write ``weights.safetensors``, ``run.json`` and ``summary.json`` to the output folder.
 
-    An output that is complete is left as it is.
+    A complete output is kept as it is.
 
     Args:
-        name: of the network's part of the settings.
-        config: that part.
-        samples: what it learns from; takes what the claimed manifest says.
-        inputs: as for :func:`engine.runs.output.claim`.
-        made: the output that it learns from besides the images.
-        needs_tags: whether a manifest without tags is a mistake.
-        make_objective: what it learns.
+        name: Name of the network's part of the settings.
+        config: That part.
+        samples: Creates the sample source from the properties of the claimed manifest.
+        inputs: As for :func:`engine.runs.output.claim`.
+        made: An earlier job's output to train on, besides the images.
+        needs_tags: Whether a manifest without tags is an error.
+        make_objective: Creates the training objective.
 
     Returns:
-        The summary: images, steps, seconds, the last loss, the curve, and with held-out images the scores.
+        The summary: images, steps, seconds, final loss, loss curve, and scores if images are held out.
 
     Raises:
-        UserError: the manifest or the output folder cannot be used.
-        ConfigError: a step has fewer images than there are workers, or no image is left to learn from or to score.
+        UserError: The manifest or the output folder cannot be used.
+        ConfigError: The batch size is smaller than the number of workers, or no image is left to train or validate on.
     """
     claimed = claim(
         f"train_{name}",
@@ -110,7 +110,7 @@ def train(
             thing=f"{name}.training.batch_size",
         )
     with doing("loading network"):
-        network = objective.build()  # a mistake in backbone or weights shows here, before anything starts
+        network = objective.build()  # reports errors in backbone or weights before Ray starts
     if isinstance(config, CamConfig):
         check_attention(network, objective.architecture, config.inference)
     source = split(source, claimed.manifest, options.settings.val_fraction)
@@ -141,10 +141,10 @@ def train(
 
 
 def split(source: SampleSource, manifest: Manifest, fraction: float) -> SampleSource:
-    """The samples without masks of low confidence, with a fraction of the images held out by the hash of their ids.
+    """Drop masks of low confidence, and hold out a fraction of the images by the hash of their ids.
 
     Raises:
-        ConfigError: none is left to learn from, or none to score.
+        ConfigError: No image is left to train on, or none to validate on.
     """
     if not (fraction or source.min_confidence):
         return source
@@ -159,8 +159,8 @@ def split(source: SampleSource, manifest: Manifest, fraction: float) -> SampleSo
         held_out.append(len(kept_rows(source, image_ids, confidences, held_out=True)))
     if fraction and (not sum(held_out) or not sum(learned)):
         raise ConfigError(
-            f"{fraction:g} holds out {sum(held_out)} of {manifest.num_rows} images and leaves {sum(learned)} to learn "
-            "from; give a value that leaves some on both sides, or 0 (none)",
+            f"{fraction:g} holds out {sum(held_out)} of {manifest.num_rows} images and leaves {sum(learned)} to train "
+            "on; use a value that leaves images in both parts, or 0 to hold out none",
             thing="val_fraction",
         )
     if not sum(learned):
@@ -171,11 +171,11 @@ def split(source: SampleSource, manifest: Manifest, fraction: float) -> SampleSo
 
 
 def _check_images(options: DataOptions, source: SampleSource, config: TrainingConfig) -> None:
-    """Read one image, so that wrong paths are reported before workers start, fail and restart.
+    """Read one image, to report wrong paths before workers start, fail and restart.
 
     Raises:
-        ManifestError: many images in a row cannot be used.
-        StorageError: their store does not answer, or refuses the account.
+        ManifestError: Too many consecutive images cannot be used.
+        StorageError: Their store does not respond or rejects the credentials.
     """
     try:
         LoadSamples(source, config, rank=0, num_workers=1).first()
@@ -190,16 +190,16 @@ def _work(options: DataOptions) -> str:
 
 
 def _check_tags(manifest: Manifest, out: str) -> None:
-    """Say what the classifier learns from.
+    """Print a description of the tags, with warnings.
 
     Raises:
-        ConfigError: there is nothing to learn from.
+        ConfigError: The manifest has no tags.
     """
     counts = count_tags(manifest)
     if not counts:
-        delete_file(join(out, RECORD_NAME))  # so that the corrected manifest may go here
+        delete_file(join(out, RECORD_NAME))  # so that a corrected manifest can use this folder
         delete_folder(join(out, WORK_FOLDER))
-        raise ConfigError("has no tags, so there is nothing to learn from", thing="data")
+        raise ConfigError("has no tags; training the classifier needs them", thing="data")
     for line in describe_tags(counts, manifest.num_rows, manifest.class_names):
         job("data").say(line)
 
@@ -207,15 +207,15 @@ def _check_tags(manifest: Manifest, out: str) -> None:
 def _fitted(
     options: DataOptions, claimed: Claimed, objective: Objective, config: NetworkConfig, source: SampleSource
 ) -> tuple[Trained, int]:
-    """Train with progress on the screen and in TensorBoard's files; also the step at which this process began."""
+    """Train with progress on the screen and in TensorBoard; also returns the step that this process started at."""
     training = config.training
-    starts: list[int] = []  # grows each time that a worker is lost
+    starts: list[int] = []  # one entry for each start, also after a worker was lost
     with (
         EventLog(join(options.out, EVENTS)) as log,
         connected(options.settings.resources) as cluster,
         Meter(claimed.record["job"], steps_of(source, training), unit="steps") as meter,
     ):
-        if cluster.started_here:  # on another, the images may lie where only its nodes find them
+        if cluster.started_here:  # on a cluster that was joined, images may be visible to its nodes only
             _check_images(options, source, training)
 
         def on_event(event: TrainingEvent) -> None:

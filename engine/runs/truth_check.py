@@ -1,4 +1,4 @@
-"""Compare true masks with their images before hours of work: what is wrong with them shows at once."""
+"""Check true masks against their images before the training, to report problems early."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ def check_truth(
     """Read every true mask and the size of its image; warn of masks that cannot be scored.
 
     Args:
-        data: the manifest.
-        truth: folder of PNGs or of mask shards.
-        class_names: the C classes.
-        max_pixels, allow_outside: as for jobs; images that end in an error row are not compared.
+        data: The manifest.
+        truth: Folder of PNGs or of mask shards.
+        class_names: The C classes.
+        max_pixels, allow_outside: As for jobs; images that will become error rows are not compared.
 
     Returns:
-        Why, by id of the image, a true mask will be left out.
+        Why a true mask will be left out, by image id.
 
     Raises:
-        UserError: manifest or truth cannot be read, a mask has an unknown class, or none can be scored.
+        UserError: Manifest or truth cannot be read, a mask has an unknown class, or no mask can be scored.
     """
     true_masks, folder = open_truth(truth, class_names), find_source(data).folder
     blank = np.zeros((len(class_names) + 1,) * 2, np.int64)
@@ -53,7 +53,7 @@ def check_truth(
         confusion = confusion_of(image_id, mask, np.zeros_like(mask), len(class_names))
         size = mask.shape
         if not image or allow_outside or not lies_outside(image, folder):
-            with suppress(ImageError, StorageError):  # an error row will say why
+            with suppress(ImageError, StorageError):  # reported later as an error row
                 size = image_size(read_picture(uri), max_pixels)
         reason = "" if size == mask.shape else other_size(mask.shape, size)
         return image_id, reason, confusion, holds_ignored(mask, len(class_names))
@@ -79,59 +79,59 @@ def check_truth(
 def confusion_of(
     image_id: str, true_mask: NDArray[np.integer[Any]], mask: NDArray[np.integer[Any]], num_classes: int
 ) -> NDArray[np.int64]:
-    """The confusion matrix of an image.
+    """Compute the confusion matrix of an image.
 
     Raises:
-        StorageError: one of the masks holds an unknown class.
+        StorageError: One of the masks contains an unknown class.
     """
     try:
         return confusion_matrix(true_mask, mask, num_classes, ignore=ignore_value(num_classes))
     except ValueError as error:
-        raise StorageError(f"image '{image_id}' and its truth do not fit: {error}") from error
+        raise StorageError(f"the mask of '{image_id}' does not match its truth: {error}") from error
 
 
 def holds_ignored(mask: NDArray[np.integer[Any]], num_classes: int) -> bool:
-    """Whether a true mask has pixels that do not count."""
+    """Whether a true mask has ignored pixels."""
     return bool((mask == ignore_value(num_classes)).any())
 
 
 def other_size(truth: tuple[int, ...], image: tuple[int, ...]) -> str:
-    """The reason why truth of another size than its image is left out; both are (height, width)."""
-    turned = "; is it turned like the file, without its EXIF orientation?" if truth == image[::-1] else ""
+    """Describe the mismatch between the sizes of a true mask and its image, both (height, width)."""
+    turned = "; was it made without applying the EXIF orientation?" if truth == image[::-1] else ""
     return f"the true mask is {truth[1]} x {truth[0]} pixels, the image {image[1]} x {image[0]}{turned}"
 
 
 def check_scored(truth: str, images: str, num_scored: int, left_out: Mapping[str, str]) -> None:
     """Raises:
-    StorageError: no true mask can be scored.
+    StorageError: No true mask can be scored.
     """
     if num_scored == 0:
-        reason = f" of its image's size: {_first(left_out)}" if left_out else f" of an image in {images}"
+        reason = f" of its image's size: {_first(left_out)}" if left_out else f" for any image in {images}"
         raise StorageError(f"'{truth}' has no mask{reason}", thing="truth")
 
 
 def check_classes(
     truth: str, confusion: NDArray[np.int64], num_masks: int, class_names: tuple[str, ...], *, ignores: bool
 ) -> None:
-    """Refuse true masks that hold nothing but background and what does not count, as binary masks of 0 and 255 do.
+    """Reject true masks that contain only background and ignored pixels, such as binary masks of 0 and 255.
 
     Args:
-        confusion: (C+1, C+1) of all of them.
-        ignores: whether any pixel does not count.
+        confusion: (C+1, C+1) int64, over all masks.
+        ignores: Whether any pixel is ignored.
 
     Raises:
-        StorageError: so it is.
+        StorageError: The masks contain no class.
     """
     if ignores and not confusion[1:].any():
         raise StorageError(
-            f"'{truth}' holds no class in {num_masks} masks, only background and {ignore_value(len(class_names))} "
+            f"'{truth}' has no class in {num_masks} masks, only background and {ignore_value(len(class_names))} "
             f"(ignore); if they are binary, add a {LABEL_MAP} with the line {class_names[0]}:255,255,255",
             thing="truth",
         )
 
 
 def warn_of_left_out(left_out: Mapping[str, str]) -> None:
-    """Say on standard error which truth is not scored, with the first reason."""
+    """Warn on standard error about true masks that are not scored, with the first reason."""
     if left_out:
         print(f"warning: true masks not scored: {len(left_out)}; {_first(left_out)}", file=sys.stderr)
 

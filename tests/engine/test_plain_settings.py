@@ -49,7 +49,7 @@ def test_merged_takes_nested_changes_and_leaves_the_rest() -> None:
     ],
 )
 def test_merged_refuses_an_unknown_name(changes: dict[str, Any], name: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^{re.escape(name)} is no setting \(old.json\); there are "):
+    with pytest.raises(ConfigError, match=rf"^{re.escape(name)} is not a setting \(old.json\); must be one of "):
         merged(preset("small"), changes, where="old.json")
 
 

@@ -84,7 +84,7 @@ def test_calibration_is_a_config_that_jobs_take(tmp_path: Path) -> None:
     (tmp_path / "truth" / "00.png").unlink()
     for name in ids[1:6]:
         (tmp_path / "truth" / f"{name}.png").unlink()
-    with pytest.raises(ConfigError, match=r"^calibrate needs 20 or more images"):
+    with pytest.raises(ConfigError, match=r"^calibrate needs at least 20 images"):
         run(Evaluate(masks=folder, truth=truth, calibrate=True))
     with pytest.raises(ConfigError, match=r"^column must be mask to calibrate its confidence, got 'mask_walk'$"):
         run(Evaluate(masks=folder, truth=truth, calibrate=True, column="mask_walk"))
@@ -93,7 +93,7 @@ def test_calibration_is_a_config_that_jobs_take(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("case", "words"),
     [
-        ("other images", "has no mask of an image in '"),
+        ("other images", "has no mask for any image in '"),
         ("empty truth", "holds neither PNGs nor mask shards"),
         ("no masks", "run.json"),
         ("no column", "--column must be one of mask for '"),
@@ -132,7 +132,7 @@ def test_binary_truth_is_refused_until_a_label_map_says_what_it_means(
         Image.fromarray(cat * 255).save(tmp_path / "truth" / f"{name}.png")
     assert main(Evaluate, run, ["--masks", masks, "--truth", truth]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    assert "holds no class in 2 masks, only background and 255 (ignore); if they are binary, add a labelmap.txt" in line
+    assert "has no class in 2 masks, only background and 255 (ignore); if they are binary, add a labelmap.txt" in line
     (tmp_path / "truth" / "labelmap.txt").write_text("cat:255,255,255\n")
     assert run(Evaluate(masks=masks, truth=truth))["miou"] == 1
 

@@ -45,6 +45,6 @@ def test_samples_are_those_of_the_seeds(tmp_path: Path, monkeypatch: pytest.Monk
 def test_refusal_leaves_the_output_folder_free(tmp_path: Path) -> None:
     write_output(tmp_path / "seeds", write_data(tmp_path / "data"), "make_seeds")
     config = _config(tmp_path, write_data(tmp_path / "more", num_images=6))
-    with pytest.raises(StorageError, match=r"^seeds '.*' was made from another manifest"):
+    with pytest.raises(StorageError, match=r"^seeds '.*' was made from a manifest other than data"):
         train_affinity.run(config)
     assert not (tmp_path / "affinity" / "run.json").exists()

@@ -39,7 +39,7 @@ def test_images_with_truth_come_in_a_fixed_random_order_with_their_pixels(tmp_pa
 
 
 def test_mask_of_another_class_and_an_image_outside_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match=r"truth has a mask of '2.png' that does not fit the classes"):
+    with pytest.raises(StorageError, match=r"truth has a mask of '2.png' that does not match the classes"):
         _read(_folder(tmp_path), "cat")
     (tmp_path / "manifest.csv").write_text("image,tags\n../0.png,cat\n")
     with pytest.raises(OutsideError, match="data"):

@@ -24,7 +24,7 @@ def test_mistakes_are_said_before_anything_runs(folder: Path, capsys: pytest.Cap
         (("--crf-values", "bilateral-weight=4"), "--crf-values"),
         (("--seed-alphas-low", "1"), "--seed-alphas-high"),
         (("--cam-scales", "big"), "--cam-scales"),
-        (("--search", "optuna", "--betas", "4"), "--betas holds one number"),
+        (("--search", "optuna", "--betas", "4"), "--betas must have a minimum and a different maximum"),
     ):
         assert main(search.Search, search.run, arguments(folder, "wrong", *wrong)) == 2
         assert said in capsys.readouterr().err

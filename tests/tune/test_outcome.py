@@ -67,5 +67,5 @@ def test_seeds_have_a_table_and_those_with_enough_coverage_are_taken(
         (2, 1.2, True, 0.75),
     ]
     said = capsys.readouterr().out
-    assert "confident about" in said
+    assert "covers less than" in said
     assert "2 pairs of alphas" in said

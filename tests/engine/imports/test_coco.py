@@ -79,8 +79,8 @@ def test_categories_stand_in_the_order_of_their_ids_as_numbers(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("annotation", "words"),
     [
-        ({"image_id": "x7", "category_id": 1}, "has 2 annotations whose image_id is not listed, such as 'x7'"),
-        ({"image_id": 1, "category_id": 3}, "has 2 annotations whose category_id is not listed, such as 3"),
+        ({"image_id": "x7", "category_id": 1}, "has 2 annotations with an unknown image_id, such as 'x7'"),
+        ({"image_id": 1, "category_id": 3}, "has 2 annotations with an unknown category_id, such as 3"),
     ],
 )
 def test_annotations_of_unknown_images_or_categories_are_counted_and_refused(
@@ -107,7 +107,7 @@ def test_file_under_two_ids_has_the_tags_of_both(tmp_path: Path, capsys: pytest.
         "1.jpg": ["cat", "dog"],
         "2.jpg": [],
     }
-    assert "further entries of a file (tags added to its first): 1, such as './1.jpg'" in capsys.readouterr().out
+    assert "duplicate entries of a file (tags merged): 1, such as './1.jpg'" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_category_background_is_refused_or_means_no_tag(tmp_path: Path, capsys: 
     images = [{"id": 1, "file_name": "1.jpg"}, {"id": 2, "file_name": "2.jpg"}]
     annotations = [{"image_id": 1, "category_id": 0}, {"image_id": 2, "category_id": 0}]
     source = _write(tmp_path / "x.json", images, [*annotations, {"image_id": 2, "category_id": 1}], categories)
-    assert refused(source, "coco", tmp_path, capsys).startswith("error: --background must be given, as ")
+    assert refused(source, "coco", tmp_path, capsys).startswith("error: --background must be given, because ")
     rows, names = imported(source, "coco", tmp_path, "--background", "background")
     assert (names, tags_of(rows)) == (["cat"], {"1.jpg": [], "2.jpg": ["cat"]})
 
@@ -176,9 +176,9 @@ def test_images_of_another_folder_are_refused_if_none_exists_and_counted_if_some
     (tmp_path / "annotations" / "1.jpg").rename(tmp_path / "1.jpg")
     (tmp_path / "annotations" / "2.jpg").unlink()
     line = refused(source, "coco", tmp_path, capsys)
-    assert f"names 2 images and none of them exists (the last is '{tmp_path}/annotations/2.jpg')" in line
+    assert f"lists 2 images, but none of them exists (the last is '{tmp_path}/annotations/2.jpg')" in line
     imported(source, "coco", tmp_path, "--images", str(tmp_path))
-    assert f"images that do not exist, or have an address other than s3://: 1, such as '{tmp_path}/2.jpg'" in (
+    assert f"images that do not exist, or have a URI other than s3://: 1, such as '{tmp_path}/2.jpg'" in (
         capsys.readouterr().out
     )
 

@@ -39,7 +39,7 @@ def test_names_lose_the_blanks_around_them_and_the_class_that_stands_for_none() 
         ((), "", "'x': there is no class"),
         (("none",), "none", "'x': there is no class"),
         (("a\nb",), "", r"'x': the class 'a\\nb' holds a line break"),
-        (("background", "cat"), "", "background must be given, as 'x' has a class 'background'"),
+        (("background", "cat"), "", "background must be given, because 'x' has a class 'background'"),
         (("background", "cat"), "cat", "'x', line 1 names 'background'"),
         (("cat",), "dog", "background must be a class of the data set, got 'dog'"),
     ],
@@ -73,7 +73,7 @@ def test_manifest_says_what_is_odd_in_it(tmp_path: Path) -> None:
         "outside": 0,
         "remarks": {
             "images without tags (all background)": 1,
-            "images that do not exist, or have an address other than s3://": 2,
-            "classes that are the tag of no image": 1,
+            "images that do not exist, or have a URI other than s3://": 2,
+            "classes that no image is tagged with": 1,
         },
     }

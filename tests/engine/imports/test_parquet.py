@@ -137,8 +137,8 @@ def test_pictures_for_labels_are_masks_and_refused(tmp_path: Path, capsys: pytes
         columns = {"image": _pictures("red"), "label": _pictures("black")}
         line = refused(_table(tmp_path / "x.parquet", columns, features), "parquet", tmp_path, capsys)
         assert line == (
-            f"error: --label-column must name a column of tags; 'label' of '{tmp_path}/x.parquet' holds pictures, and "
-            "masks are no tags: they are truth (it has: image, label)"
+            f"error: --label-column must name a column of tags; 'label' of '{tmp_path}/x.parquet' contains "
+            "images (masks are given as truth, not as tags); the columns are: image, label"
         )
 
 
@@ -157,9 +157,9 @@ def test_one_of_several_columns_has_to_be_named(tmp_path: Path, capsys: pytest.C
         {"mask": _PICTURE, "photo": _PICTURE, "coarse": label, "fine": label, "sound": {"_type": "Audio"}},
     )
     line = refused(source, "parquet", tmp_path, capsys)
-    assert "--image-column must be one of mask, photo, as " in line
+    assert "--image-column must be one of mask, photo, because " in line
     line = refused(source, "parquet", tmp_path, capsys, "--image-column", "photo")
-    assert "--label-column must be one of coarse, fine, as " in line
+    assert "--label-column must be one of coarse, fine, because " in line
     rows, _ = imported(source, "parquet", tmp_path, "--image-column", "photo", "--label-column", "fine")
     ((uri, tags),) = rows.values()
     assert (Image.open(uri).getpixel((0, 0)), tags) == ((255, 0, 0), ["b"])
@@ -171,7 +171,7 @@ def test_lists_of_pictures_are_refused_in_a_short_line(
 ) -> None:
     source = _table(tmp_path / "x.parquet", {column: [_pictures("red", "blue")], "label": ["dog"]})
     line = refused(source, "parquet", tmp_path, capsys, "--image-column", column)
-    assert f"--image-column must name a column of pictures or paths; '{column}' of " in line
+    assert f"--image-column must name a column of images or paths; '{column}' of " in line
     assert len(line) < 300
 
 
@@ -226,7 +226,7 @@ def test_path_of_several_rows_is_one_image_with_the_tags_of_all(
     source = _table(tmp_path / "x.parquet", columns)
     rows, _ = imported(source, "parquet", tmp_path, "--images", str(tmp_path / "photos"))
     assert tags_of(rows) == {"1.jpg": ["dog", "cat"], "sub/2.jpg": ["cat"]}
-    assert "further entries of a file (tags added to its first): 1, such as '1.jpg'" in capsys.readouterr().out
+    assert "duplicate entries of a file (tags merged): 1, such as '1.jpg'" in capsys.readouterr().out
 
 
 def test_rows_without_a_picture_are_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -234,7 +234,7 @@ def test_rows_without_a_picture_are_left_out_and_counted(tmp_path: Path, capsys:
     source = _table(tmp_path / "x.parquet", {"image": images, "label": ["a", "b", "c"]})
     rows, _ = imported(source, "parquet", tmp_path / "out")
     assert list(tags_of(rows).values()) == [["b"]]
-    assert "rows without a picture (left out): 2, such as 'x.parquet, row 1'" in capsys.readouterr().out
+    assert "rows without an image (skipped): 2, such as 'x.parquet, row 1'" in capsys.readouterr().out
 
 
 def test_files_that_name_other_classes_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -242,14 +242,14 @@ def test_files_that_name_other_classes_are_refused(tmp_path: Path, capsys: pytes
         features = {"label": {"_type": "ClassLabel", "names": names}}
         _table(tmp_path / "source" / f"{file}.parquet", {"image": _pictures("red"), "label": [0]}, features)
     line = refused(tmp_path / "source", "parquet", tmp_path, capsys)
-    assert line.endswith("b.parquet' names other classes in 'label' than the files before it")
+    assert line.endswith("b.parquet' has different class names in 'label' than the files before it")
 
 
 def test_splits_of_a_folder_are_not_mixed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for file, label in (("train-00000-of-00002", "a"), ("train-00001-of-00002", "b"), ("test-00000-of-00001", "c")):
         _table(tmp_path / f"{file}.parquet", {"image": _pictures("red"), "label": [label]})
     line = refused(tmp_path, "parquet", tmp_path / "out", capsys)
-    assert f"holds the splits test, train; give one of them, such as '{tmp_path}/test-*.parquet'" in line
+    assert f"contains the splits test, train; give one of them, such as '{tmp_path}/test-*.parquet'" in line
     rows, names = imported(tmp_path / "train-*.parquet", "parquet", tmp_path / "out")
     assert (names, len(rows)) == (["a", "b"], 2)
 

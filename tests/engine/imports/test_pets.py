@@ -55,7 +55,7 @@ def test_folder_without_pets_and_trimap_that_is_none_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "images").mkdir()
-    assert "holds no images; give the folder with oxford-iiit-pet" in refused(tmp_path, "pets", tmp_path, capsys)
+    assert "contains no images; give the folder with oxford-iiit-pet" in refused(tmp_path, "pets", tmp_path, capsys)
     (tmp_path / "images").rmdir()
     _write(tmp_path)
     (tmp_path / "annotations" / "trimaps" / "Abyssinian_7.png").write_bytes(b"none")

@@ -104,7 +104,7 @@ def test_object_is_difficult_however_it_is_written(difficult: str, tmp_path: Pat
 def test_deleted_object_of_labelme_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = _annotation("<name>dog</name><deleted>0</deleted>", "<name>cat</name><deleted>1</deleted>")
     assert tags_of(imported(_write(tmp_path, {"1.xml": text}), "voc", tmp_path)[0]) == {"1": ["dog"]}
-    assert "deleted objects (left out): 1, such as " in capsys.readouterr().out
+    assert "deleted objects (skipped): 1, such as " in capsys.readouterr().out
 
 
 def test_namespace_of_an_annotation_hides_no_object(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_namespace_of_an_annotation_hides_no_object(tmp_path: Path) -> None:
 def test_file_of_another_kind_of_xml_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = '<annotations><image name="1.jpg"><box label="dog"/></image></annotations>'
     line = refused(_write(tmp_path, {"1.xml": text}), "voc", tmp_path, capsys)
-    assert line.endswith("1.xml' is not of VOC: it starts with <annotations>, not <annotation>")
+    assert line.endswith("1.xml' is not a VOC annotation: its root is <annotations>, not <annotation>")
 
 
 def test_annotations_at_any_depth_belong_to_the_picture_at_their_path(
@@ -137,15 +137,15 @@ def test_annotations_at_any_depth_belong_to_the_picture_at_their_path(
         "sub/deep/2": f"{tmp_path}/JPEGImages/sub/deep/2.jpg",
     }
     said = capsys.readouterr().out
-    assert "annotations without a picture (left out): 1, such as '3.xml'" in said
-    assert "pictures without annotations (left out): 1, such as 'other.jpg'" in said
-    assert "files beside .xml (left out): 1, such as 'README.md'" in said
-    assert "files of macOS (left out): 2, such as '._1.jpg'" in said
+    assert "annotations without an image (skipped): 1, such as '3.xml'" in said
+    assert "images without annotations (skipped): 1, such as 'other.jpg'" in said
+    assert "files other than .xml (skipped): 1, such as 'README.md'" in said
+    assert "files of macOS (skipped): 2, such as '._1.jpg'" in said
 
 
 def test_two_pictures_of_one_name_are_refused_with_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = _write(tmp_path, {"a.xml": _annotation("<name>dog</name>")}, "a.jpg", "a.png")
-    assert "has two files of one name, 'a.jpg' and 'a.png'" in refused(source, "voc", tmp_path, capsys)
+    assert "has two files of the same name, 'a.jpg' and 'a.png'" in refused(source, "voc", tmp_path, capsys)
 
 
 def test_image_whose_objects_are_all_difficult_is_left_out_and_counted(
@@ -158,10 +158,10 @@ def test_image_whose_objects_are_all_difficult_is_left_out_and_counted(
     rows, _ = imported(source, "voc", tmp_path)
     assert tags_of(rows) == {"2": [], "3": ["cat"]}
     said = capsys.readouterr().out
-    assert "images whose objects are all difficult (left out): 1, such as '1.jpg'" in said
+    assert "images with only difficult objects (skipped): 1, such as '1.jpg'" in said
     assert "images without tags (all background): 1, such as '2'" in said
-    assert f"objects without a name (left out): 1, such as '{tmp_path}/Annotations/3.xml'" in said
-    assert "classes that are the tag of no image: 19, such as 'aeroplane'" in said
+    assert f"objects without a name (skipped): 1, such as '{tmp_path}/Annotations/3.xml'" in said
+    assert "classes that no image is tagged with: 19, such as 'aeroplane'" in said
 
 
 def test_annotations_beside_their_pictures_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -171,7 +171,7 @@ def test_annotations_beside_their_pictures_are_read(tmp_path: Path, capsys: pyte
     (tmp_path / "README.md").write_text("as exported")
     rows, _ = imported(tmp_path, "voc", tmp_path / "out")
     assert tags_of(rows) == {"1": ["dog"], "sub/2": ["dog"]}
-    assert "pictures without annotations (left out): 1, such as '3.jpg'" in capsys.readouterr().out
+    assert "images without annotations (skipped): 1, such as '3.jpg'" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["кот на ковре", "b ü", "a.b.c", "x%20y", "sub dir/ж"])

@@ -58,7 +58,7 @@ def test_background_of_a_label_map_may_have_any_color(tmp_path: Path) -> None:
 def test_color_that_nothing_names_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     masks: dict[str, Image.Image | bytes] = {"a": _of_colors((0, 0, 0), (1, 2, 3))}
     line = refused(_write(tmp_path, masks), "voc", tmp_path, capsys)
-    assert "a.png' holds the colour (1, 2, 3), which is that of no class of VOC's palette; put a labelmap.txt" in line
+    assert "a.png' holds the colour (1, 2, 3), which is that of no class of VOC's palette; add a labelmap.txt" in line
     line = refused(_write(tmp_path, masks, LABEL_MAP), "voc", tmp_path, capsys)
     assert f"holds the colour (1, 2, 3), which is that of no class of {tmp_path}/labelmap.txt" in line
     line = refused(_write(tmp_path, masks, "leaf:1,2"), "voc", tmp_path, capsys)
@@ -80,10 +80,12 @@ def test_masks_in_the_colors_of_voc_are_read_by_them(tmp_path: Path, capsys: pyt
     rows, _ = imported(_write(tmp_path, masks), "voc", tmp_path)
     assert tags_of(rows) == {"grey": ["person"], "palette": ["cat", "dog"], "rgb": ["person"], "voc": ["tvmonitor"]}
     said = capsys.readouterr().out
-    assert "masks with VOC's colours in another order (read by colour): 1, such as " in said
+    assert "masks with VOC's colors in another order (read by color): 1, such as " in said
 
 
 def test_masks_of_0_and_255_alone_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     masks: dict[str, Image.Image | bytes] = {"a": _grey(0, 255), "b": _grey(0)}
-    assert "has masks of 0 and 255 alone, " in refused(_write(tmp_path, masks), "voc", tmp_path, capsys)
+    assert "has only masks of 0 (background) and 255 (ignore); " in refused(
+        _write(tmp_path, masks), "voc", tmp_path, capsys
+    )
     imported(_write(tmp_path, {"b": _grey(0, 1)}), "voc", tmp_path)

@@ -32,7 +32,7 @@ def test_each_number_of_a_training_is_a_chart_over_its_step_losses_first() -> No
 
 def test_values_that_are_not_finite_are_left_out_and_counted() -> None:
     (chart,) = charts.curve_charts("", [{"loss": value} for value in (1.0, math.nan, math.inf, 2.0)])
-    assert chart.note == "last 2; 2 values not finite"
+    assert chart.note == "last 2; 2 non-finite values"
     assert "nan" not in chart.svg
 
 

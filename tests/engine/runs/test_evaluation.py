@@ -48,7 +48,7 @@ def test_truth_of_another_size_is_left_out_and_the_others_are_scored(tmp_path: P
     result = score(masks, truth)
     assert (result["images"], result["miou"]) == (1, 1)
     assert result["left_out"].keys() == {"b", "c"}
-    assert result["left_out"]["b"].startswith("the true mask is 2 x 4 pixels, the image 4 x 2; is it turned")
+    assert result["left_out"]["b"].startswith("the true mask is 2 x 4 pixels, the image 4 x 2; was it made")
     assert result["left_out"]["c"] == "the true mask is 2 x 3 pixels, the image 4 x 2"
     (tmp_path / "truth" / "a.png").unlink()
     with pytest.raises(StorageError, match=r"has no mask of its image's size: 'b': .* \(and 1 more\)"):
@@ -57,7 +57,9 @@ def test_truth_of_another_size_is_left_out_and_the_others_are_scored(tmp_path: P
 
 def test_class_that_the_masks_do_not_know_is_said_with_the_image(tmp_path: Path) -> None:
     masks = write_masks(tmp_path / "masks", {"a": MASK})
-    with pytest.raises(StorageError, match=r"image 'a' and its truth do not fit: truth must hold 0..2 or 255, got 7"):
+    with pytest.raises(
+        StorageError, match=r"the mask of 'a' does not match its truth: truth must hold 0..2 or 255, got 7"
+    ):
         score(masks, write_truth(tmp_path / "truth", {"a": np.full_like(MASK, 7)}))
 
 
@@ -82,5 +84,5 @@ def test_confidences_that_are_too_few_are_not_calibrated(tmp_path: Path) -> None
     assert calibration(enough, score_images(enough, truth))["images"] == LEAST_CALIBRATED
     confidences["00"] = 1.0  # that of an image without tags, which no setting moves
     few = write_masks(tmp_path / "few", masks, confidences)
-    with pytest.raises(ConfigError, match=r"^calibrate needs 20 or more images with a mask and truth, got 19$"):
+    with pytest.raises(ConfigError, match=r"^calibrate needs at least 20 images with a mask and truth, got 19$"):
         calibration(few, score_images(few, truth))

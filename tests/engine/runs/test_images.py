@@ -148,7 +148,7 @@ def test_same_rows_of_another_folder_are_other_images(data: Path, tmp_path: Path
     assert _claim(data / "manifest.csv", out).manifest == first.manifest
     shutil.copytree(data, tmp_path / "other")
     with pytest.raises(
-        OtherRunError, match=rf"^out .* images below '{data}', but data names the same ones below '.*other'$"
+        OtherRunError, match=rf"^out .* images in '{data}', but data refers to images with the same names in '.*other'$"
     ):
         _claim(tmp_path / "other" / "manifest.csv", out)
     (tmp_path / "link").symlink_to(data)  # the same folder by another name
@@ -161,7 +161,7 @@ def test_so_are_the_same_tars_of_another_folder(tmp_path: Path) -> None:
         members = [("a.jpg", b"x"), ("a.txt", b"cat")]
         (tmp_path / name / "0.tar").write_bytes(tar_bytes(members))
     _claim(tmp_path / "one", tmp_path / "out")
-    with pytest.raises(OtherRunError, match=r"names the same ones below '.*other'"):
+    with pytest.raises(OtherRunError, match=r"refers to images with the same names in '.*other'"):
         _claim(tmp_path / "other", tmp_path / "out")
     (tmp_path / "one").rename(tmp_path / "moved")
     assert _claim(tmp_path / "moved", tmp_path / "out").manifest.read_shard(0)["uri"][0].endswith("moved/0.tar")

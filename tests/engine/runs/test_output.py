@@ -32,7 +32,8 @@ def test_complete_output_is_accepted_and_says_what_it_was_made_from(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("shards", "words"), [(2, "lacks 1 of 3 shards; run jobs.make_seeds again"), (-1, "has no run.json")]
+    ("shards", "words"),
+    [(2, "is incomplete: 1 of 3 shards are missing; rerun jobs.make_seeds"), (-1, "has no run.json")],
 )
 def test_output_that_is_not_complete_is_refused(shards: int, words: str, tmp_path: Path) -> None:
     data = write_data(tmp_path / "data")
@@ -46,7 +47,7 @@ def test_output_that_is_not_complete_is_refused(shards: int, words: str, tmp_pat
 def test_shards_of_other_images_are_refused(tmp_path: Path) -> None:
     write_output(tmp_path / "seeds", write_data(tmp_path / "data"), "make_seeds")
     other = write_data(tmp_path / "more", num_images=6)
-    with pytest.raises(StorageError, match=r"^seeds '.*' was made from another manifest than data"):
+    with pytest.raises(StorageError, match=r"^seeds '.*' was made from a manifest other than data"):
         _earlier(tmp_path / "seeds", other)
 
 

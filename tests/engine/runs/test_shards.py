@@ -40,10 +40,12 @@ def test_more_errors_than_allowed_are_counted_by_stage(tmp_path: Path) -> None:
         check_errors({**SUMMARY, "errors": {"decode": 1, "fetch": 3}}, options)
     assert str(failed.value) == (
         "4 of 10 images ended in an error (fetch: 3, decode: 1), more than max_error_fraction 0.3; "
-        f"the rows in {tmp_path / 'out'} say why"
+        f"see the column error in {tmp_path / 'out'}"
     )
 
 
 def test_shards_that_could_not_be_done_are_said_first(tmp_path: Path) -> None:
-    with pytest.raises(TooManyErrors, match=r"^2 of 3 shards could not be done \(the first: 1\); rerun the command"):
+    with pytest.raises(
+        TooManyErrors, match=r"^2 of 3 shards could not be processed \(the first: 1\); rerun the command"
+    ):
         check_errors({**SUMMARY, "missing_shards": [1, 2], "errors": {"fetch": 9}}, options_for("m", tmp_path))

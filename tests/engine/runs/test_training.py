@@ -50,7 +50,7 @@ def test_training_counts_the_images_whose_masks_are_confident(tmp_path: Path) ->
         ConfigError, match=r"^segmentation\.min_confidence 0\.9: no mask reaches it; use a lower value$"
     ):
         counted(0.9, 0.0)
-    with pytest.raises(ConfigError, match=r"^val_fraction 0\.001 holds out 0 of 5 images and leaves 5 to learn from"):
+    with pytest.raises(ConfigError, match=r"^val_fraction 0\.001 holds out 0 of 5 images and leaves 5 to train on"):
         counted(0.0, 0.001)
 
 

@@ -48,9 +48,9 @@ def test_mask_that_lacks_the_orientation_is_found_before_the_run(
 def test_truth_that_scores_nothing_is_refused(tmp_path: Path) -> None:
     data = _data(tmp_path)
     truth = write_truth(tmp_path / "truth", {"a": np.where(MASK > 0, 255, 0).astype(np.uint8)})
-    with pytest.raises(StorageError, match=r"holds no class in 1 masks.* add a labelmap.txt with the line cat:255"):
+    with pytest.raises(StorageError, match=r"has no class in 1 masks.* add a labelmap.txt with the line cat:255"):
         _check(data, truth)
-    with pytest.raises(StorageError, match=r"image 'a\.png' and its truth do not fit: .*got 9"):
+    with pytest.raises(StorageError, match=r"the mask of 'a\.png' does not match its truth: .*got 9"):
         _check(data, write_truth(tmp_path / "truth", {"a": np.full_like(MASK, 9)}))
-    with pytest.raises(StorageError, match="has no mask of an image in data"):
+    with pytest.raises(StorageError, match="has no mask for any image in data"):
         _check(data, write_truth(tmp_path / "other", {"z": MASK}))

@@ -53,5 +53,5 @@ def test_record_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"cam '.*run.json' is damaged"):
         recorded_settings({"cam": (str(tmp_path), ())})
     write_json(str(tmp_path / "run.json"), {"settings": {"walk": {"gamma": 1}}})
-    with pytest.raises(ConfigError, match=r"^walk\.gamma is no setting \(the record of '.*'\)"):
+    with pytest.raises(ConfigError, match=r"^walk\.gamma is not a setting \(the record of '.*'\)"):
         recorded_settings({"cam": (str(tmp_path), ())})

@@ -153,7 +153,7 @@ def test_job_starts_from_the_settings_of_its_networks_and_says_what_differs(
         ("{", "is damaged"),
         ("[]", "holds no JSON object"),
         ("{}", "has no settings"),
-        ('{"settings": {"walk": {"gamma": 1}}}', "error: --walk.gamma is no setting (--config "),
+        ('{"settings": {"walk": {"gamma": 1}}}', "error: --walk.gamma is not a setting (--config "),
         ('{"settings": {"walk": {"beta": -1.0}}}', "error: --walk.beta must be above 0, got -1.0 (--config "),
     ],
 )
