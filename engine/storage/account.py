@@ -1,8 +1,8 @@
-"""The AWS account: endpoint, region and credentials, resolved by botocore as every AWS tool does.
+"""Resolve the AWS endpoint, region and credentials with botocore, as AWS tools do.
 
-botocore reads variables and profiles, takes roles, logs in (SSO, web identity, processes, instance metadata) and renews
-credentials before they expire. ``AWS_REGION``, ``AWS_S3_ADDRESSING_STYLE`` and ``AWS_REQUEST_PAYER``, which other
-clients know, are read here.
+botocore reads variables and profiles, assumes roles, logs in (SSO, web identity, processes, instance metadata) and
+renews credentials before they expire. ``AWS_REGION``, ``AWS_S3_ADDRESSING_STYLE`` and ``AWS_REQUEST_PAYER``, which
+other clients support, are read here.
 """
 
 from __future__ import annotations
@@ -25,21 +25,22 @@ if TYPE_CHECKING:
 _FILES = {"AWS_CONFIG_FILE": "~/.aws/config", "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials"}
 CHECKSUMS = "AWS_REQUEST_CHECKSUM_CALCULATION"
 _LOOK_AGAIN_S = 60.0
-"""How long to go without credentials, which is enough for public buckets: a busy instance may give a process none."""
+"""How long to stay anonymous, which suffices for public buckets, before looking for credentials again: the metadata
+service of a busy instance may fail to return them."""
 
 
 class AccountError(OSError):
-    """The configuration is wrong, or gives no credentials; trying again does not help."""
+    """The configuration is invalid or provides no credentials; retrying does not help."""
 
 
 class Account:
-    """A store, and how to access it."""
+    """The endpoint of a store and the credentials to access it."""
 
     def __init__(self) -> None:
-        """Raises AccountError for a profile that does not exist, a damaged file or an endpoint without a scheme."""
-        import botocore.session  # takes a third of a second, which only users of S3 pay
+        """Raises AccountError for a missing profile, a damaged file or an endpoint without a scheme."""
+        import botocore.session  # slow (a third of a second), so only users of S3 load it
 
-        # it logs a traceback for a failed renewal, which is raised, or repeated while the credentials are valid
+        # botocore logs tracebacks of failed renewals, which are raised here, or retried while credentials are valid
         logging.getLogger("botocore.credentials").setLevel(logging.ERROR)
         with _os_errors():
             self._session: Session = botocore.session.Session()
@@ -51,7 +52,7 @@ class Account:
                 or self._session.get_config_variable("region")
                 or ("us-east-1" if self.endpoint else "")
             )
-            """Empty if AWS has to be asked for the region of a bucket."""
+            """Empty to look up the region of each bucket."""
             self._session.set_config_variable("region", self.region or None)  # for STS and SSO
             self.ca_bundle: str = self._session.get_config_variable("ca_bundle") or ""
             """A file of CA certificates, or empty for the default."""
@@ -59,19 +60,19 @@ class Account:
         style = os.environ.get("AWS_S3_ADDRESSING_STYLE") or configured.get("addressing_style")
         self.virtual_addressing = style == "virtual"
         self.checksums: str = profile.get("request_checksum_calculation") or ("when_required" if self.endpoint else "")
-        """``when_required`` sends no trailing checksums, which other stores may lack; the payload is signed."""
+        """``when_required`` sends no trailing checksums, which some stores do not support; the payload is signed."""
         self.requester_pays = os.environ.get("AWS_REQUEST_PAYER") == "requester"
-        """Whether to accept the charges of requester-pays buckets."""
+        """Whether to pay for access to requester-pays buckets."""
         self._lock = threading.Lock()
         self._look_again_at = 0.0
         self._credentials: Any = None
 
     def credentials(self) -> ReadOnlyCredentials | None:
-        """The current credentials, renewed before they expire; None if there are none.
+        """Return the current credentials, renewed before they expire, or None if there are none.
 
         Raises:
-            AccountError: they cannot be obtained.
-            ConnectionError: their provider does not answer.
+            AccountError: The credentials cannot be obtained.
+            ConnectionError: The credential provider does not respond.
         """
         with _os_errors():
             with self._lock:
@@ -81,7 +82,7 @@ class Account:
             return None if self._credentials is None else self._credentials.get_frozen_credentials()
 
     def botocore_client(self, region: str) -> Any:
-        """botocore's own client for S3."""
+        """Create a botocore client for S3."""
         from botocore.config import Config
 
         style = "virtual" if self.virtual_addressing else "auto"
@@ -100,10 +101,10 @@ _accounts: dict[tuple[object, ...], Account] = {}
 
 
 def current_account() -> Account:
-    """The account of this process; resolved anew after its variables or files have changed.
+    """Return the account of this process, resolved again if AWS variables or files have changed.
 
     Raises:
-        AccountError: as :class:`Account`.
+        AccountError: As :class:`Account`.
     """
     variables = sorted((name, os.environ[name]) for name in os.environ if name.startswith("AWS_") and name != CHECKSUMS)
     files = (os.path.expanduser(os.environ.get(name, usual)) for name, usual in _FILES.items())
@@ -125,7 +126,7 @@ def _modified(file: str) -> int:
 
 
 def _endpoint(session: Session, profile: dict[str, Any]) -> str:
-    """The store's URL, looked up in botocore's order; its own function is private."""
+    """Return the store's URL, looked up in botocore's order, because botocore's function is private."""
     if session.get_config_variable("ignore_configured_endpoint_urls"):
         return ""
     services = session.full_config.get("services", {}).get(profile.get("services"), {})
@@ -144,13 +145,13 @@ def _endpoint(session: Session, profile: dict[str, Any]) -> str:
 
 
 def safe_message(error: Exception) -> str:
-    """The first line of botocore's message, without passwords in URLs."""
+    """Return the first line of botocore's message, with passwords removed from URLs."""
     return re.sub(r"//[^/@\s]*@", "//", first_line(error))
 
 
 @contextmanager
 def _os_errors() -> Iterator[None]:
-    """Raise botocore's errors as OSErrors."""
+    """Convert botocore's errors to OSErrors."""
     from botocore import exceptions
 
     try:

@@ -1,4 +1,4 @@
-"""The cached maps as a manifest. Loads no torch: actors that only read import it."""
+"""A manifest with the cached maps of a search. Does not import torch, for actors that only read."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from engine.storage.shards import read_shard
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CachedMaps(Manifest):
-    """A manifest whose rows carry the cached maps and the truth of their images."""
+    """A manifest whose rows include the cached maps and true masks of their images."""
 
     cams: tuple[str, ...]
     """Folders of the CAMs, one for each set of scales."""
     distances: str
-    """Folder of the affinities; empty where nothing walks."""
+    """Folder of the affinities; empty without a walk."""
     truth: str
     """Folder of the true masks."""
 
     def read_shard(self, shard: int) -> Batch:
-        """The rows of one shard: also ``height``, ``width``, ``cams``, ``distances``, ``truth``.
+        """Read the rows of one shard, with ``height``, ``width``, ``cams``, ``distances`` and ``truth``.
 
         Raises:
-            StorageError: a shard of the cache cannot be read.
+            StorageError: A shard of the cache cannot be read.
         """
         rows = Manifest.read_shard(self, shard)
         cams = [columns_of(folder, shard, ("height", "width", "error", "cam")) for folder in self.cams]
@@ -45,6 +45,6 @@ class CachedMaps(Manifest):
 
 
 def columns_of(folder: str, shard: int, names: Sequence[str]) -> Batch:
-    """Columns of one shard."""
+    """Read columns of one shard."""
     columns: Batch = read_shard(folder, shard, names).to_pydict()
     return columns

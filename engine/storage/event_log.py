@@ -1,4 +1,4 @@
-"""TensorBoard's event files, in a local folder or a bucket."""
+"""Write TensorBoard event files to a local folder or a bucket."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ UPLOAD_EVERY_S = 30.0
 
 
 class EventLog:
-    """Numbers over steps, used as a ``with`` block; each block writes a file of its own, which TensorBoard joins.
+    """Context manager that logs scalars; each block writes a new file, and TensorBoard merges the files of a folder.
 
-    The file is made with its first numbers.
+    The file is created with the first scalars.
     """
 
     def __init__(self, folder: str) -> None:
         """Args:
-        folder: path or URI; to a URI the file is copied now and then, as a bucket knows no appending.
+        folder: Local path or URI; the file is uploaded to a URI periodically, because buckets do not support appending.
         """
         self._folder = folder
         self._remote = filesystem.is_uri(folder)
@@ -33,7 +33,7 @@ class EventLog:
         return self
 
     def add(self, step: int, values: dict[str, float]) -> None:
-        """Write numbers by name, such as ``training/loss``."""
+        """Write scalars by name, such as ``training/loss``."""
         if self._writer is None:
             self._open()
         for name, value in values.items():
@@ -53,7 +53,7 @@ class EventLog:
             self._scratch.cleanup()
 
     def _open(self) -> None:
-        from tensorboardX import SummaryWriter  # it takes a second, which no worker needs to spend
+        from tensorboardX import SummaryWriter  # slow to import, and workers do not need it
 
         self._local = filesystem.absolute(self._folder)
         if self._remote:

@@ -1,7 +1,7 @@
-"""Bytes at a location: a local path, or a URI ``s3://bucket/key``.
+"""Read and write files at a location: a local path or a URI ``s3://bucket/key``.
 
-A key is never parsed as a URI, so spaces, ``#``, ``?``, ``%`` and any letter may stand in it. What is written appears
-whole or not at all.
+Keys are never parsed as URIs, so they may contain spaces, ``#``, ``?``, ``%`` and any other character. Writes are
+atomic.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _S3 = pafs.PyFileSystem(S3Handler())
 
 
 def as_location(value: object, thing: str) -> str:
-    """A local path or URI that a caller of the library gave, as text.
+    """Convert a local path or URI from a caller of the library to text.
 
     Raises:
-        LocationError: it is neither text nor a path, or a URI that :class:`pathlib.Path` has changed.
+        LocationError: The value is neither text nor a path, or a URI in a :class:`pathlib.Path`, which alters it.
     """
     if isinstance(value, str):
         return value
@@ -43,7 +43,7 @@ def as_location(value: object, thing: str) -> str:
         raise LocationError(f"must be a path or a URI, got {value!r}", thing=thing)
     location: str = os.fspath(value)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", location):
-        raise LocationError(f"is a URI in a Path, which drops a slash ('{location}'); give it as text", thing=thing)
+        raise LocationError(f"is a URI in a Path, which drops a slash ('{location}'); pass it as a str", thing=thing)
     return location
 
 
@@ -53,43 +53,43 @@ def is_uri(location: str) -> bool:
 
 
 def absolute(location: str) -> str:
-    """A local path made absolute, so that it means the same in every process; a URI as it is."""
+    """Make a local path absolute, so that it is valid in every process; a URI is returned unchanged."""
     if location.startswith("file://"):
         return unquote(location[len("file://") :])
     return location if is_uri(location) else os.path.abspath(location)
 
 
 def join(location: str, *names: str) -> str:
-    """The location of ``names`` below the folder ``location``."""
+    """Join ``names`` to the folder ``location``."""
     if is_uri(location):
         return "/".join([location.rstrip("/"), *names])
     return os.path.join(location, *names)
 
 
 def parent(location: str) -> str:
-    """The folder that holds ``location``."""
+    """Return the parent folder of ``location``."""
     if is_uri(location):
         return location.rstrip("/").rpartition("/")[0]
     return os.path.dirname(os.path.abspath(location))
 
 
 def name_of(location: str) -> str:
-    """The last part of ``location``."""
+    """Return the last part of ``location``."""
     return location.rstrip("/").rpartition("/")[2]
 
 
 def stem(location: str) -> str:
-    """The last part of ``location`` without its ending."""
+    """Return the last part of ``location`` without its ending."""
     return posixpath.splitext(name_of(location))[0]
 
 
 def ending(location: str) -> str:
-    """The ending of ``location`` in small letters with its dot, or nothing."""
+    """Return the ending of ``location`` in lowercase, with its dot; empty if there is none."""
     return posixpath.splitext(name_of(location))[1].lower()
 
 
 def resolve(image: str, folder: str) -> str:
-    """Where a path of the manifest lies: a URI and an absolute path as they are, another one inside ``folder``."""
+    """Resolve a path of a manifest: URIs and absolute paths are kept, others are relative to ``folder``."""
     if is_uri(image) or os.path.isabs(image):
         return absolute(image)
     if not is_uri(folder):
@@ -102,22 +102,22 @@ def resolve(image: str, folder: str) -> str:
 
 
 def open_filesystem(location: str) -> tuple[Any, str]:
-    """The pyarrow filesystem of ``location`` and the path inside it.
+    """Return the pyarrow filesystem of ``location`` and the path within it.
 
     Raises:
-        LocationError: the scheme is neither ``s3://`` nor ``file://``, the bucket has no name, or holds a password, or
-            a part of the key is empty.
+        LocationError: The scheme is neither ``s3://`` nor ``file://``, the bucket is missing or contains a password,
+            or a part of the key is empty.
     """
     if "\0" in location:
-        raise LocationError(f"{location!r} holds a zero byte")
+        raise LocationError(f"{location!r} contains a null byte")
     location = absolute(location)
     scheme = _SCHEME.match(location)
     if scheme is None:
         return pafs.LocalFileSystem(), location
     path = location[scheme.end() :]
     bucket = path.partition("/")[0]
-    if "@" in bucket:  # before any sentence that would repeat it
-        raise LocationError("holds a password in a URI (s3://...@...); remove it and set the AWS variables")
+    if "@" in bucket:  # before any message that would repeat it
+        raise LocationError("has a password in a URI (s3://...@...); remove it and set the AWS variables")
     if scheme.group(1).lower() not in ("s3", "s3a"):
         raise LocationError(f"'{location}' cannot be opened; give a local path or a URI s3://bucket/key")
     if not bucket:
@@ -128,22 +128,22 @@ def open_filesystem(location: str) -> tuple[Any, str]:
 
 
 def read_bytes(location: str, *, most_bytes: float = math.inf, patience_s: float | None = None) -> bytes:
-    """The whole file at ``location``.
+    """Read a whole file.
 
     Args:
-        location: local path or URI.
-        most_bytes: a larger file is an error.
-        patience_s: as for :func:`engine.storage.retries.retry`.
+        location: Local path or URI.
+        most_bytes: Maximum size; a larger file is an error.
+        patience_s: As for :func:`engine.storage.retries.retry`.
 
     Raises:
-        StorageError: as :func:`engine.storage.retries.retry` and :func:`open_filesystem`.
+        StorageError: As :func:`engine.storage.retries.retry` and :func:`open_filesystem`.
     """
     filesystem, path = open_filesystem(location)
 
     def read_local() -> bytes:
         found = os.stat(path)
         if not stat.S_ISREG(found.st_mode):
-            # a pipe or a device would block for ever
+            # a pipe or a device could block forever
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         check_size(found.st_size, most_bytes)
         with open(path, "rb") as file:
@@ -165,18 +165,18 @@ def read_bytes(location: str, *, most_bytes: float = math.inf, patience_s: float
 
 
 def check_size(num_bytes: int, most_bytes: float) -> None:
-    """Raises OSError (EFBIG) for more than ``most_bytes``."""
+    """Raise OSError (EFBIG) for more than ``most_bytes``."""
     if num_bytes > most_bytes:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
 
 
 def write_bytes(location: str, data: bytes, *, patience_s: float | None = None) -> None:
-    """Write a whole file; a reader sees all of ``data`` or what was there before.
+    """Write a whole file atomically.
 
     Args:
-        location: local path, whose folders are made, or URI.
-        data: everything.
-        patience_s: as for :func:`engine.storage.retries.retry`.
+        location: Local path, whose folders are created, or URI.
+        data: The content.
+        patience_s: As for :func:`engine.storage.retries.retry`.
 
     Raises:
         StorageError: as :func:`engine.storage.retries.retry`.
@@ -195,7 +195,7 @@ def write_bytes(location: str, data: bytes, *, patience_s: float | None = None) 
 
 
 def copy_file(source: str, target: str) -> None:
-    """Copy a file within a store, whole or not at all; on a local disk a link to the same bytes, where it takes one.
+    """Copy a file atomically within a store; on a local disk, as a hard link if possible.
 
     Raises:
         StorageError: as :func:`engine.storage.retries.retry`.
@@ -205,7 +205,7 @@ def copy_file(source: str, target: str) -> None:
         with atomic_file(target) as temporary:
             try:
                 os.link(source, temporary)
-            except OSError:  # another disk, or one without links
+            except OSError:  # another disk, or no support for links
                 shutil.copyfile(source, temporary)
         return
     start = open_filesystem(source)[1]
@@ -214,7 +214,7 @@ def copy_file(source: str, target: str) -> None:
 
 @contextmanager
 def atomic_file(location: str) -> Iterator[str]:
-    """A local path to write to, whose file becomes ``location`` when the block ends without an error.
+    """Yield a local path to write to; the file is moved to ``location`` if the block ends without an error.
 
     Raises:
         StorageError: as :func:`engine.storage.retries.retry`.
@@ -241,7 +241,7 @@ def atomic_file(location: str) -> Iterator[str]:
 
         def upload() -> None:
             with pa.memory_map(temporary) as source, filesystem.open_output_stream(path, buffer_size=None) as file:
-                # in one call: an interruption between two would close the file, and so publish what is there of it
+                # in one call: an interruption between two would close, and thereby publish, a partial file
                 file.write(source.read_buffer())
 
         retry(upload, location)
@@ -249,7 +249,7 @@ def atomic_file(location: str) -> Iterator[str]:
 
 @contextmanager
 def _written(location: str, *paths: str) -> Iterator[None]:
-    """Name ``location`` in a disk's errors about ``paths``, or about no path, such as that of a full disk."""
+    """Name ``location`` in OSErrors about ``paths`` or without a path, such as that of a full disk."""
     try:
         yield
     except StorageError:
@@ -262,7 +262,7 @@ def _written(location: str, *paths: str) -> Iterator[None]:
 
 
 def list_entries(location: str) -> dict[str, bool]:
-    """Names directly in a folder, each with whether it is a folder itself; nothing when the folder does not exist."""
+    """List a folder as names with whether each is a folder; empty if the folder does not exist."""
     filesystem, path = open_filesystem(location)
     if isinstance(filesystem, pafs.LocalFileSystem):
         try:
@@ -283,7 +283,7 @@ def list_entries(location: str) -> dict[str, bool]:
 
 
 def list_names(location: str, *, prefix: str = "", suffix: str = "") -> list[str]:
-    """Names of the files directly in a folder, sorted; ``[]`` when the folder does not exist.
+    """List the names of the files directly in a folder, sorted; empty if the folder does not exist.
 
     Raises:
         StorageError: as :func:`engine.storage.retries.retry`; also for a file.
@@ -295,7 +295,7 @@ def list_names(location: str, *, prefix: str = "", suffix: str = "") -> list[str
 
 
 def exists(location: str) -> bool:
-    """Whether there is a file or folder.
+    """Whether a file or folder exists.
 
     Raises:
         StorageError: as :func:`engine.storage.retries.retry`.
@@ -306,7 +306,7 @@ def exists(location: str) -> bool:
 
 
 def delete_file(location: str) -> None:
-    """Delete a file; nothing happens when it does not exist.
+    """Delete a file, if it exists.
 
     Raises:
         StorageError: as :func:`engine.storage.retries.retry`.
@@ -317,7 +317,7 @@ def delete_file(location: str) -> None:
 
 
 def delete_folder(location: str) -> None:
-    """Delete a folder and all in it; nothing happens when it does not exist.
+    """Delete a folder and its content, if it exists.
 
     Raises:
         StorageError: as :func:`engine.storage.retries.retry`.

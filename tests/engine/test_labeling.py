@@ -163,7 +163,7 @@ WRONG_USES: dict[str, tuple[Callable[[dict[str, Any], Path], object], str]] = {
     "number for a folder": (lambda w, _: engine.Labeler(cam=cast(Any, 3)), "^cam must be a path or a URI, got 3$"),
     "URI in a Path": (
         lambda w, _: engine.Labeler(cam=Path("s3://b/cam")),
-        "cam is a URI in a Path, .*; give it as text",
+        "cam is a URI in a Path, .*; pass it as a str",
     ),
     "no such preset": (lambda w, _: engine.Labeler(**w, settings="huge"), "preset must be one of tiny, .*, got 'huge'"),
     "settings as a dict": (

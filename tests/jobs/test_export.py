@@ -150,7 +150,7 @@ def test_images_inside_of_other_files_cannot_be_referred_to(
         (["--format", "png", "--min-confidence", "2"], "--min-confidence must be from 0 to 1, got 2.0"),
         (["--format", "png", "--data", "other.csv"], "a manifest other than data"),
         (["--format", "png", "--masks", "data"], "has no run.json; give the output folder of jobs.label"),
-        (["--format", "png", "--out", "data"], "holds files but no run.json"),
+        (["--format", "png", "--out", "data"], "contains files but no run.json"),
         (["--format", "yolo"], "--val-fraction must be above 0 for yolo"),
         (["--format", "datasets", "--images", "refer"], "--images must be auto or copy for datasets"),
     ],

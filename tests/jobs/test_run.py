@@ -121,7 +121,7 @@ def test_second_run_skips_every_step(again: run.Run, summary: dict[str, Any]) ->
     ("error", "expected"),
     [
         (OutputError("'summary.json' cannot be written: no space left on device"), [False]),
-        (OtherRunError("holds the output of another run", thing="out"), [False, True]),
+        (OtherRunError("contains the output of another run", thing="out"), [False, True]),
     ],
 )
 def test_overwrite_keeps_finished_work_when_the_disk_fails(

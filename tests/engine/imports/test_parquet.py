@@ -259,4 +259,4 @@ def test_location_that_cannot_be_opened_is_the_sources_fault(
 ) -> None:
     arguments = ["--source", "s3://me:secret@bucket/x.parquet", "--format", "parquet", "--out", str(tmp_path)]
     assert main(job.Import, job.run, arguments) == 2
-    assert capsys.readouterr().err.startswith("error: --source holds a password in a URI")
+    assert capsys.readouterr().err.startswith("error: --source has a password in a URI")

@@ -238,7 +238,7 @@ def test_unknown_scheme_names_what_is_allowed() -> None:
 
 def test_zero_byte_in_a_path_is_named() -> None:
     for use in (filesystem.read_bytes, filesystem.exists, filesystem.list_names, filesystem.delete_folder):
-        with pytest.raises(LocationError, match=r"a\\x00b' holds a zero byte"):
+        with pytest.raises(LocationError, match=r"a\\x00b' contains a null byte"):
             use("a\0b")
 
 

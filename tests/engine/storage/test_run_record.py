@@ -83,7 +83,7 @@ def test_record_beside_shards_is_hidden_and_tells_whose_they_are(out: str) -> No
     write_shard(out, 0, pa.table({"image_id": ["a"]}))
     assert sorted(filesystem.list_entries(out)) == [".tag2mask", "shard-000000.parquet"]
     claim_output(out, record(), overwrite=False, hidden=True)
-    with pytest.raises(OutputError, match=r"holds the output of another run \(settings.walk.beta: 8.0 -> 4.0\)"):
+    with pytest.raises(OutputError, match=r"contains the output of another run \(settings.walk.beta: 8.0 -> 4.0\)"):
         claim_output(out, record(beta=4.0), overwrite=False)
     filesystem.delete_file(filesystem.join(out, "shard-000000.parquet"))  # rm -r out/*
     claim_output(out, record(beta=4.0), overwrite=False, hidden=True)
@@ -114,7 +114,7 @@ def test_other_settings_are_refused_with_what_differs(out: str) -> None:
     with pytest.raises(OutputError) as caught:
         claim_output(out, record(beta=4.0, data="xyz"), overwrite=False)
     assert str(caught.value) == (
-        f"out '{out}' holds the output of another run (inputs.data: abc -> xyz; settings.walk.beta: 8.0 -> 4.0)"
+        f"out '{out}' contains the output of another run (inputs.data: abc -> xyz; settings.walk.beta: 8.0 -> 4.0)"
     )
 
 
@@ -137,7 +137,7 @@ def test_overwrite_deletes_what_the_engine_wrote_and_nothing_else(out: str) -> N
 
 def test_folder_with_foreign_files_is_refused(out: str) -> None:
     filesystem.write_bytes(filesystem.join(out, "photo.jpg"), b"x")
-    with pytest.raises(OutputError, match=r"^out .* holds files but no run.json .*photo.jpg"):
+    with pytest.raises(OutputError, match=r"^out .* contains files but no run.json .*photo.jpg"):
         claim_output(out, record(), overwrite=False)
     assert sorted(filesystem.list_entries(out)) == ["photo.jpg"]
 

@@ -130,7 +130,7 @@ def test_shard_that_is_missing_or_damaged_is_named(folder: str) -> None:
         read_shard(folder, 1)
     with pytest.raises(StorageError, match="has no column 'seed'"):
         read_shard(folder, 0, ["seed"])
-    with pytest.raises(StorageError, match="holds no shard"):
+    with pytest.raises(StorageError, match="contains no shards"):
         next(read_shards(folder + "/nothing"))
 
 

@@ -134,7 +134,7 @@ def test_bucket_that_is_gone_ends_the_run_where_it_gave_images_before(s3: S3Serv
     assert (errors[0], errors[1]) == (None, f"fetch: '{bucket}/nowhere' does not exist")
     assert errors[2].startswith("fetch: ")
     s3.filesystem().delete_dir(name)
-    with pytest.raises(StoreUnavailableError, match=f"bucket '{bucket}' does not exist any more"):
+    with pytest.raises(StoreUnavailableError, match=f"bucket '{bucket}' no longer exists"):
         stage(batch)
 
 

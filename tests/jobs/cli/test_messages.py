@@ -33,8 +33,8 @@ def test_line_names_the_option_and_the_reason(error: Exception, line: str) -> No
 
 
 def test_output_of_another_run_comes_with_what_to_do() -> None:
-    assert message_of(OtherRunError("'o' holds the output of another run (seed: 1 -> 2)", thing="out")) == (
-        "--out 'o' holds the output of another run (seed: 1 -> 2); use another --out, or --overwrite to start afresh"
+    assert message_of(OtherRunError("'o' contains the output of another run (seed: 1 -> 2)", thing="out")) == (
+        "--out 'o' contains the output of another run (seed: 1 -> 2); use another --out, or --overwrite to start afresh"
     )
 
 
