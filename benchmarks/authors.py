@@ -1,4 +1,4 @@
-"""Labeling in the authors' way against the engine: same weights, same images, CPU time, both in the same run.
+"""Compare the speed of labeling with the authors' method and the engine, with the same weights and images.
 
     python -m benchmarks authors --data MANIFEST --cam FOLDER --affinity FOLDER [--num-images 4] [--threads 2]
         [--preset small] [--json FILE]

@@ -1,4 +1,4 @@
-"""How soon jobs.label starts on a manifest of ten million rows, and the time and memory of its driver.
+"""Measure the start-up time of jobs.label on ten million rows, and the time and memory of its driver.
 
     python -m benchmarks manifest [--rows 10000000] [--shards 10] [--limit-s 1800] [--json FILE]
 
@@ -85,12 +85,12 @@ def measure(start: str, options: list[str], out: Path, num_shards: int, limit_s:
 
 
 def driver_of(command: int) -> int:
-    """The process that does a job's work; the command's own waits for signals, and is its parent."""
+    """Return the process that does a job's work, the child of the command's process, which waits for signals."""
     return int(Path(f"/proc/{command}/task/{command}/children").read_text().split()[0])
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time of a process until now."""
+    """Return the CPU time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

@@ -1,4 +1,4 @@
-"""The images and networks that a benchmark runs on, and the stages of jobs.label in this process."""
+"""Images and networks for benchmarks, and the stages of jobs.label in this process."""
 
 from __future__ import annotations
 

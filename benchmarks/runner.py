@@ -1,4 +1,4 @@
-"""What benchmarks and experiments share: options, times, memory, a table, and JSON with the device and the date."""
+"""Shared by benchmarks and experiments: options, timing, memory, and reports as a table and JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Send signals to jobs.run at random moments, and resume it, until so many have been sent.
+"""Send signals to jobs.run at random times and resume it after each.
 
     python -m benchmarks signals [--signals 50] [--rng-seed 0] [--longest-s 60]
 

@@ -1,4 +1,4 @@
-"""Label for a long time and watch the memory of every process.
+"""Label for a long time and measure the memory growth of every process.
 
     python -m benchmarks soak --data MANIFEST --cam FOLDER --affinity FOLDER [--minutes 20] [--preset small]
         [--max-actors 1] [--json FILE]
@@ -28,7 +28,7 @@ from engine.storage.shards import committed_shards
 from engine.storage.user_manifest import iter_manifest
 
 MARK = "TAG2MASK_SOAK"
-"""Environment variable by which the processes of the run are found."""
+"""Environment variable that marks the processes of the run."""
 PAUSE_S = 5.0
 IMAGES_PER_S = 20
 END_S = 60.0

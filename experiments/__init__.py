@@ -1,1 +1,1 @@
-"""Experiments: each reproduces figures of quality that README.md or docs/ablations.md reports."""
+"""Experiments that reproduce the quality figures in README.md and docs/ablations.md."""

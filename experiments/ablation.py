@@ -1,4 +1,4 @@
-"""What each choice of the defaults is worth: one variant per choice, everything else as in a finished run.
+"""Ablation study: train one variant per design choice, with everything else as in a finished run.
 
     python -m experiments ablation RUN --out runs/ablation [--variants affinity radius-8 ...] [--json FILE]
 
@@ -42,10 +42,10 @@ SEED_ALPHAS = (1.2, 2.0, 4.0, 8.0), (5.0, 8.0, 16.0, 32.0)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Variant:
-    """How it differs from the run."""
+    """How a variant differs from the run."""
 
     network: Literal["cam", "affinity", "segmentation"]
-    """The network that is trained."""
+    """The network to train."""
     changes: dict[str, Any] = field(default_factory=dict)
     """Nested settings."""
     authors_pairs: bool = False
@@ -104,22 +104,22 @@ class Study:
     run: FinishedRun
     variant: Variant
     settings: Settings
-    """The run's with the changes of the variant."""
+    """The run's settings with the changes of the variant."""
     truth: dict[str, str]
     """Folder of the true masks of each part."""
     shared: Path
-    """Folder for what several variants use."""
+    """Folder for output shared by several variants."""
     out: Path
 
     @classmethod
     def of(cls, run: FinishedRun, name: str, truth: dict[str, str], out: Path) -> Study:
-        """The study of one variant."""
+        """Create the study of one variant."""
         variant = VARIANTS[name]
         settings = merged(run.settings, variant.changes, where=name)
         return cls(run=run, variant=variant, settings=settings, truth=truth, shared=out, out=out / name)
 
     def search_of(self, kind: MapKind, out: Path, *, cam: str = "", affinity: str = "") -> search.Search:
-        """A search on part dev over the maps of a network, of alphas alone where there is no AffinityNet."""
+        """Create a search on part dev over the maps of a network; without AffinityNet, over alphas only."""
         settings = self.settings
         if not affinity:
             walks = {name: {"num_steps": 0} for name in ("walk", "later_walk")}
@@ -140,7 +140,7 @@ class Study:
         )
 
     def line_of(self, masks: str, dev: search.Search) -> Line:
-        """The best configuration of a search on part dev, and its mIoU on both parts."""
+        """Find the best configuration on part dev, and its mIoU on both parts."""
         steps = [drop_margin(self.settings.walk.radius)] if self.variant.authors_pairs else []
         best = best_row(rows_of(replace(dev, out=f"{dev.out}/dev"), steps))
         found = {name: best[name] for name in ("alpha", "beta", "num_steps")}
@@ -157,7 +157,7 @@ class Study:
 
 
 def cam_lines(study: Study) -> list[Line]:
-    """The CAM, and its walk with the run's AffinityNet."""
+    """Score the CAM, and its walk with the run's AffinityNet."""
     cam = study.run.location("cam")
     if study.settings.cam.training != study.run.settings.cam.training:
         cam = str(study.out / "cam")
@@ -170,7 +170,7 @@ def cam_lines(study: Study) -> list[Line]:
 
 
 def affinity_lines(study: Study) -> list[Line]:
-    """The walks of both rounds with one AffinityNet."""
+    """Score the walks of both rounds with one AffinityNet."""
     affinity = study.run.location("affinity")
     if study.variant != VARIANTS["affinity"]:
         affinity = str(study.out / "affinity")
@@ -187,7 +187,7 @@ def affinity_lines(study: Study) -> list[Line]:
 
 
 def seeds_of(study: Study) -> str:
-    """The folder of the variant's seeds, made where the run has none that fit."""
+    """Return the folder of the variant's seeds, made first if the run has none that match."""
     kind, settings = study.variant.seeds_of, study.settings
     if kind == "cam" and settings.seed == study.run.settings.seed:
         return study.run.location("seeds")
@@ -200,7 +200,7 @@ def seeds_of(study: Study) -> str:
 
 
 def with_best_seed(study: Study, out: Path) -> Settings:
-    """The settings with the seed's alphas that are best on part dev for the maps of the second round."""
+    """Set the seed alphas that are best on part dev for the maps of the second round."""
     low, high = SEED_ALPHAS
     dev = replace(study.search_of("segmentation", out), seed_alphas_low=low, seed_alphas_high=high)
     found = search.run(dev)["settings"]
@@ -209,7 +209,7 @@ def with_best_seed(study: Study, out: Path) -> Settings:
 
 
 def segmentation_lines(study: Study) -> list[Line]:
-    """The network's own masks, without tags, without and with dCRF."""
+    """Score the network's own masks, made without tags, with and without dCRF."""
     run, variant, settings = study.run, study.variant, study.settings
     network = run.location(NETWORKS["segmentation"])
     if variant != VARIANTS["segmentation"]:

@@ -1,4 +1,4 @@
-"""The whole evaluation of the masks: several seeds with their spread, and the authors' recipe beside them.
+"""Evaluate the masks over several seeds, and compare with the authors' recipe.
 
     python -m experiments evaluation --data MANIFEST --truth FOLDER --out runs/evaluation [--seeds 0 1 2]
         [--extra MANIFEST] [--no-recipe] [--part held] [--json FILE] [any option of jobs.run]
@@ -28,7 +28,7 @@ from jobs.cli.command import parse
 
 
 def seeded(settings: Settings, rng_seed: int) -> Settings:
-    """The settings with the seed of all three trainings."""
+    """Set the random seed of all three trainings."""
     cam, affinity, segmentation = settings.cam, settings.affinity, settings.segmentation
     return replace(
         settings,
@@ -39,19 +39,19 @@ def seeded(settings: Settings, rng_seed: int) -> Settings:
 
 
 def run_of_seed(config: run.Run, rng_seed: int) -> run.Run:
-    """The run of one seed, in its own folder."""
+    """Create the run of one seed, in its own folder."""
     return replace(config, out=join(config.out, f"seed-{rng_seed}"), settings=seeded(config.settings, rng_seed))
 
 
 def recipe_lines(found: Sequence[Line], part: str) -> list[Line]:
-    """The recipe's lines in the form of ``experiments.quality``; it has no figures of single objects."""
+    """Convert the recipe's lines to the format of ``experiments.quality``; they have no per-object figures."""
     return [
         {"stage": f"authors' recipe: {line['stage']} (alpha {line['alpha']:g})", "mIoU": line[part]} for line in found
     ]
 
 
 def filled(lines: Sequence[Line]) -> list[Line]:
-    """The lines with all columns of the first; a missing value is empty."""
+    """Fill in missing columns with empty values; the first line has all columns."""
     return [{name: line.get(name, "") for name in lines[0]} for line in lines]
 
 

@@ -33,7 +33,7 @@ MAX_PIXELS = 100_000_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FinishedRun:
-    """What jobs.run recorded."""
+    """The record of a finished jobs.run."""
 
     folder: Path
     data: str
@@ -44,15 +44,15 @@ class FinishedRun:
     class_names: tuple[str, ...]
 
     def location(self, name: str) -> str:
-        """A folder of the run."""
+        """Return a folder of the run."""
         return str(self.folder / name)
 
 
 def read_run(folder: str) -> FinishedRun:
-    """The run in a folder.
+    """Read the finished run in a folder.
 
     Raises:
-        StorageError: there is no finished run.
+        StorageError: The folder has no finished run.
     """
     record = read_json(join(folder, RECORD_NAME))
     if record is None or record["job"] != "run":

@@ -1,4 +1,4 @@
-"""What the experiments train networks for in place of :meth:`engine.fitting.objectives.Objective.of`.
+"""Training objectives of the experiments, in place of :meth:`engine.fitting.objectives.Objective.of`.
 
 The authors leave out the pairs whose first cell lies in the grid's margin, in the loss and in the walk.
 """
@@ -25,7 +25,7 @@ BAND_PX = 4
 
 
 def without_margin(config: NetworkConfig, class_names: tuple[str, ...]) -> Objective:
-    """AffinityNet without the pairs at the grid's margin; other networks as by default."""
+    """Train AffinityNet without the pairs at the grid's margin; other networks as by default."""
     objective = Objective.of(config, class_names)
     if not isinstance(config, AffinityConfig):
         return objective
@@ -34,13 +34,13 @@ def without_margin(config: NetworkConfig, class_names: tuple[str, ...]) -> Objec
 
 
 def without_borders(config: NetworkConfig, class_names: tuple[str, ...]) -> Objective:
-    """The segmentation network, learning nothing along the borders of the masks."""
+    """Train the segmentation network while ignoring the borders of the masks."""
     ignore = ignore_value(len(class_names))
     return replace(Objective.of(config, class_names), terms=partial(border_free_terms, ignore=ignore))
 
 
 def margin_free(h: int, w: int, radius: int) -> tuple[slice, slice]:
-    """First cells of the pairs that the authors' code keeps (psa, ``get_indices_of_pairs``)."""
+    """Return the first cells of the pairs that the authors' code keeps (psa, ``get_indices_of_pairs``)."""
     margin = radius - 1
     return slice(0, max(h - margin, 0)), slice(margin, max(w - margin, margin))
 
@@ -71,17 +71,17 @@ class DropMargin:
 
 
 def drop_margin(radius: int) -> Step:
-    """The stage, for a search of walks."""
+    """Create the stage for a search."""
     return Step(name="walk", build=partial(DropMargin, radius), on="network")
 
 
 def border_free(mask: Tensor, width: int, ignore: int) -> Tensor:
-    """The mask with ``ignore`` in every pixel that has another class less than ``width`` pixels away.
+    """Set every pixel less than ``width`` pixels from another class to ``ignore``.
 
     Args:
         mask: (B, H, W) integer class ids.
-        width: pixels.
-        ignore: the value of a pixel that does not count.
+        width: Width in pixels.
+        ignore: Value of ignored pixels.
     """
     values = mask.float()[:, None]
     size = 2 * width - 1

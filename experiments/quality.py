@@ -1,4 +1,4 @@
-"""How good the masks of finished runs are, stage by stage, on images that were not used for tuning.
+"""Score the masks of finished runs, stage by stage, on images not used for tuning.
 
     python -m jobs.run --data MANIFEST --truth FOLDER --out runs/seed0
     python -m jobs.run --data MANIFEST --truth FOLDER --out runs/seed1 --cam.training.rng-seed 1 \\
@@ -40,7 +40,7 @@ from experiments.finished_run import MAX_PIXELS, FinishedRun, images_with_truth,
 SIZES = {"below 5 %": (0.0, 0.05), "5 to 20 %": (0.05, 0.2), "above 20 %": (0.2, 1.01)}
 SEVERAL = "several classes"
 OBJECTS = (*SIZES, SEVERAL)
-"""Columns about single objects."""
+"""Per-object columns."""
 CAM_ALPHAS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 8.0, 16.0)
 
 Masks = Iterator[tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]]]
@@ -50,7 +50,7 @@ Figures = tuple[Line, list[float]]
 
 
 def stage_columns(run: FinishedRun) -> dict[str, tuple[str, str]]:
-    """Stage to the folder and column of its masks, in the order of the method."""
+    """Map each stage to the folder and column of its masks, in order of execution."""
     num_rounds = run.settings.rounds.num_rounds
     folders = [f"{EARLIER_ROUND.format(number)}/masks" for number in range(1, num_rounds)] + ["masks"]
     names = {"mask_walk": "walk", "mask": "walk + dCRF"}
@@ -63,7 +63,7 @@ def stage_columns(run: FinishedRun) -> dict[str, tuple[str, str]]:
 
 
 def masks_of(folder: str, column: str, truth: str, part: str) -> Masks:
-    """Truth and mask of every image of the part that has both."""
+    """Read truth and mask of every image in the part that has both."""
     true_masks = open_truth(truth)
     for table in read_shards(folder, ("image_id", "image", column)):
         for row in table.to_pylist():
@@ -73,14 +73,14 @@ def masks_of(folder: str, column: str, truth: str, part: str) -> Masks:
 
 
 class Score:
-    """Adds up the images of one stage."""
+    """Accumulates the scores of one stage over images."""
 
     def __init__(self, num_classes: int) -> None:
         self._total = np.zeros((num_classes + 1, num_classes + 1), dtype=np.int64)
         self._objects: dict[str, list[float]] = defaultdict(list)
 
     def add(self, true_mask: NDArray[np.integer[Any]], mask: NDArray[np.integer[Any]]) -> None:
-        """Count one image."""
+        """Add one image."""
         confusion = confusion_matrix(true_mask, mask, len(self._total) - 1)
         self._total += confusion
         shown = [index for index in range(1, len(confusion)) if confusion[index].sum()]
@@ -92,14 +92,14 @@ class Score:
                 self._objects[name].append(100 * confusion[index, index] / union)
 
     def figures(self) -> Figures:
-        """The figures over all that was counted."""
+        """Return the figures over all images added."""
         ious, miou = mean_iou(self._total)
         objects = {name: float(np.mean(self._objects[name] or [np.nan])) for name in OBJECTS}
         return {"mIoU": 100 * miou, **objects}, (100 * ious).tolist()
 
 
 def scored(masks: Masks, num_classes: int) -> Figures:
-    """The figures of one stage."""
+    """Compute the figures of one stage."""
     score = Score(num_classes)
     for true_mask, mask in masks:
         score.add(true_mask, mask)
@@ -107,7 +107,7 @@ def scored(masks: Masks, num_classes: int) -> Figures:
 
 
 def cam_figures(run: FinishedRun, truth: str, part: str) -> dict[str, Figures]:
-    """The CAM of a run's classifier, alone and through the dCRF, each at its best alpha."""
+    """Score the CAM of a run's classifier, with and without dCRF, each at its best alpha."""
     cam = open_network(run.location("cam"), "cam")
     compute_cam = label_chain(run.settings, cam, "", decoding=Decoding(max_pixels=MAX_PIXELS), keep_stages=False)[
         0
@@ -137,10 +137,10 @@ def cam_figures(run: FinishedRun, truth: str, part: str) -> dict[str, Figures]:
 
 
 def measure(run: FinishedRun, part: str, truth: str = "") -> dict[str, Figures]:
-    """The figures of every stage of one run.
+    """Compute the figures of every stage of one run.
 
     Args:
-        truth: true masks; those that the run was scored with by default.
+        truth: True masks; by default those that the run was scored with.
     """
     truth = truth or run.truth
     found = cam_figures(run, truth, part)
@@ -150,7 +150,7 @@ def measure(run: FinishedRun, part: str, truth: str = "") -> dict[str, Figures]:
 
 
 def lines_of(runs: list[dict[str, Figures]], class_names: tuple[str, ...]) -> list[Line]:
-    """A line for each stage: means over the runs."""
+    """Average each stage over the runs."""
     lines = []
     for stages in zip(*(one.items() for one in runs), strict=True):
         scores = [line for _, (line, _) in stages]

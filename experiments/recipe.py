@@ -1,4 +1,4 @@
-"""The authors' recipe on our backbone and images, to compare the engine's own masks with.
+"""Train with the authors' recipe on our backbone and images, as a baseline for the engine's masks.
 
     python -m experiments recipe --data MANIFEST --truth FOLDER --out runs/recipe [--rng-seed 0] [--pairs authors]
         [--json FILE]
@@ -38,7 +38,7 @@ Network = TypeVar("Network", CamConfig, AffinityConfig)
 
 
 def settings_of(recipe: Settings, small: Settings, rng_seed: int) -> Settings:
-    """The authors' settings in float32, with the backbone of others and the optimizer that it needs."""
+    """Combine the authors' settings, in float32, with the backbone of ``small`` and the optimizer that it needs."""
 
     def on_backbone(part: Network, other: Network) -> Network:
         training = replace(
