@@ -221,7 +221,14 @@ class TagReader:
         split = {number: _split(text, ",") for number, text in whole.items() if "," in text}
         split = {number: parts for number, parts in split.items() if not _mostly_captions(parts)}
         if piped or split:
-            if not piped and not self._recur(split, whole.values()):
+            recurs = self._recur(split, [part for text in whole.values() for part in _split(text, "|")])
+            if piped and split and recurs and self._strict:
+                number = next(iter(split))
+                raise ManifestError(
+                    f"{row_of(number)} has tags {shown(cells[number])}, but other rows are separated by '|'; give the "
+                    "one that separates names, as tag_separator"
+                )
+            if not piped and not recurs:
                 if not self._strict:
                     return
                 number = next(iter(split))

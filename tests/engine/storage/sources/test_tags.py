@@ -74,6 +74,12 @@ def test_comma_that_may_be_a_part_of_a_name_is_asked_for() -> None:
     assert _lists(cells, strict=False) == [[cell] for cell in cells]
 
 
+def test_two_separators_in_one_source_are_refused() -> None:
+    with pytest.raises(ManifestError, match=r"'m\.csv', row 2 has tags 'dog, person', but other rows are separated by"):
+        TagReader().lists(["dog|cat", "dog, person"], "'m.csv'")
+    assert TagReader().lists(["dog|cat", "apple, green"], "'m.csv'").to_pylist() == [["dog", "cat"], ["apple, green"]]
+
+
 def test_names_seen_before_tell_that_a_comma_separates() -> None:
     reader = TagReader()
     reader.lists(["dog"], "'m.csv'")
