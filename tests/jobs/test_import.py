@@ -20,7 +20,7 @@ def test_source_without_an_image_leaves_no_manifest(tmp_path: Path, capsys: pyte
     (tmp_path / "none.json").write_text('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "dog"}]}')
     arguments = ["--source", str(tmp_path / "none.json"), "--format", "coco", "--out", str(tmp_path / "out")]
     assert main(job.Import, job.run, arguments) == 2
-    assert capsys.readouterr().err == "error: --source holds no image of this format; nothing was written\n"
+    assert capsys.readouterr().err == "error: --source contains no images of this format; nothing was written\n"
     assert not (tmp_path / "out" / "manifest.csv").exists()
 
 
@@ -61,10 +61,10 @@ def test_classes_or_manifest_that_cannot_be_read_or_written_are_one_line(
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("voc", "holds no annotated image"),
+        ("voc", "contains no annotated images"),
         ("coco", "is a folder"),
-        ("folders", "holds no folders"),
-        ("parquet", "is no .parquet file, and holds none"),
+        ("folders", "contains no folders"),
+        ("parquet", "is not a .parquet file and contains none"),
         ("zip", "must be one of voc, coco, folders, parquet"),
     ],
 )

@@ -80,7 +80,7 @@ def test_class_folders_without_an_image_are_named(tmp_path: Path, capsys: pytest
         path.parent.mkdir(parents=True)
         path.write_bytes(jpeg(4, 4) if name.endswith(".jpg") else b"{}")
     line = refused(tmp_path / "photos", "folders", tmp_path / "out", capsys)
-    assert "holds folders without a picture that Pillow reads (2: 'cat', 'runs')" in line
+    assert "has 2 folders without an image that Pillow reads ('cat', 'runs')" in line
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -96,11 +96,11 @@ def test_links_of_class_folders_are_followed_but_not_round_in_circles(
     (tmp_path / "photos" / "dog" / "round").symlink_to(tmp_path / "photos")
     arguments = ["--source", str(tmp_path / "photos"), "--format", "folders", "--out", str(tmp_path / "again")]
     assert main(job.Import, job.run, arguments) == 2
-    assert "dog/round' links to a folder above it" in capsys.readouterr().err
+    assert "dog/round' links to one of its parent folders" in capsys.readouterr().err
 
 
 def test_name_that_is_not_utf_8_is_the_users_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    not_utf_8 = r"--source has a name that is not UTF-8, in .*caf\\udce9"
+    not_utf_8 = r"--source has a name that is not valid UTF-8, in .*caf\\udce9"
     for source, name, reason in (
         ("images", b"dog/caf\xe9.jpg", not_utf_8),
         ("new-classes", b"caf\xe9/1.jpg", not_utf_8),
@@ -131,8 +131,8 @@ def test_what_a_mac_adds_to_an_archive_is_left_out_and_counted(
     rows, names = imported(tmp_path / "data", "folders", tmp_path / "data")
     assert (names, tags_of(rows)) == (["dog"], {"dog/1.jpg": ["dog"]})
     said = capsys.readouterr().out
-    assert "files of macOS (left out): 3, such as '__MACOSX'" in said
-    assert "files beside the class folders (left out): 1, such as 'list.csv'" in said
+    assert "files of macOS (skipped): 3, such as '__MACOSX'" in said
+    assert "files outside the class folders (skipped): 1, such as 'list.csv'" in said
 
 
 def test_pictures_under_other_endings_and_none_are_known_by_their_content(
@@ -149,15 +149,15 @@ def test_pictures_under_other_endings_and_none_are_known_by_their_content(
     (folder / "10.h").write_bytes(b"#define P6_WIDTH\n")  # starts as XBM does
     rows, _ = imported(tmp_path / "data", "folders", tmp_path / "data")
     assert list(rows) == [f"dog/{name}" for name in sorted(kinds)]
-    assert "files that are not pictures (left out): 5, such as 'dog/10.h'" in capsys.readouterr().out
+    assert "files that are not images (skipped): 5, such as 'dog/10.h'" in capsys.readouterr().out
 
 
 def test_class_folder_background_is_refused_or_means_no_tag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_pictures(tmp_path, "background/1.jpg", "dog/2.jpg")
     line = refused(tmp_path, "folders", tmp_path, capsys)
     assert line == (
-        f"error: --background must be given, as '{tmp_path}' has a class 'background', which is class 0 by itself; "
-        "with 'background' its images have no tags"
+        f"error: --background must be given, because '{tmp_path}' has a class 'background', which is always class 0; "
+        "'background' drops it from the tags"
     )
     assert "must be a class of the data set, got 'none'" in refused(
         tmp_path, "folders", tmp_path, capsys, "--background", "none"
@@ -170,4 +170,4 @@ def test_class_folder_background_is_refused_or_means_no_tag(tmp_path: Path, caps
 def test_folders_of_splits_are_not_taken_for_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_pictures(tmp_path, "train/dog/1.jpg", "Test/dog/2.jpg")
     line = refused(tmp_path, "folders", tmp_path, capsys)
-    assert f"holds the splits Test, train, not classes; give one of them, such as '{tmp_path}/Test'" in line
+    assert f"contains the splits Test, train, not classes; give one of them, such as '{tmp_path}/Test'" in line

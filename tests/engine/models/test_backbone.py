@@ -178,7 +178,7 @@ def test_attention_is_read_from_the_last_blocks_cell_by_cell() -> None:
 def test_convolutions_have_no_attention() -> None:
     backbone = Backbone("mobilenetv3_small_050", stride=16).eval()
     assert not backbone.has_attention
-    with pytest.raises(ValueError, match="must be a vision transformer"):
+    with pytest.raises(ValueError, match="must be a timm vision transformer"):
         backbone.with_attention(torch.zeros(1, 3, 32, 32), num_blocks=1)
 
 
