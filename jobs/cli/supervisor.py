@@ -102,8 +102,11 @@ def _print(text: str) -> None:
 
 
 def _kill_descendants() -> None:
-    end = time.monotonic() + END_WITHIN_S
-    while (left := _descendants()) and time.monotonic() < end:
+    end, num_empty = time.monotonic() + END_WITHIN_S, 0
+    # twice: a process whose parent dies while /proc is read belongs to nobody for that moment
+    while num_empty < 2 and time.monotonic() < end:
+        left = _descendants()
+        num_empty = 0 if left else num_empty + 1
         for pid in left:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -89,7 +89,7 @@ class Interruptions:
             return
         assert status == STATUS[number], said.text()
         assert took_s < ENDS_WITHIN_S, said.text()
-        assert left == {}
+        assert left == {}, left
         assert last == f"interrupted: completed work in '{self.folder / 'hurt'}' is kept; rerun the command to resume"
         assert "Traceback" not in said.text()
 
