@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -93,3 +94,24 @@ def _one_text(value: object, column: str, where: str) -> str:
         hint = "in pandas, .astype('Int64') or .astype(str)"
         raise ManifestError(f"{where} has {column} {value!r}; give text or whole numbers ({hint})")
     raise ManifestError(f"{where} has {column} {shown(value)}; give text")
+
+
+def json_object(text: str | bytes, where: str) -> dict[str, Any]:
+    """Parse a JSON object.
+
+    Args:
+        text: The object.
+        where: Its place, for the error message.
+
+    Raises:
+        ManifestError: It is not JSON, or not an object.
+    """
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise ManifestError(f"{where} is not JSON: {error}") from error
+    except RecursionError as error:
+        raise ManifestError(f"{where} is not JSON: nested too deep") from error
+    if not isinstance(values, dict):
+        raise ManifestError(f"{where} is not a JSON object in braces")
+    return values

@@ -28,7 +28,7 @@ from engine.storage.pictures import tar_uri
 from engine.storage.retries import retry
 from engine.storage.sources.columns import TableForm
 from engine.storage.sources.find import Source, open_source_file
-from engine.storage.sources.rows import checked_rows
+from engine.storage.sources.rows import checked_rows, json_object
 from engine.storage.sources.tags import TagReader
 
 PICTURES = (*("jpg", "jpeg", "jfif", "jpe", "png", "webp", "avif", "bmp", "gif", "tif", "tiff", "jp2", "ppm", "pgm"),)
@@ -287,14 +287,7 @@ def _tags(
     image_id = None
     if "json" in members:
         member = members["json"]
-        try:
-            values = json.loads(window.read(member.offset, member.size))
-        except ValueError as error:
-            raise ManifestError(f"{where}: '{member.name}' is not JSON: {error}") from error
-        except RecursionError as error:
-            raise ManifestError(f"{where}: '{member.name}' is not JSON: nested too deep") from error
-        if not isinstance(values, dict):
-            raise ManifestError(f"{where}: '{member.name}' is not a JSON object in braces")
+        values = json_object(window.read(member.offset, member.size), f"{where}: '{member.name}'")
         image_id = values.get("image_id")
         if tags_entry in values:
             return image_id, values[tags_entry]

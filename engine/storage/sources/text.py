@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from engine.errors import ManifestError
 from engine.storage.sources.columns import Columns, TableForm, choose_columns
 from engine.storage.sources.find import open_source_file
-from engine.storage.sources.rows import BATCH_ROWS
+from engine.storage.sources.rows import BATCH_ROWS, json_object
 
 Batch = dict[str, Any]
 
@@ -97,12 +96,4 @@ def _objects(lines: Iterable[str], location: str) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise ManifestError(f"'{location}', line {number} is not JSON: {error}") from error
-        except RecursionError as error:
-            raise ManifestError(f"'{location}', line {number} is not JSON: nested too deep") from error
-        if not isinstance(row, dict):
-            raise ManifestError(f"'{location}', line {number} is not a JSON object in braces")
-        yield row
+        yield json_object(line, f"'{location}', line {number}")
