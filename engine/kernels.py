@@ -23,8 +23,9 @@ class Kernels:
     """Weight of the appearance kernel."""
 
     def __post_init__(self) -> None:
-        for name in ("spatial_sigma_px", "bilateral_sigma_px", "bilateral_sigma_rgb"):
-            require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        require(self.spatial_sigma_px > 0, "spatial_sigma_px", self.spatial_sigma_px, "above 0")
+        require(self.bilateral_sigma_px > 0, "bilateral_sigma_px", self.bilateral_sigma_px, "above 0")
+        require(self.bilateral_sigma_rgb > 0, "bilateral_sigma_rgb", self.bilateral_sigma_rgb, "above 0")
 
 
 AUTHORS_KERNELS = Kernels()

@@ -158,26 +158,22 @@ def _pictures(
 ) -> list[ReportImage]:
     """Read the images of the gallery, one shard at a time."""
     truth = open_truth(source.truth, class_names) if source.truth else None
-    encoded = _all_encoded(source, [row for row, _ in chosen])
-    maps = _maps(source, [row for row, _ in chosen], encoded, class_names, record)
+    frozen, rows = _frozen(source), [row for row, _ in chosen]
+    decoding = Decoding(max_pixels=source.max_pixels) if frozen is None else frozen.decoding(source.max_pixels)
+    encoded = _all_encoded(source, rows, frozen)
+    maps = _maps(source, rows, encoded, decoding, class_names, record)
     columns = {name: name for name in ("mask", "mask_cam", "mask_walk")}
     stored = _stored(source.masks, chosen, columns)
     network = join(source.run_folder, SEGMENTED) if source.run_folder else ""
-    if network and class_names == _class_names(network):
+    if network and list(class_names) == (read_record(network) or {}).get("class_names"):
         for number, row in _stored(network, chosen, {"mask": "mask_network"}).items():
             stored[number] |= row
-    decoding = _decoding(source)
     return [
         _picture(
             source, row, group, stored[number], encoded[number], truth, len(class_names), decoding, maps.get(number)
         )
         for number, (row, group) in enumerate(chosen)
     ]
-
-
-def _class_names(masks: str) -> tuple[str, ...] | None:
-    record = read_record(masks)
-    return None if record is None else tuple(record["class_names"])
 
 
 def _stored(masks: str, chosen: Sequence[tuple[Row, str]], columns: Mapping[str, str]) -> dict[int, dict[str, Any]]:
@@ -238,13 +234,12 @@ def _picture(
     )
 
 
-def _all_encoded(source: ReportSource, rows: Sequence[Row]) -> list[bytes | None]:
+def _all_encoded(source: ReportSource, rows: Sequence[Row], frozen: Manifest | None) -> list[bytes | None]:
     """Read the images' files; None for one that cannot be read, which the report shows as such."""
     try:
         folder = find_source(source.data).folder
     except (OSError, UserError):
         return [None] * len(rows)
-    frozen = _frozen(source)
     embedded = frozen if frozen is not None and frozen.embeds_pictures else None
     return [_encoded(source, row, folder, embedded) for row in rows]
 
@@ -255,12 +250,6 @@ def _frozen(source: ReportSource) -> Manifest | None:
         return open_manifest(join(source.masks, WORK_FOLDER))
     except (OSError, UserError):
         return None
-
-
-def _decoding(source: ReportSource) -> Decoding:
-    """How the networks saw the images."""
-    frozen = _frozen(source)
-    return Decoding(max_pixels=source.max_pixels) if frozen is None else frozen.decoding(source.max_pixels)
 
 
 def _encoded(source: ReportSource, row: Row, folder: str, frozen: Manifest | None) -> bytes | None:
@@ -284,6 +273,7 @@ def _maps(
     source: ReportSource,
     rows: Sequence[Row],
     encoded: Sequence[bytes | None],
+    decoding: Decoding,
     class_names: tuple[str, ...],
     record: Mapping[str, Any],
 ) -> dict[int, tuple[NDArray[np.float32], NDArray[np.float32] | None]]:
@@ -302,7 +292,7 @@ def _maps(
         **{name: list(empty) for name in ("error", "height", "width")},
     }
     network = open_network(cam, MAP_KINDS)
-    chain = label_chain(settings, network, affinity, decoding=_decoding(source), keep_stages=True)
+    chain = label_chain(settings, network, affinity, decoding=decoding, keep_stages=True)
     walks = bool(affinity) and settings.maps_of(network.map_kind).walk.num_steps > 0
     with _threads(settings.resources.threads_per_actor):
         batch = run_chain(chain[: 2 if walks else 1], batch)
