@@ -22,8 +22,8 @@ from engine.distributed.cluster import num_cores
 from engine.distributed.progress import Event
 from engine.distributed.ray_internals import throttled_context
 from engine.errors import StoreUnavailableError, TooManyErrors, UserError
-from engine.fitting.events import Clock, MeanLoss, TrainingDiverged, TrainingStarted, TrainingValidated
-from engine.fitting.learner import Learner, Samples
+from engine.fitting.events import Clock, TrainingDiverged, TrainingStarted, TrainingValidated
+from engine.fitting.learner import Learner, MeanLoss, Samples
 from engine.fitting.objectives import Objective
 from engine.fitting.sample_order import ends_epoch, schedule
 from engine.fitting.samples import LoadSamples, SampleSource, steps_of

@@ -5,9 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 REPORT_EVERY_S = 2.0
 
 
@@ -52,23 +49,6 @@ class TrainingDiverged:
 
 
 TrainingEvent = TrainingStarted | TrainingProgress | TrainingValidated
-
-
-class MeanLoss:
-    """Mean loss since the last report, without synchronizing with the device in each step."""
-
-    def __init__(self) -> None:
-        self._values: list[Tensor] = []
-
-    def add(self, value: Tensor) -> None:
-        """Add the loss of one step."""
-        self._values.append(value)
-
-    def take(self) -> float:
-        """Return the mean and start over."""
-        mean = float(torch.stack(self._values).mean())
-        self._values = []
-        return mean
 
 
 class Clock:

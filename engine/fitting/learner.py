@@ -183,3 +183,20 @@ def _optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimi
 
 def _on_cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
+
+
+class MeanLoss:
+    """Mean loss since the last report, without synchronizing with the device in each step."""
+
+    def __init__(self) -> None:
+        self._values: list[Tensor] = []
+
+    def add(self, value: Tensor) -> None:
+        """Add the loss of one step."""
+        self._values.append(value)
+
+    def take(self) -> float:
+        """Return the mean and start over."""
+        mean = float(torch.stack(self._values).mean())
+        self._values = []
+        return mean

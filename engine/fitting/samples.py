@@ -13,8 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from torchvision.transforms import functional as color
+from PIL import Image, ImageEnhance
 
 from engine.config import TrainingConfig
 from engine.errors import ImageError, TooManyErrors
@@ -325,10 +324,13 @@ def _corner(length: int, crop: int, rng: np.random.Generator) -> int:
 
 
 def _jittered(picture: Image.Image, jitter: tuple[float, float, float, float], rng: np.random.Generator) -> Image.Image:
-    brightness, contrast, saturation = (float(rng.uniform(max(0, 1 - most), 1 + most)) for most in jitter[:3])
-    picture = color.adjust_brightness(picture, brightness)
-    picture = color.adjust_contrast(picture, contrast)
-    picture = color.adjust_saturation(picture, saturation)
+    """The image in other colors, as by torchvision's ``ColorJitter``, whose import takes seconds."""
+    enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+    for enhancer, most in zip(enhancers, jitter[:3], strict=True):
+        picture = enhancer(picture).enhance(float(rng.uniform(max(0, 1 - most), 1 + most)))
     if jitter[3] > 0:
-        picture = color.adjust_hue(picture, float(rng.uniform(-jitter[3], jitter[3])))
+        turn = int(255 * rng.uniform(-jitter[3], jitter[3]))
+        hue, *others = picture.convert("HSV").split()
+        turned = hue.point([(value + turn) % 256 for value in range(256)])
+        picture = Image.merge("HSV", (turned, *others)).convert("RGB")
     return picture

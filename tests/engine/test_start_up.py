@@ -12,6 +12,8 @@ import pytest
     ("module", "spared"),
     [
         ("engine.distributed.pipeline", "torch"),  # of the actors that only fetch
+        ("engine.fitting.samples", "torch"),  # of the actors that load the samples of a training
+        ("engine.distributed.progress", "torch"),  # of the actor that passes on its progress
         ("jobs.evaluate", "torch"),
         ("jobs.label", "timm"),  # of the driver, which builds no network
         ("engine.storage.cached_maps", "torch"),  # of the actors that read the cache

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from engine.config import TrainingConfig
 from engine.errors import TooManyErrors
 from engine.fitting.sample_order import samples_of_step
-from engine.fitting.samples import LoadSamples, SampleSource, cut_labels, image_labels, kept_rows
+from engine.fitting.samples import LoadSamples, SampleSource, _jittered, cut_labels, image_labels, kept_rows
 from engine.imaging.codecs import encode_mask
 from engine.presets import preset
 from engine.storage.subsets import is_held_out
@@ -108,6 +109,19 @@ def test_same_seed_gives_the_same_crops_and_another_epoch_gives_others(tmp_path:
     np.testing.assert_array_equal(first[0], again[0])
     assert (first[0] != _loader(source, config).sample(1, 0, 1)[0]).any()
     assert (first[0] != _loader(source, replace(config, rng_seed=1)).sample(0, 0, 1)[0]).any()
+
+
+@pytest.mark.parametrize("rng_seed", range(4))
+def test_colors_change_as_by_torchvision(rng_seed: int) -> None:
+    from torchvision.transforms import functional
+
+    image, jitter = Image.fromarray(picture(40, 50)), (0.3, 0.4, 0.5, 0.2)
+    found = _jittered(image, jitter, np.random.default_rng(rng_seed))
+    rng = np.random.default_rng(rng_seed)
+    brightness, contrast, saturation = (rng.uniform(1 - most, 1 + most) for most in jitter[:3])
+    expected = functional.adjust_contrast(functional.adjust_brightness(image, brightness), contrast)
+    expected = functional.adjust_hue(functional.adjust_saturation(expected, saturation), rng.uniform(-0.2, 0.2))
+    np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))
 
 
 @pytest.mark.parametrize("num_workers", [1, 2, 3])
