@@ -105,7 +105,7 @@ def chain_options(scenes: Path, out: Path) -> list[str]:
     """The options of the chain."""
     settings = write_settings(scenes, CHAIN_SETTINGS)
     options = {"data": scenes / "manifest.csv", "truth": scenes / "truth", "config": settings, "out": out}
-    return [*(f"--{name}={value}" for name, value in options.items()), "--resources.num-workers=2"]
+    return [f"--{name}={value}" for name, value in options.items()]
 
 
 class _Lines:

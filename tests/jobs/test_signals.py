@@ -1,7 +1,8 @@
-"""A signal to a job on a cluster. ``python -m benchmarks signals`` sends many over a whole chain of a local Ray."""
+"""Signals at random moments of the chain, with a fixed seed; ``python -m benchmarks signals`` sends more of them."""
 
 from __future__ import annotations
 
+import random
 import signal
 import time
 from dataclasses import replace
@@ -12,10 +13,12 @@ from ray.cluster_utils import Cluster
 
 from engine.storage.shards import committed_shards
 from tests.jobs.chaos import actors_of, add_node
-from tests.jobs.interruptions import ENDS_WITHIN_S
+from tests.jobs.conftest import Chain
+from tests.jobs.interruptions import ENDS_WITHIN_S, Interruptions
 from tests.jobs.small_runs import small_settings, started, write_random_cam, write_settings, write_some_scenes
 
 pytestmark = pytest.mark.slow
+NUM_SIGNALS, SEED = 2, 0
 
 
 def test_signal_ends_the_actors_on_a_cluster_but_not_the_cluster(cluster: Cluster, tmp_path: Path) -> None:
@@ -42,3 +45,17 @@ def test_signal_ends_the_actors_on_a_cluster_but_not_the_cluster(cluster: Cluste
         time.sleep(0.2)
     assert actors_of(cluster) == []
     assert cluster.remaining_processes_alive()
+
+
+@pytest.mark.timeout(1800)
+def test_each_signal_ends_the_chain_which_then_resumes_to_the_same_masks(chain: Chain, tmp_path: Path) -> None:
+    interruptions = Interruptions(
+        scenes=Path(chain.config.data).parent,
+        calm=Path(chain.config.out),
+        folder=tmp_path,
+        rng=random.Random(SEED),
+        longest_s=40,
+    )
+    interruptions.run(NUM_SIGNALS)
+    assert len(interruptions.told) == NUM_SIGNALS
+    assert interruptions.num_chains >= 1
