@@ -41,6 +41,10 @@ UNTESTED = {
 }
 """Source files without a test, and why."""
 ACROSS = {
+    "deploy/test_clusters.py": "cluster.yaml and deploy/cluster-gcp.yaml",
+    "deploy/test_drain.py": "deploy/drain.sh",
+    "deploy/test_install.py": "deploy/install.sh and deploy/Dockerfile",
+    "deploy/test_rayjob.py": "deploy/rayjob.yaml",
     "engine/ops/test_properties.py": "hypothesis over all ops",
     "engine/report/test_browser.py": "the page in a browser",
     "engine/storage/test_properties.py": "hypothesis over all that is written and read",
@@ -57,7 +61,6 @@ ACROSS = {
     "jobs/test_submit.py": "ray job submit",
     "test_audit.py": ".ci/audit.py",
     "test_docs.py": "README and docs",
-    "test_cluster_yaml.py": "cluster.yaml",
     "test_faults_doc.py": "docs/faults.md",
     "test_golden.py": "the masks, end to end",
     "test_mirror.py": "this",

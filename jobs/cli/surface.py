@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import operator
 import sys
 import textwrap
 from collections.abc import Mapping
@@ -124,8 +125,7 @@ def _part(settings: Settings, path: str) -> tuple[str, Any, Any]:
 
 def _flat(name: str, hint: Any, option: Any, default: Any) -> tuple[str, Any, Any]:
     """Build a field for :func:`dataclasses.make_dataclass`."""
-    annotated: Any = Annotated.__class_getitem__((hint, option))  # type: ignore[attr-defined]
-    return name, annotated, dataclasses.field(default=default)
+    return name, operator.getitem(Annotated, (hint, option)), dataclasses.field(default=default)
 
 
 def _field_name(path: str) -> str:

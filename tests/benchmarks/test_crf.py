@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from benchmarks import crf
@@ -20,6 +21,7 @@ def test_photographs_of_the_usual_size_come_first(tmp_path: Path) -> None:
 
 
 def test_backends_agree_and_their_medians_are_summed_up() -> None:
+    pytest.importorskip("pydensecrf")
     image = np.random.default_rng(0).integers(0, 255, (16, 20, 3), dtype=np.uint8)
     lines = [crf.measure([image], num_labels, 1, repeats=1) for num_labels in (2, 21)]
     assert all(line["worst_difference"] < 1e-3 for line in lines)
