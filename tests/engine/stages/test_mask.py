@@ -138,6 +138,7 @@ def test_stages_are_kept_as_masks_of_their_own() -> None:
 
 
 def test_every_backend_of_the_dcrf_makes_the_same_mask() -> None:
+    pytest.importorskip("pydensecrf")
     batch = _batch([picture(48, 64)], [[1, 2]], [_refined(_left(0.3), 1 - _left(0.6))])
     masks = {_stage(CrfConfig(backend=backend))(batch)["mask"][0] for backend in ("numba", "torch", "pydensecrf")}
     assert len(masks) == 1
