@@ -23,7 +23,7 @@ from engine.presets import PRESETS, preset
 from engine.records import Batch
 from engine.resources import Decoding
 from engine.storage.filesystem import as_location, exists, join, read_bytes
-from engine.storage.recorded_settings import recorded_settings
+from engine.storage.recorded_settings import recorded_settings, recorded_synonyms
 from engine.storage.weights import weights_file
 
 Location = str | Path
@@ -98,6 +98,8 @@ class Labeler:
                 raise ConfigError(reason, thing="affinity")
             with about("affinity"):
                 open_network(walk, "affinity")
+        with about("cam"):
+            self._synonyms = recorded_synonyms(maps)
         chosen = self.settings
         decoding = Decoding(max_pixels=max_pixels, bands=chosen.bands, value_range=chosen.value_range)
         chain = label_chain(chosen, network, walk, decoding=decoding, keep_stages=False)
@@ -108,7 +110,8 @@ class Labeler:
 
         Args:
             images: paths or URIs, Pillow images, or (H, W, 3) uint8 arrays.
-            tags: for each image, the names of the classes that it shows.
+            tags: for each image, the names of the classes that it shows; or other names, if the networks were trained
+                with a class file that lists them.
 
         Returns:
             One result per image, in the same order. An image that cannot be labeled gets an ``error`` and does not
@@ -118,7 +121,8 @@ class Labeler:
             ConfigError: ``images`` is a single image, or ``tags`` does not hold a list of names per image.
         """
         _check(images, tags)
-        batch = run_stages(self._stages, _batch(images, tags, self.class_names))
+        known = [[self._synonyms.get(name, name) for name in names] for names in tags]
+        batch = run_stages(self._stages, _batch(images, known, self.class_names))
         return [_result(batch, row, self.class_names) for row in range(len(images))]
 
 

@@ -17,7 +17,7 @@ from engine.fitting.objectives import Objective
 from engine.progress import Chain, Planned, doing
 from engine.runs.evaluation import Scores
 from engine.runs.images import ImageSet
-from engine.runs.options import JobOptions, PresetChoice, ShardOptions, Uses
+from engine.runs.options import JobOptions, PresetChoice, ShardOptions, UnknownTags, Uses
 from engine.runs.output import SUMMARY, run_record
 from engine.runs.stage_scores import EARLIER_ROUND, SEGMENTED, print_scores, score_rounds
 from engine.runs.training import MakeObjective
@@ -49,6 +49,7 @@ class _Shared(TypedDict):
     preset: PresetChoice
     data: str
     classes: str
+    unknown_tags: UnknownTags
     max_pixels: int
     allow_outside: bool
     image_column: str
@@ -84,6 +85,7 @@ def run(config: Run, *, make_objective: MakeObjective = Objective.of) -> dict[st
         "preset": config.preset,
         "data": config.data,
         "classes": config.classes,
+        "unknown_tags": config.unknown_tags,
         "max_pixels": config.max_pixels,
         "allow_outside": config.allow_outside,
         "image_column": config.image_column,
@@ -174,6 +176,7 @@ def _summary(
         "seconds": round(seconds, 2),
         "images_per_s": round(labeled["images"] / seconds, 3),
         "steps": step_seconds,
+        **({"ignored_tags": labeled["ignored_tags"]} if "ignored_tags" in labeled else {}),
     }
     last_scores: Scores | None = None
     if config.truth:

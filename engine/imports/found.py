@@ -18,6 +18,7 @@ from engine.imports.remarks import Remarks
 from engine.storage.class_names import BACKGROUND, check_class_names
 from engine.storage.filesystem import absolute, atomic_file, ending, is_uri, parent, write_bytes
 from engine.storage.sources.tags import unique_names
+from engine.storage.vocabulary import class_line
 
 _ROWS_PER_GROUP = 4096
 _SHOWN = 20
@@ -48,7 +49,7 @@ class ImportedDataset:
     @property
     def classes_text(self) -> str:
         """The content of the class file."""
-        return "".join(f"{name}\n" for name in self.class_names)
+        return "".join(f"{class_line(name)}\n" for name in self.class_names)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

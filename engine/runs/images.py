@@ -10,13 +10,14 @@ from engine.errors import OtherRunError
 from engine.progress import doing, job
 from engine.resources import Decoding
 from engine.runs.options import DataOptions
-from engine.storage.class_names import alike, named_classes, read_class_names
+from engine.storage.class_names import alike, read_class_names, read_vocabulary
 from engine.storage.filesystem import exists, is_uri
 from engine.storage.manifest import Manifest, freeze_manifest, has_manifest, open_manifest, share_manifest
 from engine.storage.pictures import file_of
 from engine.storage.sources.find import find_source
 from engine.storage.user_manifest import iter_tables, manifest_hash
 from engine.storage.value_range import Sample, measured_range
+from engine.storage.vocabulary import Vocabulary
 
 
 class ImageSet:
@@ -27,6 +28,8 @@ class ImageSet:
         self._classes = options.classes
         self._allow_outside = options.allow_outside
         self._form = options.form
+        self._ignore_unknown = options.unknown_tags == "ignore"
+        self._given_synonyms: dict[str, str] = {}
         self._given = Decoding(
             max_pixels=options.max_pixels, bands=options.settings.bands, value_range=options.settings.value_range
         )
@@ -39,9 +42,18 @@ class ImageSet:
             return manifest_hash(self.data, self._form)
 
     @cached_property
-    def named_classes(self) -> tuple[str, ...] | None:
-        """The class names, if a file lists them; None if they follow from the tags."""
-        return named_classes(self.data, self._classes)
+    def vocabulary(self) -> Vocabulary | None:
+        """The classes and their other names, if a file lists them; None if they follow from the tags."""
+        return read_vocabulary(self.data, self._classes)
+
+    @property
+    def synonyms(self) -> dict[str, str]:
+        """Other names of the classes: from the class file, else those that a network was trained with."""
+        return self._given_synonyms if self.vocabulary is None else self.vocabulary.synonyms
+
+    def take_synonyms(self, synonyms: dict[str, str]) -> None:
+        """Take the other names that a network was trained with, unless a file lists the classes."""
+        self._given_synonyms = synonyms
 
     @cached_property
     def decoding(self) -> Decoding:
@@ -58,7 +70,9 @@ class ImageSet:
     def class_names(self) -> tuple[str, ...]:
         """The names of the classes 1..C."""
         with doing("reading manifest"):
-            return self.named_classes or read_class_names(self.data, self._classes, self._form)
+            if self.vocabulary is not None:
+                return self.vocabulary.class_names
+            return read_class_names(self.data, self._classes, self._form)
 
     def frozen_in(
         self, folder: str, *, rows_per_shard: int, class_names: tuple[str, ...], needs_tags: bool
@@ -77,7 +91,7 @@ class ImageSet:
         if has_manifest(folder):
             manifest = open_manifest(folder)
             if not self._has_moved(manifest):
-                self._remember(manifest)
+                self.remember(manifest)
                 return manifest
         if self._frozen is not None and (self._frozen.needs_tags or not needs_tags):
             return share_manifest(
@@ -89,6 +103,8 @@ class ImageSet:
                 self.data,
                 folder,
                 class_names=class_names,
+                synonyms=self.synonyms,
+                ignore_unknown=self._ignore_unknown,
                 rows_per_shard=rows_per_shard,
                 allow_outside=self._allow_outside,
                 needs_tags=needs_tags,
@@ -104,10 +120,11 @@ class ImageSet:
         notes.update({f"classes '{one}' and '{other}' differ in case alone": None for one, other in alike(class_names)})
         for line in notes:
             say(line)
-        self._remember(manifest)
+        self.remember(manifest)
         return manifest
 
-    def _remember(self, manifest: Manifest) -> None:
+    def remember(self, manifest: Manifest) -> None:
+        """Share the rows of a manifest with the jobs that follow, if it was frozen from these images."""
         if self._frozen is None and manifest.data_hash == self.hash and manifest.allow_outside == self._allow_outside:
             self._frozen = manifest
 

@@ -12,6 +12,7 @@ from engine.storage.sources.columns import TableForm
 DECODING = ("bands", "value_range")
 """Settings of every job: how the images become RGB."""
 
+UnknownTags = Literal["error", "ignore"]
 PresetChoice = Literal["auto", PresetName]
 
 
@@ -63,7 +64,10 @@ class DataOptions(JobOptions):
     data: str
     """Manifest (.csv, .jsonl, .parquet: image, tags), or .tar or .parquet files that contain the images."""
     classes: str = ""
-    """File with one class name per line; by default classes.txt in the manifest's folder, else all tags in use."""
+    """File of the classes and their other names (dog: puppy, hound), a class per line, or YAML; by default classes.txt
+    or classes.yaml in the manifest's folder, else all tags in use."""
+    unknown_tags: UnknownTags = "error"
+    """Tags that are no classes: an error of their image, or ignored and counted."""
     image_column: str = ""
     """Image column of the manifest; by default image, or a column with a common name (file_name, path, ...)."""
     tags_column: tuple[str, ...] = ()

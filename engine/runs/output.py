@@ -14,9 +14,13 @@ from engine.runs.images import ImageSet
 from engine.runs.options import DECODING, DataOptions
 from engine.storage.filesystem import delete_file, join
 from engine.storage.manifest import Manifest, has_manifest, open_manifest
+from engine.storage.recorded_settings import recorded_synonyms
 from engine.storage.run_record import (
     RECORD_NAME,
+    SYNONYMS,
+    VALUE_RANGE,
     WORK_FOLDER,
+    amend_record,
     claim_output,
     commit,
     fingerprint,
@@ -116,7 +120,12 @@ def claim(
     names = class_names or images.class_names
     read = {"data": images.hash, "classes": fingerprint({"names": list(names)})}
     outside = {"outside": "allowed"} if options.allow_outside else {}
+    if images.synonyms:
+        read[SYNONYMS] = fingerprint(images.synonyms)
+    if options.unknown_tags != "error":
+        read["unknown_tags"] = options.unknown_tags
     record = run_record(job, options, uses=uses, inputs={**inputs, **read, **outside}, class_names=names, writes=writes)
+    record |= {SYNONYMS: images.synonyms} if images.synonyms else {}
     claim_output(options.out, record, overwrite=options.overwrite, hidden=hidden)
     folder = join(options.out, WORK_FOLDER)
     is_new = not has_manifest(folder)
@@ -127,11 +136,15 @@ def claim(
             # no work is lost, and a corrected manifest can use this folder
             delete_file(join(folder if hidden else options.out, RECORD_NAME))
         raise
+    if manifest.value_range:  # a network must see other images as those that it was trained on
+        amend_record(options.out, {VALUE_RANGE: list(manifest.value_range)}, hidden=hidden)
     return Claimed(record=record, manifest=manifest)
 
 
 def trained_network(location: str, kind: str | tuple[str, ...], images: ImageSet, *, thing: str) -> TrainedNetwork:
     """Open a network that an earlier job trained; if the user lists classes, they must be the network's.
+
+    Without such a list the images take the other names of its classes too.
 
     Args:
         thing: The option that names the network.
@@ -142,7 +155,9 @@ def trained_network(location: str, kind: str | tuple[str, ...], images: ImageSet
     """
     with about(thing):
         network = open_network(location, kind)
-    named = images.named_classes
+        if images.vocabulary is None:
+            images.take_synonyms(recorded_synonyms(location))
+    named = None if images.vocabulary is None else images.vocabulary.class_names
     if named is not None and named != network.class_names:
         raise ConfigError(
             f"(or classes.txt in the manifest's folder) has {_abridged(named)}, but {location} was trained on "
@@ -186,4 +201,5 @@ def earlier_output(folder: str, jobs: tuple[str, ...], *, thing: str, images: Im
         raise StorageError(
             f"'{folder}' was made from a manifest other than data; give the output for these images", thing=thing
         )
+    images.remember(manifest)
     return Claimed(record=record, manifest=manifest)

@@ -139,6 +139,7 @@ def do_shards(
         "shards": manifest.num_shards,
         "missing_shards": sorted(set(range(manifest.num_shards)) - committed_shards(folder)),
         "config_hash": claimed.hash,
+        **({"ignored_tags": manifest.ignored_tags} if manifest.ignored_tags else {}),
         "done": num_done,
         "done_before": num_before,
     }

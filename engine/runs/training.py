@@ -132,6 +132,8 @@ def train(
         "loss": last["loss"],
         "curve": trained.curve,
     }
+    if claimed.manifest.ignored_tags:
+        summary["ignored_tags"] = claimed.manifest.ignored_tags
     if trained.best is not None:
         best = {"step": trained.best.step, "score": trained.best.score}
         summary |= {"held_out": sum(source.held_out_of_shards), "validation": trained.validation, "best": best}

@@ -1,21 +1,24 @@
-"""The names of the classes: from a file, or the tags that occur."""
+"""The classes: from a file, with the other names of each, or the tags that occur."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pyarrow.compute as pc
 
-from engine.errors import ManifestError, MissingError, about
+from engine.errors import ManifestError, about
 from engine.records import IGNORE_16
 from engine.storage import filesystem
 from engine.storage.sources.columns import TableForm
 from engine.storage.sources.find import find_source
-from engine.storage.sources.tags import check_letters, is_caption, plain_name
+from engine.storage.sources.tags import check_letters, is_caption
 from engine.storage.user_manifest import iter_tables
+from engine.storage.vocabulary import Entry, Vocabulary, text_entries, yaml_entries
 
 BACKGROUND = "background"
 """Name of class 0."""
+_YAML = (".yaml", ".yml")
+_BESIDE = ("classes.txt", "classes.yaml")
 
 
 def read_class_names(
@@ -27,17 +30,17 @@ def read_class_names(
 
     Args:
         location: the manifest, or the files that hold the images.
-        class_names_file: a file with a name a line; empty takes ``classes.txt`` beside the manifest, else the sorted
-            set of the manifest's tags.
+        class_names_file: as :mod:`engine.storage.vocabulary`; empty takes ``classes.txt`` or ``classes.yaml`` beside
+            the manifest, else the sorted set of the manifest's tags.
         form: what the user says of the manifest's form.
 
     Raises:
         UserError: a name is blank, occurs twice or is 'background', there are none or too many, they are captions or 0
             and 1, or a file cannot be read.
     """
-    named = named_classes(location, class_names_file)
+    named = read_vocabulary(location, class_names_file)
     if named is not None:
-        return named
+        return named.class_names
     where = f"the tags of '{location}'"
     names = check_class_names(_all_tags(location, form), where)
     with about("data"):
@@ -45,25 +48,59 @@ def read_class_names(
     return names
 
 
-def named_classes(location: str, class_names_file: str = "") -> tuple[str, ...] | None:
-    """The names of the classes where a file names them; None where only the tags do.
+def read_vocabulary(location: str, class_names_file: str = "") -> Vocabulary | None:
+    """The classes and their other names where a file names them; None where only the tags do.
 
     Args and errors as :func:`read_class_names`.
     """
-    beside = filesystem.join(find_source(location).folder, "classes.txt")
-    source = class_names_file or beside
     with about("classes" if class_names_file else "data"):
+        source = class_names_file or _file_beside(location)
+        if source is None:
+            return None
         try:
             text = filesystem.read_bytes(source).decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise ManifestError(f"'{source}' is not UTF-8 text") from error
-        except MissingError:
-            if class_names_file:
-                raise
-            return None
-        return check_class_names(
-            [plain_name(line) for line in text.rstrip().split("\n") if text.strip()], f"'{source}'"
-        )
+        try:
+            entries = (yaml_entries if filesystem.ending(source) in _YAML else text_entries)(text)
+        except ValueError as error:
+            raise ManifestError(f"'{source}' {error}") from error
+        names = check_class_names([name for name, _ in entries], f"'{source}'")
+        return Vocabulary(class_names=names, synonyms=_checked_synonyms(entries, f"'{source}'"))
+
+
+def _file_beside(location: str) -> str | None:
+    """Raises ManifestError where there are two."""
+    folder = find_source(location).folder
+    found = [place for name in _BESIDE if filesystem.exists(place := filesystem.join(folder, name))]
+    if len(found) > 1:
+        raise ManifestError(f"has both '{found[0]}' and '{found[1]}' beside it; remove one, or name one as classes")
+    return found[0] if found else None
+
+
+def _checked_synonyms(entries: Sequence[Entry], where: str) -> dict[str, str]:
+    """Other name to class.
+
+    Raises:
+        ManifestError: A name is also a class, or occurs twice.
+    """
+    names = {name for name, _ in entries}
+    synonyms: dict[str, str] = {}
+    for name, others in entries:
+        for other in others:
+            if other in names or other == BACKGROUND:
+                raise ManifestError(f"{where} gives '{other}' as another name of '{name}', but it is a class by itself")
+            if other in synonyms:
+                raise ManifestError(
+                    f"{where} gives '{other}' as another name of "
+                    + (f"'{name}' twice" if synonyms[other] == name else f"both '{synonyms[other]}' and '{name}'")
+                )
+            try:
+                check_letters(other)
+            except ValueError as error:
+                raise ManifestError(f"{where}: the name {error}") from error
+            synonyms[other] = name
+    return synonyms
 
 
 def alike(names: Iterable[str]) -> list[tuple[str, str]]:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any, cast
 
@@ -33,6 +34,7 @@ from engine.storage.sources.find import find_source
 from engine.storage.sources.rows import SCHEMA
 from engine.storage.user_manifest import iter_tables, manifest_hash, place_of
 from engine.storage.value_range import Sample, measured_range
+from engine.storage.vocabulary import TagTranslation
 
 MANIFEST_NAME = "manifest"
 """Name of the frozen rows; no ``.parquet`` ending, so that no reader of the masks takes it for a shard."""
@@ -68,6 +70,8 @@ class Manifest:
     """As :class:`engine.resources.Decoding` has them."""
     value_range: tuple[float, ...] = ()
     """The same; where the user gives none, as measured on some of the images."""
+    ignored_tags: dict[str, int] = field(default_factory=dict)
+    """The most common tags that are no classes and were dropped, with their number of images."""
 
     def decoding(self, max_pixels: int) -> Decoding:
         """How the images become RGB."""
@@ -170,6 +174,8 @@ def freeze_manifest(
     *,
     rows_per_shard: int,
     class_names: tuple[str, ...],
+    synonyms: Mapping[str, str] = {},
+    ignore_unknown: bool = False,
     allow_outside: bool = False,
     needs_tags: bool = True,
     data_hash: str = "",
@@ -184,6 +190,8 @@ def freeze_manifest(
         folder: where the frozen manifest goes, local path or URI.
         rows_per_shard: images of a shard.
         class_names: the classes 1..C.
+        synonyms: other name to class; in the frozen rows the class stands in its place.
+        ignore_unknown: drop tags that are no classes; without it they are errors of their rows.
         allow_outside: take local images that are not below the manifest's folder too; without it they are error rows.
         needs_tags: refuse a manifest that has none; without it they may be left out, or be no classes.
         data_hash: its :func:`engine.storage.user_manifest.manifest_hash`, where it is known already.
@@ -198,13 +206,14 @@ def freeze_manifest(
     """
     assert rows_per_shard >= 1, rows_per_shard
     source = find_source(location)
-    tables = iter_tables(location, form, needs_tags=needs_tags, known=class_names, notes=notes)
+    known = (*class_names, *synonyms)
+    tables = iter_tables(location, form, needs_tags=needs_tags, known=known, notes=notes)
     first = next(tables)  # a manifest that cannot be used is said before anything is written
     data_hash = data_hash or manifest_hash(location, form)
     target = filesystem.join(filesystem.absolute(folder), MANIFEST_NAME)
     hashes: list[NDArray[np.int64]] = []
     some_inside = allow_outside
-    sample = Sample()
+    sample, translation = Sample(), TagTranslation(class_names, synonyms, ignore_unknown=ignore_unknown)
     with (
         filesystem.atomic_file(target) as temporary,
         pq.ParquetWriter(temporary, SCHEMA, compression="zstd", write_statistics=False, use_dictionary=False) as writer,
@@ -212,7 +221,7 @@ def freeze_manifest(
         groups = _Groups(writer, _ROWS_PER_GROUP)
         for table in itertools.chain((first,), tables):
             hashes.append(_hashes(table.column("image_id")))
-            groups.add(table)
+            groups.add(table.set_column(3, SCHEMA.field("tags"), translation.applied(table.column("tags"))))
             sample.add(table)
             some_inside = some_inside or _some_inside(table, source.folder)
         groups.finish()
@@ -222,6 +231,8 @@ def freeze_manifest(
                 f"'{location}' only has images outside its folder '{source.folder}'; use paths below it or URIs",
                 thing="data",
             )
+    if notes is not None and needs_tags:
+        notes.update(dict.fromkeys(translation.notes))
     uris = sample.uris(source.folder, allow_outside=allow_outside)
     manifest = Manifest(
         location=target,
@@ -234,6 +245,7 @@ def freeze_manifest(
         needs_tags=needs_tags,
         bands=decoding.bands,
         value_range=decoding.value_range or measured_range(uris, decoding),
+        ignored_tags=translation.ignored,
     )
     _write_view(manifest)
     return manifest

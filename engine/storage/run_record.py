@@ -20,6 +20,10 @@ from engine.storage.probes import check_writable
 RECORD_NAME = "run.json"
 WORK_FOLDER = ".tag2mask"
 """Hidden folder for internal files, such as the frozen manifest, and for the records of jobs that write shards."""
+VALUE_RANGE = "value_range"
+"""Entry of a record: black and white of images of more than 8 bits, where they are given or were measured."""
+SYNONYMS = "synonyms"
+"""Entry of a record: other names of the classes, where there are any."""
 
 _OWN_FILES = ("weights.safetensors", "summary.json", "evaluation.json", "report.html")
 _COMPARED = ("job", "settings", "inputs")
@@ -73,6 +77,18 @@ def read_record(folder: str, name: str = RECORD_NAME) -> dict[str, Any] | None:
     """
     hidden = read_json(filesystem.join(folder, WORK_FOLDER, name))
     return read_json(filesystem.join(folder, name)) if hidden is None else hidden
+
+
+def amend_record(folder: str, values: dict[str, Any], *, hidden: bool) -> None:
+    """Add to the record of a claimed folder what was found out after the claim; arguments as :func:`claim_output`.
+
+    Raises:
+        OutputError, StorageError: The record cannot be read or written.
+    """
+    location = filesystem.join(folder, *([WORK_FOLDER] if hidden else []), RECORD_NAME)
+    record = read_json(location) or {}
+    if any(record.get(name) != value for name, value in values.items()):
+        write_json(location, {**record, **values})
 
 
 def versions() -> dict[str, str]:

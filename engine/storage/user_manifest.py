@@ -86,17 +86,20 @@ def _tables(source: Source, form: TableForm, reader: TagReader, needs_tags: bool
         return
     for file in source.files:
         first_row = 0
-        for columns in _columns(source, file, form, needs_tags):
+        for columns in _columns(source, file, form, needs_tags, reader.notes):
             yield checked_rows(columns, f"'{file}'", first_row, reader)
             first_row += len(columns["image"])
 
 
-def _columns(source: Source, file: str, form: TableForm, needs_tags: bool) -> Iterator[dict[str, Any]]:
+def _columns(
+    source: Source, file: str, form: TableForm, needs_tags: bool, notes: dict[str, None]
+) -> Iterator[dict[str, Any]]:
     if source.ending == ".parquet":
-        yield from iter_parquet(source, file, form, needs_tags=needs_tags)
+        yield from iter_parquet(source, file, form, needs_tags=needs_tags, notes=notes)
         return
     first_row = 0
     for columns, batch in (iter_csv if source.ending == ".csv" else iter_jsonl)(file, form, needs_tags=needs_tags):
+        notes.update(columns.notes)
         yield columns.taken(batch, f"'{file}'", first_row)
         first_row += len(batch[columns.image])
 

@@ -23,7 +23,7 @@ from engine.presets import preset
 from engine.runs.options import DataOptions
 from engine.runs.output import run_record
 from engine.storage.dataset import MaskDataset, MaskStream
-from engine.storage.run_record import write_json
+from engine.storage.run_record import SYNONYMS, VALUE_RANGE, amend_record, write_json
 from tests.engine.stages.examples import CLASS_NAMES, picture, write_network
 
 
@@ -225,6 +225,21 @@ def test_networks_are_used_with_the_settings_that_they_were_made_with(tmp_path: 
     assert by_record.confidence == by_hand.confidence
     np.testing.assert_array_equal(_mask(by_record), _mask(by_hand))
     assert engine.Labeler(cam=cam, affinity=affinity, settings="paper").settings.walk == preset("paper").walk
+
+
+def test_images_are_seen_and_tags_are_read_as_the_network_was_trained(tmp_path: Path) -> None:
+    cam, affinity = (_trained(tmp_path / kind, kind, _settings()) for kind in ("cam", "affinity"))
+    amend_record(str(cam), {VALUE_RANGE: [0.0, 4095.0], SYNONYMS: {"kitten": "cat"}}, hidden=False)
+    gray = picture(60, 80)[..., 0]
+    Image.fromarray(np.rint(gray.astype(np.float64) / 255 * 4095).astype(np.uint16)).save(tmp_path / "12-bits.png")
+    arguments: dict[str, Any] = {"cam": cam, "affinity": affinity}
+    (found,) = engine.label_images([tmp_path / "12-bits.png"], [["kitten", "cat"]], **arguments)
+    (expected,) = engine.label_images([np.stack([gray] * 3, axis=-1)], [["cat"]], **arguments)
+    assert found.confidence == expected.confidence
+    np.testing.assert_array_equal(_mask(found), _mask(expected))
+    given = replace(_settings(), value_range=(0, 65535))
+    (dark,) = engine.label_images([tmp_path / "12-bits.png"], [["cat"]], **arguments, settings=given)
+    assert dark.confidence != expected.confidence
 
 
 def test_labeler_takes_the_networks_of_a_run_and_keeps_them(tmp_path: Path) -> None:

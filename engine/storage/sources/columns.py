@@ -17,6 +17,7 @@ _TAGS_NAMES = (
     *("tags", "tag", "labels", "label", "labelname", "labelnames", "classes", "class", "classname", "classnames"),
     *("categories", "category", "choice", "choices", "keywords"),
 )
+_MOST_LISTED = 20
 _FLAGS: dict[Any, bool | None] = {
     0: False,
     1: True,
@@ -60,6 +61,19 @@ class Columns:
     def names(self) -> list[str]:
         """All of them."""
         return [name for name in (self.image, self.image_id, *self.tags, self.confidence) if name]
+
+    @property
+    def notes(self) -> dict[str, None]:
+        """What a user should know of the choice, a sentence each."""
+        notes = []
+        if self.image != "image":
+            notes.append(f"images are in the column '{self.image}'")
+        if self.one_hot:
+            listed = ", ".join(self.tags[:_MOST_LISTED]) + (", ..." if len(self.tags) > _MOST_LISTED else "")
+            notes.append(f"columns of 0 and 1 are the classes (tags_column chooses others): {listed}")
+        elif self.tags and self.tags != ("tags",):
+            notes.append(f"tags are in the column '{self.tags[0]}'")
+        return dict.fromkeys(notes)
 
     def taken(self, batch: Mapping[str, Any], where: str, first_row: int) -> dict[str, Any]:
         """The columns of a batch as image, image_id and tags.
@@ -153,9 +167,15 @@ def choose_columns(
     if not tags:
         found = _found(location, rest, _TAGS_NAMES, "tags", refuse=needs_tags)
         tags = (found,) if found else ()
+
+    def holds_flags(name: str) -> bool:
+        return any(flag is not None for flag in _flags(values_of(name), strict=True))
+
     one_hot = len(tags) > 1
+    if len(form.tags_column) == 1 and _plain_letters(tags[0]) not in _TAGS_NAMES:
+        one_hot = holds_flags(tags[0])  # the only class is called as its column
     if not tags and image:
-        tags = tuple(name for name in rest if any(flag is not None for flag in _flags(values_of(name), strict=True)))
+        tags = tuple(filter(holds_flags, rest))
         tags, one_hot = (tags, True) if len(tags) > 1 else ((), False)
     missing_columns = [f"'{kind}'" for kind, there in (("image", image), ("tags", tags or not needs_tags)) if not there]
     if missing_columns:
@@ -177,6 +197,10 @@ def choose_columns(
     return chosen
 
 
+def _plain_letters(name: str) -> str:
+    return "".join(one for one in name.lower() if one.isalnum())
+
+
 def _found(location: str, names: Sequence[str], usual: Iterable[str], kind: str, *, refuse: bool = True) -> str:
     """The column of the contract's name, else the one with a usual name; empty for none.
 
@@ -186,7 +210,7 @@ def _found(location: str, names: Sequence[str], usual: Iterable[str], kind: str,
     if kind in names:
         return kind
     usual = set(usual)
-    found = [name for name in names if "".join(one for one in name.lower() if one.isalnum()) in usual]
+    found = [name for name in names if _plain_letters(name) in usual]
     if len(set(found)) < 2:
         return found[0] if found else ""
     if not refuse:

@@ -23,13 +23,16 @@ from engine.storage.sources.find import Source, holds_bytes, open_source_file
 from engine.storage.sources.rows import BATCH_ROWS
 
 
-def iter_parquet(source: Source, location: str, form: TableForm, *, needs_tags: bool) -> Iterator[dict[str, Any]]:
+def iter_parquet(
+    source: Source, location: str, form: TableForm, *, needs_tags: bool, notes: dict[str, None]
+) -> Iterator[dict[str, Any]]:
     """The columns image_id, image and tags of a Parquet file, and ``uri`` where it holds the pictures.
 
     Args:
         source: of which the file is one.
         form: what the user says of it.
         needs_tags: whether there must be tags.
+        notes: takes :attr:`Columns.notes`.
 
     Raises:
         ManifestError: a column is missing, or does not hold what it should.
@@ -46,6 +49,7 @@ def iter_parquet(source: Source, location: str, form: TableForm, *, needs_tags: 
             return [] if batch is None else list(batch.column(0).to_pylist())
 
         chosen = choose_columns(location, schema.names, form, needs_tags=needs_tags, values_of=values_of)
+        notes.update(chosen.notes)
         check_plain(schema, chosen.names)
         _check_kinds(schema, chosen.image, chosen.tags, location)
         embedded = holds_bytes(schema.field(chosen.image).type)

@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from engine.config import Settings
 from engine.errors import ConfigError, OutputError
 from engine.plain_settings import with_part
 from engine.presets import preset
+from engine.runs.images import ImageSet
 from engine.runs.options import DataOptions
-from engine.runs.output import run_record
-from engine.storage.recorded_settings import recorded_settings
+from engine.runs.output import claim, run_record
+from engine.storage.recorded_settings import recorded_settings, recorded_synonyms
 from engine.storage.run_record import write_json
 
 MINE: Settings = with_part(with_part(preset("paper"), "walk.beta", 3.0), "affinity.inference.long_side_px", 200)
@@ -46,6 +49,22 @@ def test_record_of_version_0_1_names_its_preset(tmp_path: Path) -> None:
 
 def test_folder_without_a_record_has_no_settings(tmp_path: Path) -> None:
     assert recorded_settings({"cam": (str(tmp_path), ()), "affinity": (str(tmp_path / "nowhere"), ("walk",))}) is None
+
+
+def test_range_that_was_measured_and_other_names_come_with_the_network(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).uniform(0, 4095, (40, 50)).astype(np.uint16)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    (tmp_path / "classes.txt").write_text("dog: puppy\n")
+    (tmp_path / "m.csv").write_text("image,tags\na.png,puppy\n")
+    options = DataOptions(out=str(tmp_path / "cam"), data=str(tmp_path / "m.csv"), settings=preset("tiny"))
+    for _ in range(2):  # resumed
+        claim("train_cam", options, ImageSet(options), uses=(), inputs={}, rows_per_shard=9)
+        found = recorded_settings({"cam": (options.out, ())})
+        assert found is not None
+        assert found.value_range == pytest.approx((0, 4095), abs=50)
+        assert replace(found, value_range=()) == preset("tiny")
+        assert recorded_synonyms(f"{options.out}/weights.safetensors") == {"puppy": "dog"}
+    assert recorded_synonyms(str(tmp_path / "nowhere")) == {}
 
 
 def test_record_that_cannot_be_used_is_named(tmp_path: Path) -> None:

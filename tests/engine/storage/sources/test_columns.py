@@ -102,6 +102,20 @@ def test_columns_of_0_and_1_are_classes(tmp_path: Path, one: Any) -> None:
         assert read_class_names(location) == ("cat", "dog")
 
 
+def test_columns_that_are_taken_are_named(tmp_path: Path) -> None:
+    """A column such as ``verified`` would be one class more in silence."""
+    columns: dict[str, list[Any]] = {"path": ["a.jpg", "b.jpg"], "cat": [0, 1], "verified": [1, 1]}
+    listed = "columns of 0 and 1 are the classes (tags_column chooses others): "
+    for location in _write(tmp_path, columns):
+        assert _rows(location)[1] == ["images are in the column 'path'", f"{listed}cat, verified"]
+        chosen = TableForm(tags_column=("cat",))
+        rows, notes = _rows(location, chosen)
+        assert rows == [("a.jpg", []), ("b.jpg", ["cat"])]
+        assert notes == ["images are in the column 'path'", f"{listed}cat"]
+    for location in _write(tmp_path, {"image": ["a.jpg"], "tags": ["1"]}):
+        assert _rows(location) == ([("a.jpg", ["1"])], [])
+
+
 def test_column_of_a_class_with_another_value_is_refused(tmp_path: Path) -> None:
     for location in _write(tmp_path, {"image": ["a.jpg", "b.jpg"], "cat": [0, 1], "dog": [1, -1]}):
         with pytest.raises(ManifestError, match=r", row 2 has '?-1'? in the column 'dog' of a class; give 0 or 1"):
@@ -113,7 +127,7 @@ def test_a_row_for_each_image_and_tag_becomes_a_row_for_each_image(tmp_path: Pat
     for location in _write(tmp_path, columns):
         rows, notes = _rows(location)
         assert rows == [("b.jpg", ["dog", "cat"]), ("a.jpg", ["cat"]), ("c.jpg", [])]
-        assert notes == ["5 rows, one for each image and tag, are 3 images"]
+        assert notes == ["tags are in the column 'label'", "5 rows, one for each image and tag, are 3 images"]
         manifest = freeze_manifest(location, str(tmp_path / "out"), rows_per_shard=9, class_names=("cat", "dog"))
         assert manifest.read_shard(0)["class_ids"] == [[2, 1], [1], []]
 
