@@ -91,6 +91,10 @@ class Meter(Block):
         self._done, self._note = done, note
         self._updates.append((time.monotonic(), done))
 
+    def advance(self) -> None:
+        """Count one more."""
+        self.update(self._done + 1)
+
     def eta_s(self) -> float | None:
         updates = tuple(self._updates)
         if len(updates) < KNOWN_AFTER_UPDATES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -82,8 +83,11 @@ def score(masks: str, truth: str, column: str = MASK) -> dict[str, Any]:
     return score_images(masks, truth, column).result
 
 
-def score_images(masks: str, truth: str, column: str = MASK) -> Scores:
+def score_images(masks: str, truth: str, column: str = MASK, *, meter: Meter | None = None) -> Scores:
     """Score every image that has a true mask, keeping only sparse counts of each image in memory.
+
+    Args:
+        meter: Counts the images, as one of several passes; by default a meter of this pass alone.
 
     Raises:
         UserError: Masks or truth cannot be read, do not match, or have no image in common.
@@ -97,9 +101,10 @@ def score_images(masks: str, truth: str, column: str = MASK) -> Scores:
     counts: list[NDArray[np.int64]] = []
     ious: list[float] = []
     confidences: list[float] = []
-    with Meter(f"evaluate {column}", count_rows(masks), unit="images") as meter:
-        for num_images, (row, true_mask) in enumerate(_rows_with_truth(masks, true_masks, column), 1):
-            meter.update(num_images)
+    own = Meter(f"evaluate {column}", count_rows(masks), unit="images") if meter is None else nullcontext(meter)
+    with own as counted:
+        for row, true_mask in _rows_with_truth(masks, true_masks, column):
+            counted.advance()
             picture = row[column]
             mask = np.zeros_like(true_mask) if picture is None else decode_mask(picture["bytes"])
             if mask.shape != true_mask.shape:

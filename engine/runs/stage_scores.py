@@ -9,8 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from engine.progress import Meter
 from engine.runs.evaluation import Scores, score_images
-from engine.storage.shards import read_schema
+from engine.storage.shards import count_rows, read_schema
 
 STAGE_COLUMNS = {"cam": "mask_cam", "walk": "mask_walk", "crf": "mask"}
 """Maps each stage to the column of its masks; only ``mask`` is always present."""
@@ -45,11 +46,17 @@ def stages_of(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def score_stages(masks: str, truth: str, stages: Collection[str] = tuple(STAGE_COLUMNS)) -> dict[str, Scores]:
-    """Score each of the given stages whose masks the shards contain."""
+def score_stages(
+    masks: str, truth: str, stages: Collection[str] = tuple(STAGE_COLUMNS), *, meter: Meter | None = None
+) -> dict[str, Scores]:
+    """Score each of the given stages whose masks the shards contain; ``meter`` as of :func:`score_images`."""
+    columns = {stage: column for stage, column in _kept_columns(masks).items() if stage in stages}
+    return {stage: score_images(masks, truth, column, meter=meter) for stage, column in columns.items()}
+
+
+def _kept_columns(masks: str) -> dict[str, str]:
     kept = read_schema(masks).names
-    columns = {stage: column for stage, column in STAGE_COLUMNS.items() if stage in stages and column in kept}
-    return {stage: score_images(masks, truth, column) for stage, column in columns.items()}
+    return {stage: column for stage, column in STAGE_COLUMNS.items() if column in kept}
 
 
 def by_measure(scores: Mapping[str, Scores]) -> dict[str, dict[str, Any]]:
@@ -69,10 +76,13 @@ def score_rounds(folders: list[str], segmented: str, truth: str) -> tuple[dict[s
         A summary with ``miou`` and ``iou`` (the CAM of the first round, then the last round's stages) and ``rounds``
         (the scores of each round); and, by folder, the scores of the last round's masks and of the network's.
     """
-    rounds = [score_stages(folder, truth) for folder in folders]
+    total = sum(count_rows(folder) * len(_kept_columns(folder)) for folder in folders) + count_rows(segmented)
+    with Meter("evaluate", total, unit="masks") as meter:
+        rounds = [score_stages(folder, truth, meter=meter) for folder in folders]
+        network = score_images(segmented, truth, meter=meter)
     first = {stage: result for stage, result in rounds[0].items() if stage == "cam"}
     last = {stage: result for stage, result in rounds[-1].items() if stage != "cam"}
-    stages = {**first, **last, "segmentation": score_images(segmented, truth)}
+    stages = {**first, **last, "segmentation": network}
     if not first:
         print("CAM and walk are not scored: the masks were made without truth", file=sys.stderr)
     summary = {
