@@ -131,7 +131,7 @@ def test_no_secret_is_written_or_said(
     good = good_cases(2)
     data = write_images(tmp_path / "data", good)
     with Path(data).open("a") as file:
-        file.write("https://host/a.png,cat\nnowhere.png,cat\n")
+        file.write("ftp://host/a.png,cat\nnowhere.png,cat\n")
     cam = write_network(tmp_path / "cam", "cam")
     arguments = [f"--data={data}", f"--cam={cam}", f"--out={tmp_path}/out", "--preset=tiny", "--walk.num-steps=0"]
     options = ["--cam.inference.long-side-px=64", "--crf.num-iterations=0", "--max-error-fraction=1"]

@@ -12,13 +12,14 @@ from engine.errors import StorageError
 from engine.imaging.decoding import is_picture
 from engine.imports.remarks import Remarks
 from engine.storage.filesystem import absolute, ending, is_uri, join, list_entries, open_filesystem, resolve
+from engine.storage.fsspec_store import STORES
 from engine.storage.pictures import file_of
 from engine.storage.retries import retry
 
 _PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".tga")
 """Endings accepted without reading the file; a damaged image becomes an error row later."""
 _MACOS = ("__MACOSX", ".DS_Store")
-_IN_A_BUCKET = re.compile("s3a?://", re.IGNORECASE)
+_IN_A_STORE = re.compile(rf"(s3a?|{'|'.join(STORES)})://", re.IGNORECASE)
 
 
 def is_picture_file(location: str) -> bool:
@@ -86,12 +87,12 @@ def _real(folder: str) -> str:
 
 
 def is_missing(location: str) -> bool:
-    """Whether a local file does not exist, or a URI is not ``s3://``.
+    """Whether a local file does not exist, or a URI is of no known store.
 
     Objects in a bucket are not checked, which would take a request for each image.
     """
     place = absolute(file_of(location))
-    return not (_IN_A_BUCKET.match(place) if is_uri(place) else os.path.exists(place))
+    return not (_IN_A_STORE.match(place) if is_uri(place) else os.path.exists(place))
 
 
 def portable(name: str, folder: str) -> str:

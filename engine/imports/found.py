@@ -161,7 +161,7 @@ def write_manifest(found: ImportedDataset, location: str, classes: str) -> dict[
                 counts["outside"] += not inside and not is_uri(place)
                 if is_missing(place):
                     counts["missing"] += 1
-                    remarks.add("images that do not exist, or have a URI other than s3://", place)
+                    remarks.add("images that do not exist, or are in no known store", place)
                 if not one.tags:
                     remarks.add("images without tags (all background)", one.image_id)
                 for tag in one.tags:

@@ -45,7 +45,7 @@ class JobOptions:
     """Options of every job."""
 
     out: str
-    """Output folder or URI (s3://...)."""
+    """Output folder or URI (s3://, gs://, az://)."""
     preset: PresetChoice = "auto"
     """Default settings: tiny (the demo), small (two cores), default (GPUs), paper (the authors'); auto takes the
     settings recorded with the networks or shards that the job is given, else small."""

@@ -1,4 +1,4 @@
-"""Read and write files at a location: a local path or a URI ``s3://bucket/key``.
+"""Read and write files at a location: a local path or a URI such as ``s3://bucket/key``.
 
 Keys are never parsed as URIs, so they may contain spaces, ``#``, ``?``, ``%`` and any other character. Writes are
 atomic.
@@ -18,16 +18,18 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 from engine.errors import LocationError, StorageError, first_line
+from engine.storage.fsspec_store import STORES, fsspec_store
 from engine.storage.retries import plain, retry
 from engine.storage.s3 import S3Handler
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+_S3_SCHEMES = ("s3", "s3a")
 _S3 = pafs.PyFileSystem(S3Handler())
 
 
@@ -52,6 +54,10 @@ def is_uri(location: str) -> bool:
     return _SCHEME.match(location) is not None
 
 
+def _is_web(location: str) -> bool:
+    return location.lower().startswith(("http://", "https://"))
+
+
 def absolute(location: str) -> str:
     """Make a local path absolute, so that it is valid in every process; a URI is returned unchanged."""
     if location.startswith("file://"):
@@ -62,6 +68,8 @@ def absolute(location: str) -> str:
 def join(location: str, *names: str) -> str:
     """Join ``names`` to the folder ``location``."""
     if is_uri(location):
+        if _is_web(location):  # a URL is encoded, names are not
+            names = tuple(map(quote, names))
         return "/".join([location.rstrip("/"), *names])
     return os.path.join(location, *names)
 
@@ -98,6 +106,8 @@ def resolve(image: str, folder: str) -> str:
         return join(folder, image)
     scheme, _, rest = folder.partition("://")
     bucket, _, key = rest.partition("/")
+    if _is_web(folder):
+        image = quote(image)
     return f"{scheme}://{bucket}/" + posixpath.normpath(posixpath.join("/", key, image)).lstrip("/")
 
 
@@ -105,8 +115,8 @@ def open_filesystem(location: str) -> tuple[Any, str]:
     """Return the pyarrow filesystem of ``location`` and the path within it.
 
     Raises:
-        LocationError: The scheme is neither ``s3://`` nor ``file://``, the bucket is missing or contains a password,
-            or a part of the key is empty.
+        LocationError: The scheme is unknown or its package is not installed, the bucket is missing or contains a
+            password, or a part of the key is empty.
     """
     if "\0" in location:
         raise LocationError(f"{location!r} contains a null byte")
@@ -116,15 +126,18 @@ def open_filesystem(location: str) -> tuple[Any, str]:
         return pafs.LocalFileSystem(), location
     path = location[scheme.end() :]
     bucket = path.partition("/")[0]
+    kind = scheme.group(1).lower()
     if "@" in bucket:  # before any message that would repeat it
-        raise LocationError("has a password in a URI (s3://...@...); remove it and set the AWS variables")
-    if scheme.group(1).lower() not in ("s3", "s3a"):
-        raise LocationError(f"'{location}' cannot be opened; give a local path or a URI s3://bucket/key")
+        variables = "AWS" if kind in _S3_SCHEMES else "store's"
+        raise LocationError(f"has a password in a URI ({kind}://...@...); remove it and set the {variables} variables")
+    if kind not in (*_S3_SCHEMES, *STORES):
+        known = ", ".join(f"{name}://" for name in ("s3", *STORES))
+        raise LocationError(f"'{location}' cannot be opened; give a local path or a URI ({known})")
     if not bucket:
-        raise LocationError(f"'{location}' names no bucket; give s3://bucket/key")
-    if "//" in path.rstrip("/"):
-        raise LocationError(f"'{location}' has an empty part between two slashes; give s3://bucket/folder/name")
-    return _S3, path
+        raise LocationError(f"'{location}' names no bucket; give {kind}://bucket/key")
+    if "//" in path.rstrip("/") and not _is_web(location):
+        raise LocationError(f"'{location}' has an empty part between two slashes; give {kind}://bucket/folder/name")
+    return (_S3 if kind in _S3_SCHEMES else fsspec_store(kind)), path
 
 
 def read_bytes(location: str, *, most_bytes: float = math.inf, patience_s: float | None = None) -> bytes:

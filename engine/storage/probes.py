@@ -8,8 +8,10 @@ import pyarrow.fs as pafs
 
 from engine.errors import DeniedError, LocationError, MissingError, OutputError, StorageError, StoreUnavailableError
 from engine.storage.filesystem import delete_file, exists, join, open_filesystem, write_bytes
+from engine.storage.fsspec_store import STORES
 from engine.storage.retries import in_ray_copy, is_refused_account, retry
 
+_WITHOUT_BUCKETS = ("hf", "http", "https")
 _PROBE_S = 20.0
 """How long to retry a store before it counts as unavailable."""
 
@@ -28,11 +30,14 @@ def check_writable(location: str) -> None:
         )
     probe = join(location, f".tag2mask-probe-{uuid.uuid4().hex}.tmp")  # an ending that a later claim ignores
     try:
-        filesystem, path = open_filesystem(location)
-        bucket = path.partition("/")[0]
-        if not isinstance(filesystem, pafs.LocalFileSystem) and not exists(f"s3://{bucket}"):
+        store = STORES.get(location.partition("://")[0].lower())
+        if store is not None and store.read_only:
+            raise OutputError(f"'{location}' cannot be written: {store.read_only}", thing="out")
+        bucket = bucket_of(location)
+        if bucket and not exists(bucket):
             # some stores create missing buckets, which would hide a typo
-            raise OutputError(f"'{location}' cannot be written: bucket '{bucket}' does not exist", thing="out")
+            name = bucket.rpartition("/")[2]
+            raise OutputError(f"'{location}' cannot be written: bucket '{name}' does not exist", thing="out")
         write_bytes(probe, b"probe")
         delete_file(probe)
     except StorageError as error:
@@ -52,32 +57,35 @@ def check_bucket(location: str) -> None:
 
 
 def bucket_of(location: str) -> str:
-    """Return ``s3://bucket`` of a URI; empty for a local path."""
+    """Return the bucket of a URI, such as ``s3://bucket``; empty for a local path or a store without buckets."""
     filesystem, path = open_filesystem(location)
-    return "" if isinstance(filesystem, pafs.LocalFileSystem) else f"s3://{path.partition('/')[0]}"
+    scheme = location.partition("://")[0]
+    if isinstance(filesystem, pafs.LocalFileSystem) or scheme.lower() in _WITHOUT_BUCKETS:
+        return ""
+    return f"{scheme}://{path.partition('/')[0]}"
 
 
 def check_store(location: str) -> None:
     """Check whether a file could not be read because its whole store is unavailable.
 
-    Does nothing for local files and unsupported URIs such as ``https://``.
+    Does nothing for local files, unsupported URIs, and stores without buckets, such as ``https://``.
 
     Raises:
         StoreUnavailableError: The store does not respond or rejects the credentials, so no file in it can be read.
     """
     try:
-        filesystem, path = open_filesystem(location)
+        bucket = bucket_of(location)
     except LocationError:
         return
     except StorageError as error:
         raise StoreUnavailableError(str(error)) from error
-    if isinstance(filesystem, pafs.LocalFileSystem):
+    if not bucket:
         return
-    bucket = path.partition("/")[0]
     # a listing, because errors for a single file give no reason
-    nothing = pafs.FileSelector(f"{bucket}/.tag2mask-probe-{uuid.uuid4().hex}", allow_not_found=True)
+    filesystem, path = open_filesystem(f"{bucket}/.tag2mask-probe-{uuid.uuid4().hex}")
+    nothing = pafs.FileSelector(path, allow_not_found=True)
     try:
-        retry(lambda: filesystem.get_file_info(nothing), f"s3://{bucket}", patience_s=_PROBE_S)
+        retry(lambda: filesystem.get_file_info(nothing), bucket, patience_s=_PROBE_S)
     except MissingError:
         return
     except DeniedError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +13,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from engine.storage.account import Account, AccountError, safe_message
-
-_AHEAD_BYTES = 1 << 20
-"""Least size of a read: each request costs money and some milliseconds."""
+from engine.storage.ranged_file import open_ranged
 
 
 @lru_cache(maxsize=4)
@@ -80,37 +77,15 @@ class RequesterPaysReader:
         info = self._info(path)
         if info.type != pafs.FileType.File:
             raise _missing(path)
-        return pa.PythonFile(io.BufferedReader(_Object(self._client, path, info.size), _AHEAD_BYTES), mode="r")
+        bucket, _, key = path.partition("/")
 
+        def fetch(start: int, end: int) -> bytes:
+            with _pyarrow_errors(path):
+                found = self._client.get_object(Bucket=bucket, Key=key, Range=f"bytes={start}-{end - 1}")
+                data: bytes = found["Body"].read()
+            return data
 
-class _Object(io.RawIOBase):
-    """An object's bytes, a ranged request for each read."""
-
-    def __init__(self, client: Any, path: str, size: int) -> None:
-        self._client, self._path, self._size, self._offset = client, path, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._offset = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._offset, os.SEEK_END: self._size}[whence]
-        return self._offset
-
-    def readinto(self, into: Any) -> int:
-        view = memoryview(into)
-        end = min(self._offset + len(view), self._size)
-        if end <= self._offset:
-            return 0
-        bucket, _, key = self._path.partition("/")
-        with _pyarrow_errors(self._path):
-            body = self._client.get_object(Bucket=bucket, Key=key, Range=f"bytes={self._offset}-{end - 1}")["Body"]
-            data = body.read()
-        view[: len(data)] = data
-        self._offset += len(data)
-        return len(data)
+        return open_ranged(info.size, fetch)
 
 
 def _pay(request: Any, **_: Any) -> None:

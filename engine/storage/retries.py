@@ -66,7 +66,13 @@ def expect_stores() -> None:
     _answered.add(_EVERY_STORE)
 
 
+def _is_s3(location: str) -> bool:
+    return location.lower().startswith(("s3://", "s3a://"))
+
+
 def _store(location: str) -> str:
+    if not _is_s3(location):
+        return "/".join(location.split("/")[:3])
     with suppress(AccountError):
         return f"{current_account().endpoint}/{'/'.join(location.split('/')[:3])}"
     return location
@@ -115,7 +121,7 @@ def plain(error: OSError, location: str) -> StorageError:
     if isinstance(error, PermissionError) or _DENIED.search(text):
         if "://" not in location:
             return DeniedError(f"'{location}' may not be accessed ({os.strerror(errno.EACCES)})")
-        if current_account().is_anonymous:
+        if _is_s3(location) and current_account().is_anonymous:
             return DeniedError(f"'{location}' may not be accessed: no AWS credentials were found")
         expired = ": they have expired" if re.search("EXPIRED|ExpiredToken", text) else ""
         return DeniedError(f"'{location}' may not be accessed with these credentials{expired}")

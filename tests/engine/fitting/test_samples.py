@@ -150,7 +150,7 @@ def test_unreadable_image_gives_its_place_to_another(trouble: str, tmp_path: Pat
     assert target.tolist() == [1, 0, 1]
 
 
-@pytest.mark.parametrize("location", ["https://example.com/1.png", "gs://bucket/1.png", "1\0.png"])
+@pytest.mark.parametrize("location", ["ftp://example.com/1.png", "ftps://bucket/1.png", "1\0.png"])
 def test_image_on_a_store_that_nobody_can_read_gives_its_place_to_another(location: str, tmp_path: Path) -> None:
     source = write_samples(tmp_path, [png(np.full((64, 64, 3), 10 * number, dtype=np.uint8)) for number in range(4)])
     loader = _loader(source)

@@ -178,16 +178,16 @@ def test_images_of_another_folder_are_refused_if_none_exists_and_counted_if_some
     line = refused(source, "coco", tmp_path, capsys)
     assert f"lists 2 images, but none of them exists (the last is '{tmp_path}/annotations/2.jpg')" in line
     imported(source, "coco", tmp_path, "--images", str(tmp_path))
-    assert f"images that do not exist, or have a URI other than s3://: 1, such as '{tmp_path}/2.jpg'" in (
+    assert f"images that do not exist, or are in no known store: 1, such as '{tmp_path}/2.jpg'" in (
         capsys.readouterr().out
     )
 
 
-def test_addresses_of_the_web_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_addresses_of_unknown_stores_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x.json").write_text(
         json.dumps(
             {
-                "images": [{"id": 1, "file_name": "https://example.org/1.jpg"}],
+                "images": [{"id": 1, "file_name": "ftp://example.org/1.jpg"}],
                 "annotations": [],
                 "categories": [{"id": 1, "name": "cat"}],
             }

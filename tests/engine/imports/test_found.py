@@ -73,7 +73,7 @@ def test_manifest_says_what_is_odd_in_it(tmp_path: Path) -> None:
         "outside": 0,
         "remarks": {
             "images without tags (all background)": 1,
-            "images that do not exist, or have a URI other than s3://": 2,
+            "images that do not exist, or are in no known store": 1,
             "classes that no image is tagged with": 1,
         },
     }
