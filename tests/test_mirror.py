@@ -45,6 +45,7 @@ ACROSS = {
     "deploy/test_drain.py": "deploy/drain.sh",
     "deploy/test_install.py": "deploy/install.sh and deploy/Dockerfile",
     "deploy/test_rayjob.py": "deploy/rayjob.yaml",
+    "deploy/test_slurm.py": "deploy/slurm.sh",
     "engine/ops/test_properties.py": "hypothesis over all ops",
     "engine/report/test_browser.py": "the page in a browser",
     "engine/storage/test_properties.py": "hypothesis over all that is written and read",
