@@ -42,7 +42,7 @@ class ResourceConfig:
     min_workers: int = 0
     """Minimum number of training workers to continue with after losing nodes; 0 waits for all."""
     max_worker_failures: int = 3
-    """Restarts from the last checkpoint after losing a worker, before training fails."""
+    """Restarts after losing a worker, without a new checkpoint in between, before training fails."""
     checkpoint_every_steps: int = 500
     """Training steps between two checkpoints; there is also one after each epoch."""
     max_network_actors: int = 0

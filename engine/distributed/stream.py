@@ -108,7 +108,9 @@ def stream(
                 num_cpus=pool.num_cpus,
                 num_gpus=pool.num_gpus or None,
                 compute=ActorPoolStrategy(
-                    min_size=1, max_size=pool.max_actors, max_tasks_in_flight_per_actor=1 if alone else None
+                    min_size=min(pool.min_actors, len(shards)),
+                    max_size=pool.max_actors,
+                    max_tasks_in_flight_per_actor=1 if alone else None,
                 ),
                 max_task_retries=(TRIES_ALONE if alone else TRIES) - 1,
             )

@@ -23,7 +23,7 @@ from engine.distributed.progress import Event, forwarded, progress_actor
 from engine.distributed.ray_internals import restored_sigint
 from engine.distributed.training_worker import LOADER_CPUS, Job, Journal, read_state, train
 from engine.errors import ConfigError, StorageError, StoreUnavailableError, TooManyErrors, UserError
-from engine.fitting.events import TrainingDiverged, TrainingEvent
+from engine.fitting.events import TrainingDiverged, TrainingEvent, TrainingStarted
 from engine.fitting.learner import kept_weights
 from engine.fitting.objectives import Objective
 from engine.fitting.samples import SampleSource, steps_of
@@ -115,18 +115,26 @@ def fit(
         ),
     )
     diverged: list[TrainingDiverged] = []
+    starts: list[int] = []
 
     def forward(event: Event) -> None:
         if isinstance(event, TrainingDiverged):
             diverged.append(event)
-        else:
-            on_event(event)
+            return
+        if isinstance(event, TrainingStarted):
+            starts.append(event.step)
+        on_event(event)
 
-    with forwarded(progress, forward), restored_sigint():
+    while True:
+        starts.clear()
         try:
-            result = trainer.fit()
+            with forwarded(progress, forward), restored_sigint():
+                result = trainer.fit()
+            break
         except ray.train.WorkerGroupError as error:
-            raise _cause(error) from error
+            # Ray counts failures from the start of fit(); the next fit() resumes from the last checkpoint
+            if (cause := _cause(error)) is not error or not starts or starts[-1] <= starts[0]:
+                raise cause from error
     state = read_state(result.checkpoint) if result.checkpoint is not None else {"journal": {}}
     journal = Journal(**state["journal"])
     if journal.step < steps_of(source, config):  # even if the event was lost

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import ray
+from ray.autoscaler.v2.sdk import get_cluster_status
 from ray.cluster_utils import Cluster
 
 from engine.distributed.cluster import connected
@@ -23,6 +24,7 @@ from engine.storage.shards import committed_shards, read_shards
 from tests.conftest import ROOT
 from tests.engine.distributed.examples import Measure, Paint, numbered_images
 from tests.jobs.chaos import add_node
+from tests.jobs.simulated_cloud import simulated_cloud
 
 pytestmark = pytest.mark.slow
 NUM_IMAGES, ROWS_PER_SHARD = 60, 2
@@ -58,6 +60,44 @@ def drive(root: Path) -> None:
         run = ShardRun(manifest=manifest, folder="out", schema=schema, resources=resources, cluster=joined)
         steps = [tell("networks", 0.1, "network"), measure, tell("masks", 0.0, "crf"), paint]
         run_shards(run, steps, range(manifest.num_shards), on_commit=lambda _: None)
+
+
+def drive_on_gpus(root: Path) -> None:
+    """Run on as many GPUs as the cluster offers, in a process of its own."""
+    manifest = open_manifest(str(root / "images" / "frozen"))
+    resources = ResourceConfig(num_gpus=1)
+    measure = Step(name="measure", build=Measure, on="network")
+    slow = Step(name="tell", build=partial(Tell, str(root), 1.0), on="network")
+    paint = Step(name="paint", build=partial(Paint, 4), on="crf")
+    schema = mask_schema(keep_stages=False, metadata={})
+    with connected(resources) as joined:
+        run = ShardRun(manifest=manifest, folder=str(root / "out"), schema=schema, resources=resources, cluster=joined)
+        run_shards(run, [measure, slow, paint], range(manifest.num_shards), on_commit=lambda _: None)
+
+
+def test_all_gpu_nodes_are_asked_for_at_once(tmp_path: Path) -> None:
+    numbered_images(tmp_path / "images", NUM_IMAGES, rows_per_shard=1)
+    code = f"import pathlib; from tests.jobs.test_nodes import drive_on_gpus as go; go(pathlib.Path({str(tmp_path)!r}))"
+    demands: list[int] = []
+    num_gpus = 3
+    with simulated_cloud({"gpu": ({"CPU": 4, "GPU": 1}, num_gpus)}) as address:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        environment |= {"RAY_ADDRESS": address, "PYTHONPATH": str(ROOT)}
+        driver = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment)
+        try:
+            end, nodes = time.monotonic() + LIMIT_S, 0
+            while nodes < num_gpus:
+                assert driver.poll() is None, "the driver ended with fewer nodes"
+                assert time.monotonic() < end, demands
+                status = get_cluster_status(address)
+                nodes = len([node for node in status.active_nodes if node.ray_node_type_name == "gpu"])
+                for demand in status.resource_demands.ray_task_actor_demand:
+                    demands += [each.count for each in demand.bundles_by_count if "GPU" in each.bundle]
+                time.sleep(0.2)
+        finally:
+            driver.kill()
+            driver.wait(30)
+    assert max(demands) >= NUM_IMAGES - num_gpus  # the autoscaler stops at its own limit
 
 
 def test_node_with_a_gpu_dies_and_another_takes_over_its_work(cluster: Cluster, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from engine.distributed.cluster import Cluster
@@ -30,6 +32,14 @@ def test_pools_fill_the_machine_or_the_cluster_and_obey_their_limit() -> None:
     assert network_pool([], ResourceConfig(threads_per_actor=2), ALONE).max_actors == 2
     assert network_pool([], ResourceConfig(num_gpus=0.5), JOINED).max_actors >= 16
     assert network_pool([], ResourceConfig(num_gpus=0.5, max_network_actors=5), JOINED).max_actors == 5
+
+
+def test_cluster_is_asked_for_all_gpu_nodes_at_once() -> None:
+    head = Cluster(num_cpus=0, num_gpus=0, num_cores=2, started_here=False)
+    assert network_pool([], ResourceConfig(num_gpus=1), head).min_actors == 64
+    assert network_pool([], ResourceConfig(num_gpus=1, max_network_actors=8), head).min_actors == 8
+    assert network_pool([], ResourceConfig(), head).min_actors == 1  # it would take the CPUs of the dCRF
+    assert network_pool([], ResourceConfig(num_gpus=1), replace(ALONE, num_gpus=2)).min_actors == 1
 
 
 def test_network_pool_reserves_the_threads_and_gpus_it_uses() -> None:
@@ -64,3 +74,5 @@ def test_stages_without_a_gpu_never_ask_for_one() -> None:
     assert (first.num_gpus, network.num_gpus, crf.num_gpus) == (0, 0.5, 0)
     head = Cluster(num_cpus=2, num_gpus=0, num_cores=2, started_here=False)
     assert fit_to_cluster(_chain(resources, head), head) == _chain(resources, head)  # GPU nodes are still to come
+    empty = replace(head, num_cpus=0)
+    assert fit_to_cluster(_chain(ResourceConfig(), empty), empty) == _chain(ResourceConfig(), empty)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +24,8 @@ from engine.distributed.training import TrainingRun, _cause, _check_room, fit
 from engine.errors import ConfigError, StorageError, StoreUnavailableError, TooManyErrors, WeightsError
 from engine.fitting.events import TrainingProgress
 from engine.fitting.objectives import Objective
+from engine.fitting.samples import SampleSource
+from engine.ops.affinity import balanced_loss
 from engine.resources import ResourceConfig
 from tests.engine.distributed.small_training import CONFIG, NUM_STEPS, OBJECTIVE, Fitted
 from tests.engine.stages.examples import CLASS_NAMES, network_config, picture, png, write_samples
@@ -94,6 +99,30 @@ def test_error_of_a_loader_reaches_the_caller_as_it_was_raised(
         run = TrainingRun(folder=str(tmp_path / "training"), name="gone", resources=resources, cluster=cluster)
         with pytest.raises(TooManyErrors, match=r"^20 images in a row .* the last: '.*\.png' does not exist$"):
             fit(objective, gone, CONFIG, run, on_event=lambda _: None)
+
+
+def _fatal_twice(sums: torch.Tensor, counts: torch.Tensor, *, folder: Path, calls: list[int]) -> torch.Tensor:
+    calls.append(1)
+    deaths = len(list(folder.iterdir()))
+    if len(calls) == 2 and deaths < 2:
+        (folder / str(deaths)).touch()
+        time.sleep(3)  # Ray loses a checkpoint that is reported right before a death
+        os._exit(1)
+    return balanced_loss(sums, counts)
+
+
+def test_worker_failures_count_from_the_last_progress(
+    tmp_path: Path, training_source: SampleSource, ray_session: None, quick_reports: None
+) -> None:
+    deaths = tmp_path / "deaths"
+    deaths.mkdir()
+    resources = ResourceConfig(max_loader_actors=1, training_threads=1, max_worker_failures=1, checkpoint_every_steps=1)
+    fatal = replace(Objective.of(OBJECTIVE, CLASS_NAMES), combine=partial(_fatal_twice, folder=deaths, calls=[]))
+    with connected(resources) as cluster:
+        run = TrainingRun(folder=str(tmp_path / "training"), name="spot", resources=resources, cluster=cluster)
+        trained = fit(fatal, training_source, CONFIG, run, on_event=lambda _: None)
+    assert len(list(deaths.iterdir())) == 2  # the second one is the second failure, but not since step 1
+    assert trained.curve[-1]["step"] == NUM_STEPS
 
 
 @pytest.mark.parametrize(
