@@ -80,20 +80,25 @@ def affinity_planes(features: Tensor, radius: int) -> Tensor:
 
 
 class _AffinityPlanes(torch.autograd.Function):
-    # In the flattened grid the neighbor at an offset is a constant shift away, so the pairs of an offset are two plain
-    # slices. The slices also contain pairs that wrap around the edge of the grid; these get affinity 0 and no gradient.
+    # Backward, the neighbor at an offset is a constant shift away in the flattened grid, so the pairs of an offset are
+    # two plain slices. They also contain pairs that wrap around the edge; these have affinity 0 and so no gradient.
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, radius: int) -> Tensor:
         b, d, h, w = features.shape
         offsets = half_plane_offsets(radius)
         cells = features.flatten(2).contiguous()
-        distances = _summed_differences(cells, offsets, h, w)
-        planes = distances.div_(-d).exp_().view(b, len(offsets), h, w)
-        for o, (dy, dx) in enumerate(offsets):
-            planes[:, o, max(0, h - dy) :] = 0
-            planes[:, o, :, max(0, w - max(0, dx)) :] = 0
-            planes[:, o, :, : max(0, -dx)] = 0
+        loops = compiled_loops(cells)
+        if loops is None:
+            planes = _summed_differences(cells.view(features.shape), offsets).div_(-d).exp_()
+        else:
+            shifts = flat_shifts(offsets, h, w)
+            distances = torch.stack([loops.summed_differences(one, shifts) for one in cells])
+            planes = distances.div_(-d).exp_().view(b, len(offsets), h, w)
+            for o, (dy, dx) in enumerate(offsets):
+                planes[:, o, max(0, h - dy) :] = 0
+                planes[:, o, :, max(0, w - max(0, dx)) :] = 0
+                planes[:, o, :, : max(0, -dx)] = 0
         ctx.save_for_backward(cells, planes)
         ctx.offsets = offsets
         return planes
@@ -116,18 +121,15 @@ class _AffinityPlanes(torch.autograd.Function):
         return grad.view(*grad.shape[:2], h, w), None
 
 
-def _summed_differences(cells: Tensor, offsets: list[tuple[int, int]], h: int, w: int) -> Tensor:
-    # (B, D, N) to (B, O, N): sum_D |f_i - f_j|.
-    loops = compiled_loops(cells)
-    if loops is not None:
-        shifts = flat_shifts(offsets, h, w)
-        return torch.stack([loops.summed_differences(one, shifts) for one in cells])
-    distances = cells.new_zeros((len(cells), len(offsets), h * w))
-    for images, channels in _blocks(cells):
-        block, buffer = cells[images, channels], torch.empty_like(cells[images, channels])
-        for o, shift in _shifts(offsets, h, w):
-            difference = _differences(block, shift, buffer)
-            distances[images, o, : h * w - shift] += difference.abs_().sum(dim=1)
+def _summed_differences(features: Tensor, offsets: list[tuple[int, int]]) -> Tensor:
+    # (B, D, h, w) to (B, O, h, w): sum_D |f_i - f_j|, infinite outside the grid. Two kernels per offset on a GPU.
+    b, _, h, w = features.shape
+    distances = features.new_full((b, len(offsets), h, w), torch.inf)
+    for o, (dy, dx) in enumerate(offsets):
+        if dy < h and abs(dx) < w:
+            left, right = max(0, -dx), w - max(0, dx)
+            difference = features[:, :, : h - dy, left:right] - features[:, :, dy:, left + dx : right + dx]
+            torch.linalg.vector_norm(difference, ord=1, dim=1, out=distances[:, o, : h - dy, left:right])
     return distances
 
 

@@ -56,30 +56,30 @@ def background_map(cam: Tensor, alpha: float) -> Tensor:
     """Compute the background score of each cell: ``(1 - max_c M_c) ** alpha`` (paper, eq. 3).
 
     Args:
-        cam: (K, h, w) float in [0, 1]; K may be 0.
+        cam: (..., K, h, w) float in [0, 1]; K may be 0.
         alpha: exponent above 0; larger means less, but more certain, background.
 
     Returns:
-        (h, w) float in [0, 1], all 1 if no class is present.
+        (..., h, w) float in [0, 1], all 1 if no class is present.
 
     Raises:
         ValueError: ``alpha`` is not above 0.
     """
     if not alpha > 0:
         raise ValueError(f"alpha must be above 0, got {alpha!r}")
-    if cam.shape[0] == 0:
-        return cam.new_ones(cam.shape[1:])
-    return (1 - cam.amax(dim=0)).clamp(min=0).pow(alpha)
+    if cam.shape[-3] == 0:
+        return cam.new_ones((*cam.shape[:-3], *cam.shape[-2:]))
+    return (1 - cam.amax(dim=-3)).clamp(min=0).pow(alpha)
 
 
 def with_background(cam: Tensor, alpha: float) -> Tensor:
     """Prepend the background map to the class maps.
 
     Args:
-        cam: (K, h, w) float in [0, 1]; K may be 0.
+        cam: (..., K, h, w) float in [0, 1]; K may be 0.
         alpha: exponent of :func:`background_map`.
 
     Returns:
-        (K+1, h, w) float in [0, 1].
+        (..., K+1, h, w) float in [0, 1].
     """
-    return torch.cat([background_map(cam, alpha)[None], cam])
+    return torch.cat([background_map(cam, alpha).unsqueeze(-3), cam], dim=-3)

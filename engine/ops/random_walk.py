@@ -8,22 +8,20 @@ with the K maps give the same result, and a Chebyshev expansion needs only about
 them. Every product is computed as ``T x = x + (T - I) x``, which keeps a constant map constant in spite of rounding. On
 a CPU with numba, T is never built: the bands of W are applied directly (``bands.py``).
 
-Letters: K maps (background and classes), D features, (h, w) grid cells, N = h * w, O offsets of the half plane,
-t ``num_steps``, n ``degree``.
+Letters: B images, K maps (background and classes), D features, (h, w) grid cells, N = h * w, O offsets of the half
+plane, t ``num_steps``, n ``degree``.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from engine.ops.affinity import affinity_planes, compiled_loops, flat_shifts, half_plane_offsets
 
@@ -49,33 +47,33 @@ def difference_matrix(planes: Tensor, *, radius: int, beta: float, keep_zeros: b
         (N, N) sparse CSR float with int32 columns and rows that sum to 0; columns are sorted unless zeros are kept.
     """
     num_offsets, h, w = planes.shape
-    offsets = half_plane_offsets(radius)
-    assert len(offsets) == num_offsets, (radius, num_offsets)
     num_cells, device = h * w, planes.device
+    weights = _weights(planes, beta)
+    columns = torch.arange(num_cells, device=device) + _disc(radius, w, device)[:, None]
+    assert len(columns) == 2 * num_offsets + 1, (radius, num_offsets)
 
     # Bands of W, in the order of their columns within a row: the reversed offsets, the diagonal, the offsets.
-    # W is symmetric, so each band appears again, shifted, on the other side of the diagonal.
-    shifts = [dy * w + dx for dy, dx in offsets]
-    weights = _weights(planes, beta)
-    bands = weights.new_zeros((2 * num_offsets + 1, num_cells))
-    bands[num_offsets + 1 :] = weights
-    for o, shift in enumerate(shifts):
-        if 0 < shift < num_cells:  # otherwise the offset exceeds the grid
-            bands[num_offsets - 1 - o, shift:] = weights[o, : num_cells - shift]
-
-    band_shifts = torch.tensor([*(-shift for shift in reversed(shifts)), 0, *shifts], dtype=torch.int32, device=device)
-    columns = torch.arange(num_cells, dtype=torch.int32, device=device)[:, None] + band_shifts
+    # W is symmetric: the entry toward an earlier cell is the weight that this cell has toward the later one.
+    inside = columns.clamp(0, num_cells - 1)
+    backward = weights.flip(0).gather(1, inside[:num_offsets]).where(columns[:num_offsets] >= 0, 0)
+    bands = torch.cat([backward, weights.new_zeros((1, num_cells)), weights])
     bands /= 1 + bands.sum(dim=0)
     bands[num_offsets] = -bands.sum(dim=0, dtype=torch.float64)
-    entries = bands.t()
+    entries, columns = bands.t(), inside.t().int()
     if keep_zeros:
-        every_row = torch.arange(num_cells + 1, dtype=torch.int32, device=device) * len(band_shifts)
-        inside = columns.clamp(0, num_cells - 1).flatten()
-        return _csr(every_row, inside, entries.flatten(), num_cells)
+        every_row = torch.arange(num_cells + 1, dtype=torch.int32, device=device) * len(bands)
+        return _csr(every_row, columns.flatten(), entries.flatten(), num_cells)
     stored = entries != 0  # always false outside the grid, where the planes are 0
     row_ends = stored.sum(dim=1).cumsum(dim=0)
     rows = torch.cat([row_ends.new_zeros(1), row_ends]).int()
     return _csr(rows, columns[stored], entries[stored], num_cells)
+
+
+def _disc(radius: int, width: int, device: torch.device) -> Tensor:
+    # (2 O + 1,) flat distances to all cells closer than radius, row by row; made on the device, without a copy to it.
+    reach = [math.isqrt(radius * radius - dy * dy - 1) for dy in range(1 - radius, radius)]
+    rows = [(dy * width, dx) for dy, dx in zip(range(1 - radius, radius), reach, strict=True)]
+    return torch.cat([torch.arange(middle - dx, middle + dx + 1, device=device) for middle, dx in rows])
 
 
 def _csr(rows: Tensor, columns: Tensor, entries: Tensor, num_cells: int) -> Tensor:
@@ -152,7 +150,7 @@ def _expanded(maps: Tensor, differences: Tensor, coefficients: NDArray[np.float6
     walked, step = torch.zeros_like(vector), torch.zeros_like(vector)
     for k, coefficient in enumerate(coefficients.tolist()):
         if k > 0:  # T_k(x) = 2 x T_(k-1)(x) - T_(k-2)(x), as a step from T_(k-1) to T_k
-            step = torch.addmm(step, differences, vector, alpha=1 if k == 1 else 2)
+            torch.addmm(step, differences, vector, alpha=1 if k == 1 else 2, out=step)
             vector = vector + step
         if coefficient > 0:
             walked.add_(vector, alpha=coefficient)
@@ -186,34 +184,56 @@ def refine(
     Raises:
         ValueError: an argument is not allowed, or ``cam`` or ``features`` holds NaN or infinity.
     """
-    return refine_many([cam], [features], radius=radius, beta=beta, num_steps=num_steps, tolerance=tolerance)[0]
+    _check(cam[None], features[None], radius=radius, beta=beta, num_steps=num_steps, tolerance=tolerance)
+    for name, values in (("cam", cam), ("features", features)):
+        if not values.isfinite().all():
+            raise ValueError(f"{name} must be finite, got NaN or infinity")
+    if num_steps == 0 or cam.numel() == 0:
+        return cam
+    low, high = _range(cam)
+    half_range = float((high - low).float().amax()) / 2
+    walk = partial(_walk, radius=radius, beta=beta, num_steps=num_steps, tolerance=tolerance)
+    return walk(cam[None], features[None], half_range=half_range)[0]
 
 
 @torch.no_grad()
 def refine_many(
-    cams: Sequence[Tensor],
-    features: Sequence[Tensor],
+    cams: Tensor,
+    features: Tensor,
     *,
     radius: int = 5,
     beta: float = 8.0,
     num_steps: int = 256,
     tolerance: float = 1e-4,
-) -> list[Tensor]:
-    """:func:`refine` for several images of any sizes.
+) -> Tensor:
+    """:func:`refine` for images on one grid.
 
-    On a GPU all images are processed at once, and the host synchronizes only to check for NaN, before the first step.
-    On a CPU they are processed one by one, because one image already fills the caches.
+    On a CPU the images are processed one by one, because one image already fills the caches. On a GPU all are processed
+    at once, and the host does not wait for it: neither to measure how wide the maps are, nor to check for NaN and
+    infinity, which come back as NaN.
 
     Args:
-        cams: (K, h, w) float32 per image.
-        features: (D, h, w) float32 per image.
+        cams: (B, K, h, w) float32 in [0, 1].
+        features: (B, D, h, w) float32.
 
     Returns:
-        (K, h, w) float32 per image.
+        (B, K, h, w) float32.
 
     Raises:
-        ValueError: as :func:`refine`.
+        ValueError: as :func:`refine`; on a GPU not for NaN and infinity.
     """
+    if cams.device.type == "cpu":
+        refined = partial(refine, radius=radius, beta=beta, num_steps=num_steps, tolerance=tolerance)
+        return torch.stack([refined(cam, one) for cam, one in zip(cams, features, strict=True)])
+    _check(cams, features, radius=radius, beta=beta, num_steps=num_steps, tolerance=tolerance)
+    if num_steps == 0 or cams.numel() == 0:
+        return cams
+    unless_finite = (features * 0).sum(dim=1, keepdim=True)  # NaN instead of 0
+    walk = partial(_walk, radius=radius, beta=beta, num_steps=num_steps, tolerance=tolerance)
+    return walk(cams + unless_finite, features, half_range=0.5)
+
+
+def _check(cams: Tensor, features: Tensor, *, radius: int, beta: float, num_steps: int, tolerance: float) -> None:
     if not (radius >= 1 and radius % 1 == 0):
         raise ValueError(f"radius must be a whole number of cells, 1 or more, got {radius!r}")
     if not 0 < beta < math.inf:
@@ -222,67 +242,48 @@ def refine_many(
         raise ValueError(f"num_steps must be a whole number, 0 or more, got {num_steps!r}")
     if not tolerance >= 0:
         raise ValueError(f"tolerance must be 0 or more, got {tolerance!r}")
-    half_range = _checked_half_range(cams, features)
-    refined = list(cams)
-    chosen = [index for index, cam in enumerate(cams) if num_steps > 0 and cam.numel() > 0]
-    together = bool(chosen) and cams[chosen[0]].device.type != "cpu"
-    for group in [chosen] if together else [[index] for index in chosen]:
-        maps = [cams[index].float() for index in group]
-        planes = [affinity_planes(features[index][None].float(), radius)[0] for index in group]
-        num_entries = (2 * len(planes[0]) + 1) * max(cam[0].numel() for cam in maps)
-        degree = _degree(num_steps, tolerance, half_range, num_entries=num_entries)
-        coefficients = chebyshev_coefficients(num_steps)[: degree + 1]
-        for index, walked in zip(
-            group, walk_together(maps, planes, coefficients, radius=radius, beta=beta), strict=True
-        ):
-            refined[index] = walked
-    return refined
+    if cams.dim() != 4:
+        raise ValueError(f"cam must be (K, h, w), got {tuple(cams.shape[1:])}")
+    if features.dim() != 4 or features.shape[2:] != cams.shape[2:] or features.shape[1] == 0:
+        h, w = cams.shape[2:]
+        raise ValueError(f"features must be (D, {h}, {w}), the grid of cam, got {tuple(features.shape[1:])}")
 
 
-def _checked_half_range(cams: Sequence[Tensor], features: Sequence[Tensor]) -> float:
-    """Check shapes and finite values, and return half the widest range of a map; synchronizes with the device once."""
-    found = []
-    for cam, one in zip(cams, features, strict=True):
-        if cam.dim() != 3:
-            raise ValueError(f"cam must be (K, h, w), got {tuple(cam.shape)}")
-        if one.dim() != 3 or one.shape[1:] != cam.shape[1:] or len(one) == 0:
-            h, w = cam.shape[1:]
-            raise ValueError(f"features must be (D, {h}, {w}), the grid of cam, got {tuple(one.shape)}")
-        low, high = _range(cam)
-        widest = (high - low).float().amax() if cam.numel() else cam.new_zeros((), dtype=torch.float32)
-        found.append(torch.stack([cam.isfinite().all().float(), one.isfinite().all().float(), widest]))
-    half_range = 0.0
-    for cam_is_finite, features_are_finite, widest in torch.stack(found).tolist() if found else []:
-        for name, is_finite in (("cam", cam_is_finite), ("features", features_are_finite)):
-            if not is_finite:
-                raise ValueError(f"{name} must be finite, got NaN or infinity")
-        half_range = max(half_range, widest / 2)
-    return half_range
+def _walk(
+    cams: Tensor,
+    features: Tensor,
+    *,
+    half_range: float,
+    radius: int,
+    beta: float,
+    num_steps: int,
+    tolerance: float,
+) -> Tensor:
+    """``T^t M`` for images on one grid; half_range: of the map with the widest range."""
+    planes = affinity_planes(features.float(), radius)
+    num_entries = (2 * planes.shape[1] + 1) * planes[0, 0].numel()
+    degree = _degree(num_steps, tolerance, half_range, num_entries=num_entries)
+    coefficients = chebyshev_coefficients(num_steps)[: degree + 1]
+    return walk_together(cams.float(), planes, coefficients, radius=radius, beta=beta)
 
 
 def walk_together(
-    cams: list[Tensor], planes: list[Tensor], coefficients: NDArray[np.float64], *, radius: int, beta: float
-) -> list[Tensor]:
+    cams: Tensor, planes: Tensor, coefficients: NDArray[np.float64], *, radius: int, beta: float
+) -> Tensor:
     """Apply ``sum_k c_k T_k(T)`` to the maps of several images, stacked vertically in one grid.
 
     Args:
-        cams: (K, h, w) float32 per image.
-        planes: (O, h, w) float32 of ``affinity_planes`` per image.
+        cams: (B, K, h, w) float32.
+        planes: (B, O, h, w) float32 of ``affinity_planes``.
         coefficients: (n+1,) of :func:`chebyshev_coefficients`.
 
     Returns:
-        (K, h, w) float32 per image, within the range of each map.
+        (B, K, h, w) float32, within the range of each map.
     """
-    width, num_maps = max(cam.shape[2] for cam in cams), max(len(cam) for cam in cams)
-    ranges = [_range(cam) for cam in cams]
-    centers = [(low + high) / 2 for low, high in ranges]
+    low, high = _range(cams)
+    center = (low + high) / 2
     # planes are 0 where a pair leaves its image, so images are not connected
-    stacked = [
-        functional.pad(cam - center, (0, width - cam.shape[2], 0, 0, 0, num_maps - len(cam)))
-        for cam, center in zip(cams, centers, strict=True)
-    ]
-    maps = torch.cat(stacked, dim=1)
-    bands = torch.cat([functional.pad(one, (0, width - one.shape[2])) for one in planes], dim=1)
+    maps, bands = (values.transpose(0, 1).flatten(1, 2) for values in (cams - center, planes))
     loops = compiled_loops(maps)
     if loops is not None:
         shifts = flat_shifts(half_plane_offsets(radius), *maps.shape[1:])
@@ -290,15 +291,10 @@ def walk_together(
     else:
         differences = difference_matrix(bands, radius=radius, beta=beta, keep_zeros=maps.device.type != "cpu")
         walked = _expanded(maps.flatten(1), differences, coefficients)
-    parts = walked.reshape(maps.shape).split([cam.shape[1] for cam in cams], dim=1)
-    return [
-        (part[: len(cam), :, : cam.shape[2]] + center).clamp(low, high)
-        for part, cam, center, (low, high) in zip(parts, cams, centers, ranges, strict=True)
-    ]
+    apart = walked.reshape(len(cams[0]), *cams[:, 0].shape).transpose(0, 1)
+    refined: Tensor = (apart + center).clamp(low, high)
+    return refined
 
 
-def _range(cam: Tensor) -> tuple[Tensor, Tensor]:
-    if cam.numel() == 0:
-        zeros = cam.new_zeros((len(cam), 1, 1))
-        return zeros, zeros
-    return cam.amin(dim=(1, 2), keepdim=True), cam.amax(dim=(1, 2), keepdim=True)
+def _range(cams: Tensor) -> tuple[Tensor, Tensor]:
+    return cams.amin(dim=(-2, -1), keepdim=True), cams.amax(dim=(-2, -1), keepdim=True)

@@ -76,8 +76,14 @@ class RefineCam:
         self._keep_cam = keep_cam
 
     def __call__(self, batch: Batch) -> Batch:
-        rows = [row for row, cam in enumerate(batch["cam"]) if cam is not None]
         refined: list[bytes | None] = [None] * len(batch["cam"])
+        cams = {row: decode_map(cam) for row, cam in enumerate(batch["cam"]) if cam is not None}
+        rows = []
+        for row, cam in cams.items():
+            if len(cam):
+                rows.append(row)
+            else:  # a walk does not change maps that are only background
+                refined[row] = encode_map(np.ones((1, *cam.shape[1:]), dtype=np.float32))
         sizes = [
             scaled_size(batch["height"][row], batch["width"][row], long_side_px=self._affinity.long_side_px)
             for row in rows
@@ -88,45 +94,40 @@ class RefineCam:
                 for index in group
             ]
             features = self.features(pictures)
-            cams = [torch.from_numpy(decode_map(batch["cam"][rows[index]])) for index in group]
-            for index, walked in zip(group, self.walked(cams, features), strict=True):
-                refined[rows[index]] = encode_map(walked.cpu().numpy().astype(np.float32))
+            walked = self.walked([torch.from_numpy(cams[rows[index]]) for index in group], features).cpu()
+            if not walked.isfinite().all():
+                raise ValueError("refined_cam must be finite, got NaN or infinity")
+            for index, maps in zip(group, walked.numpy(), strict=True):
+                num_maps = 1 + len(cams[rows[index]])
+                refined[rows[index]] = encode_map(maps[:num_maps])
         kept = {name: values for name, values in batch.items() if name != "cam" or self._keep_cam}
         return {**kept, "refined_cam": refined}
 
-    def walked(self, cams: Sequence[Tensor], features: Tensor) -> list[Tensor]:
+    def walked(self, cams: Sequence[Tensor], features: Tensor) -> Tensor:
         """Add the background, resize to the affinity grid and run the walk.
 
         Args:
-            cams: (K, h', w') float32 in [0, 1] per image.
+            cams: (K, h', w') float32 in [0, 1] per image, each K 1 or more.
             features: (B, D, h, w) float32.
 
         Returns:
-            (K+1, h, w) float32 in [0, 1] per image.
+            (B, max K + 1, h, w) float32 in [0, 1]; the maps of an image come first, any others are 0.
         """
         walk = self._walk
-        on_grid = [
-            functional.interpolate(
-                with_background(cam.to(features.device), walk.alpha)[None],
-                size=features.shape[-2:],
-                mode="bilinear",
-                align_corners=False,
+        maps = torch.zeros(len(cams), 1 + max(len(cam) for cam in cams), *features.shape[-2:])
+        for own, cam in zip(maps, cams, strict=True):
+            scores = with_background(cam, walk.alpha)[None]
+            own[: 1 + len(cam)] = functional.interpolate(
+                scores, size=features.shape[-2:], mode="bilinear", align_corners=False
             )[0]
-            for cam in cams
-        ]
-        # a walk does not change maps that are only background
-        chosen = [index for index, maps in enumerate(on_grid) if len(maps) > 1]
-        walked = refine_many(
-            [on_grid[index] for index in chosen],
-            [features[index] for index in chosen],
+        return refine_many(
+            maps.to(features.device),
+            features,
             radius=walk.radius,
             beta=walk.beta,
             num_steps=walk.num_steps,
             tolerance=walk.tolerance,
         )
-        for index, maps in zip(chosen, walked, strict=True):
-            on_grid[index] = maps
-        return on_grid
 
     @measured("affinity")
     @torch.inference_mode()

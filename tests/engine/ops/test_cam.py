@@ -55,6 +55,8 @@ def test_background_is_the_power_of_what_no_class_claims() -> None:
     cam = torch.tensor([[[0.0, 0.5, 1.0]], [[0.2, 0.1, 0.3]]])
     torch.testing.assert_close(background_map(cam, 2.0), torch.tensor([[0.64, 0.25, 0.0]]))
     torch.testing.assert_close(with_background(cam, 2.0)[1:], cam)
+    images = torch.rand(3, 2, 4, 5)
+    torch.testing.assert_close(with_background(images, 2.0), torch.stack([with_background(cam, 2.0) for cam in images]))
 
 
 def test_a_larger_alpha_never_adds_background() -> None:
