@@ -63,6 +63,7 @@ class _Errors(TypedDict):
 
     max_error_fraction: float
     retry_errors: bool
+    price_per_core_hour: float
 
 
 def run(config: Run, *, make_objective: MakeObjective = Objective.of) -> dict[str, Any]:
@@ -93,7 +94,11 @@ def run(config: Run, *, make_objective: MakeObjective = Objective.of) -> dict[st
         "tag_separator": config.tag_separator,
         "settings": settings,
     }
-    errors: _Errors = {"max_error_fraction": config.max_error_fraction, "retry_errors": config.retry_errors}
+    errors: _Errors = {
+        "max_error_fraction": config.max_error_fraction,
+        "retry_errors": config.retry_errors,
+        "price_per_core_hour": config.price_per_core_hour,
+    }
     cam, seeds, affinity = (join(config.out, name) for name in ("cam", "seeds", "affinity"))
     steps = _Steps(images, Chain("run", _planned(config)), overwrite=config.overwrite)
     with steps.chain:

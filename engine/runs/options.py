@@ -97,10 +97,13 @@ class ShardOptions(DataOptions):
     """Fail with exit status 1 if more than this fraction of the images ended in an error."""
     retry_errors: bool = False
     """Retry the images that ended in an error."""
+    price_per_core_hour: float = 0.0
+    """Price of a core for an hour, in any currency, to report the cost of a million images; 0 reports none."""
 
     def __post_init__(self) -> None:
         DataOptions.__post_init__(self)
         require_fractions(max_error_fraction=self.max_error_fraction)
+        require_at_least(0, price_per_core_hour=self.price_per_core_hour)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,7 +16,7 @@ from engine.errors import TooManyErrors
 from engine.progress import SKIPPED, Meter, job
 from engine.runs.options import ShardOptions
 from engine.runs.output import SUMMARY, Claimed
-from engine.runs.timings import print_profile, profile, timing_summary
+from engine.runs.timings import bill, print_profile, profile, timing_summary
 from engine.step import Step
 from engine.storage.filesystem import delete_folder, join
 from engine.storage.manifest import Manifest
@@ -51,6 +51,8 @@ def label_shards(
     summary = do_shards(options, claimed, folder=options.out, schema=schema, steps=steps)
     summary["labeled"] = summary["done"] - sum(summary["errors"].values())
     num_images = summary.pop("done") - summary.pop("done_before")
+    if num_images:
+        job(claimed.record["job"]).say(bill(summary))
     if with_profile:
         summary["profile"] = profile(summary, num_images)
         print_profile(summary["profile"])
@@ -103,7 +105,7 @@ def do_shards(
     num_done = sum(_num_rows(manifest, shard) for shard in earlier)
     num_before, start = num_done, time.monotonic()
     stage_seconds: Counter[str] = Counter()
-    first_s = 0.0
+    first_s, cores = 0.0, 1.0
 
     def on_commit(committed: Committed) -> None:
         nonlocal num_done, first_s
@@ -121,6 +123,7 @@ def do_shards(
             connected(resources) as cluster,
             Meter(claimed.record["job"], manifest.num_rows, unit="images", done=num_done) as meter,
         ):
+            cores = float(cluster.num_cores) if cluster.started_here else cluster.num_cpus
             run = ShardRun(
                 manifest=manifest, folder=folder, schema=schema, resources=resources, cluster=cluster, fetch=fetch
             )
@@ -135,7 +138,13 @@ def do_shards(
         "seconds": round(seconds, 2),
         "seconds_to_first_shard": round(first_s, 2),
         "images_per_s": round((num_done - num_before) / seconds, 3) if num_done > num_before else 0.0,
-        **timing_summary(stage_seconds, num_images=num_done - num_before, wall_s=seconds),
+        **timing_summary(
+            stage_seconds,
+            num_images=num_done - num_before,
+            wall_s=seconds,
+            num_cores=cores,
+            price=options.price_per_core_hour,
+        ),
         "shards": manifest.num_shards,
         "missing_shards": sorted(set(range(manifest.num_shards)) - committed_shards(folder)),
         "config_hash": claimed.hash,

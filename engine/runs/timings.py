@@ -14,17 +14,22 @@ NAMES = {"manifest": "read manifest", "cam": "CAM", "dcrf": "dCRF", "crf": "mask
 """Table labels of stages whose short names are unclear."""
 
 
-def timing_summary(seconds: Mapping[str, float], *, num_images: int, wall_s: float) -> dict[str, Any]:
+def timing_summary(
+    seconds: Mapping[str, float], *, num_images: int, wall_s: float, num_cores: float = 1, price: float = 0.0
+) -> dict[str, Any]:
     """Summarize the time of this run for ``summary.json``.
 
     Args:
         seconds: Seconds of work by stage, and of waiting, summed over all actors.
         num_images: Images processed in this run.
         wall_s: Wall-clock seconds of this run.
+        num_cores: Cores of the cluster, busy or not.
+        price: Price of one of them per hour; 0 if unknown.
 
     Returns:
-        ``stage_seconds`` and ``waiting_seconds``; with images, also ``per_million_images``: ``hours`` on this cluster,
-        including startup, and ``stage_hours``, the actor hours of each stage.
+        ``stage_seconds`` and ``waiting_seconds``; with images, also ``per_million_images``: ``hours`` and
+        ``core_hours`` on this cluster, including startup, with a price their ``cost``, and ``stage_hours``, the actor
+        hours of each stage.
     """
     work = {name: round(value, 3) for name, value in seconds.items() if not name.startswith(WAITING)}
     waiting = {
@@ -35,9 +40,19 @@ def timing_summary(seconds: Mapping[str, float], *, num_images: int, wall_s: flo
         scale = 1e6 / 3600 / num_images
         summary["per_million_images"] = {
             "hours": round(wall_s * scale, 3),
+            "core_hours": round(wall_s * num_cores * scale, 3),
+            **({"cost": round(wall_s * num_cores * scale * price, 3)} if price else {}),
             "stage_hours": {name: round(value * scale, 3) for name, value in work.items()},
         }
     return summary
+
+
+def bill(summary: Mapping[str, Any]) -> str:
+    """What a million images cost on this cluster, in one line."""
+    per_million = summary["per_million_images"]
+    core_s = per_million["core_hours"] * 3600 / 1e6
+    cost = f", cost {per_million['cost']:.2f}" if "cost" in per_million else ""
+    return f"{core_s:.2f} core-seconds per image; a million images: {per_million['core_hours']:.0f} core-hours{cost}"
 
 
 def profile(summary: Mapping[str, Any], num_images: int) -> list[dict[str, Any]]:
