@@ -28,11 +28,15 @@ trap end EXIT
 trap 'exit 143' TERM
 trap 'exit 130' INT
 
+alive() {
+  local pid
+  for pid in "${pids[@]}"; do kill -0 "$pid" 2>/dev/null || return 1; done # with several, `kill` is content with one
+}
 # waits for a command to succeed while Ray runs
 until_true() {
   local deadline=$((SECONDS + ${START_S:-300}))
   until "$@"; do
-    kill -0 "${pids[@]}" 2>/dev/null && [ $SECONDS -lt $deadline ] || { echo "error: Ray did not start" >&2; exit 1; }
+    alive && [ $SECONDS -lt $deadline ] || { echo "error: Ray did not start" >&2; exit 1; }
     sleep 1
   done
 }

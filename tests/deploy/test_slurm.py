@@ -100,6 +100,16 @@ def test_ray_that_does_not_start_fails_the_job(place: Path) -> None:
     assert not (place / "job").exists()
 
 
+def test_head_that_dies_while_workers_start_fails_the_job_at_once(place: Path) -> None:
+    srun = SRUN.replace("started=()", 'kill "$(head -n 1 "$PLACE/pids")"\nstarted=()')
+    (place / "srun").write_text(srun)
+    with _start(place, "touch", str(place / "job"), SLURM_JOB_NUM_NODES="3", BROKEN="") as job:
+        (place / "ray").write_text(RAY.replace("status)", "status) exit 1 ;;\nunused)"))
+        assert job.wait(timeout=20) == 1
+    assert not (place / "job").exists()
+    assert _running(place) == []
+
+
 def test_mistakes_start_nothing(place: Path) -> None:
     for command, variables, words in (((), {}, "usage"), (("true",), {"SLURM_JOB_NUM_NODES": ""}, "use sbatch")):
         with _start(place, *command, **variables) as job:
