@@ -10,7 +10,11 @@ Jobs run these steps in Ray actors (:mod:`engine.distributed.pipeline`), :mod:`e
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+
+import torch
 
 from engine.config import CrfConfig, Settings
 from engine.guard import guarded
@@ -108,6 +112,17 @@ def run_stages(stages: list[tuple[str, Stage]], batch: Batch) -> Batch:
     for name, stage in stages:
         batch = guarded(name, stage, batch)
     return batch
+
+
+@contextmanager
+def torch_threads(number: int) -> Iterator[None]:
+    """Limit torch's threads as in an actor: on shared cores, waiting OpenMP threads spin and slow down the rest."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def run_chain(steps: list[Step], batch: Batch) -> Batch:

@@ -17,6 +17,7 @@ from engine.fitting.objectives import Objective
 from engine.progress import Chain, Planned, doing
 from engine.runs.evaluation import Scores
 from engine.runs.images import ImageSet
+from engine.runs.inspection import INSPECTION
 from engine.runs.options import JobOptions, PresetChoice, ShardOptions, UnknownTags, Uses
 from engine.runs.output import SUMMARY, run_record
 from engine.runs.stage_scores import EARLIER_ROUND, SEGMENTED, print_scores, score_rounds
@@ -27,7 +28,7 @@ from engine.storage.probes import check_writable
 from engine.storage.run_record import RECORD_NAME, WORK_FOLDER, read_record, write_json
 from engine.storage.shards import committed_shards
 from engine.storage.weights import WEIGHTS_NAME
-from jobs import label, make_seeds, report, segment, train_affinity, train_cam, train_segmentation
+from jobs import inspect, label, make_seeds, report, segment, train_affinity, train_cam, train_segmentation
 from jobs.cli.command import main
 from jobs.evaluate import RESULT
 
@@ -67,7 +68,7 @@ class _Errors(TypedDict):
 
 
 def run(config: Run, *, make_objective: MakeObjective = Objective.of) -> dict[str, Any]:
-    """Run the chain into ``cam/ seeds/ affinity/ masks/ segmentation/ report.html summary.json``."""
+    """Run the chain into ``inspection/ cam/ seeds/ affinity/ masks/ segmentation/ report.html summary.json``."""
     check_writable(config.out)
     settings = config.settings
     with doing("loading networks"):
@@ -103,6 +104,8 @@ def run(config: Run, *, make_objective: MakeObjective = Objective.of) -> dict[st
     steps = _Steps(images, Chain("run", _planned(config)), overwrite=config.overwrite)
     with steps.chain:
         with connected(settings.resources):
+            inspection = inspect.Inspect(**shared, out=join(config.out, INSPECTION), predict=False)
+            inspected = steps.do(INSPECTION, inspect.run, inspection)
             steps.train("cam", train_cam.run, train_cam.TrainCam(**shared, out=cam), make_objective)
             steps.do("seeds", make_seeds.run, make_seeds.MakeSeeds(**shared, **errors, out=seeds, cam=cam))
             affinity_options = train_affinity.TrainAffinity(**shared, out=affinity, seeds=seeds)
@@ -129,6 +132,7 @@ def run(config: Run, *, make_objective: MakeObjective = Objective.of) -> dict[st
                 steps.do(SEGMENTED, segment.run, own)
         steps.chain.begin()
         summary, scores = _summary(config, labeled, steps.seconds)
+        summary["findings"] = inspected["findings"]
         write_json(join(config.out, SUMMARY), summary)
         uses = Uses.everything().result_paths
         record = run_record("run", config, uses=uses, inputs={}, class_names=images.class_names)
@@ -155,6 +159,7 @@ def _planned(config: Run) -> list[Planned]:
     """List the steps in order, each with its number of passes over the images."""
     settings = config.settings
     steps = [
+        Planned(name=INSPECTION, kind=INSPECTION, passes=0),
         Planned(name="cam", kind="cam", passes=settings.cam.training.num_epochs),
         Planned(name="seeds", kind="seeds"),
         Planned(name="affinity", kind="affinity", passes=settings.affinity.training.num_epochs),

@@ -20,6 +20,7 @@ TOGETHER = {
     # tested through the class or function that callers use
     "engine/storage/test_manifest.py": "engine/storage: class_names plain_columns user_manifest",
     "engine/storage/test_dataset.py": "engine/storage: labeled",
+    "engine/inspection/test_findings.py": "engine/inspection: pictures",
     "engine/imaging/test_memory.py": "engine/imaging: batches",
     "engine/fitting/test_sample_order.py": "engine/storage: subsets",
     "engine/fitting/test_learner.py": "engine/fitting: averaging",

@@ -50,8 +50,7 @@ def connected(resources: ResourceConfig) -> Iterator[Cluster]:
         return
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    address = os.environ.get("RAY_ADDRESS", "")
-    joins = bool(address or os.environ.get("RAY_JOB_ID")) and address != "local"
+    address, joins = os.environ.get("RAY_ADDRESS", ""), joins_cluster()
     if joins:
         with doing("joining the Ray cluster"):
             _check_address(address)
@@ -75,6 +74,12 @@ def connected(resources: ResourceConfig) -> Iterator[Cluster]:
         with doing("stopping Ray"):
             ray.shutdown()
         _started_here = False
+
+
+def joins_cluster() -> bool:
+    """Whether :func:`connected` joins a cluster and does not start Ray on this machine."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    return bool(address or os.environ.get("RAY_JOB_ID")) and address != "local"
 
 
 def _check_address(address: str) -> None:

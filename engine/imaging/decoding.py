@@ -96,6 +96,17 @@ def stored_form(encoded: bytes) -> tuple[str, bool]:
         return str(image.format), _orientation(image) == 1
 
 
+def stored_mode(encoded: bytes) -> str:
+    """Format and mode of a picture as it is stored, such as ``JPEG RGB``.
+
+    Args:
+        encoded: what :func:`image_size` takes.
+    """
+    with Image.open(io.BytesIO(_without_text(encoded)), formats=_formats()) as image:
+        deep = " of 16 bits" if has_deep_colours(image) else ""
+        return f"{image.format} {image.mode}{deep}"
+
+
 def is_picture(file: BinaryIO) -> bool:
     """Whether a file is one that Pillow opens, by its content; formats without a signature (TGA) are not recognized.
 

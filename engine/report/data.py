@@ -103,6 +103,8 @@ class ReportData:
     """Nested settings of the run."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Package versions, hashes of the weights, and the commit."""
+    inspection: Sequence[str] = ()
+    """What is in the data and what is odd about it, a sentence each."""
     created: str = ""
     """Date and time, as text."""
     next_steps: Sequence[tuple[str, str]] = ()

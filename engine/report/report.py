@@ -126,6 +126,7 @@ def _page(data: ReportData) -> dict[str, Any]:
     settings = list(_flat(data.settings))
     sections = {
         "summary": "Summary",
+        "data": "Data" if data.inspection else "",
         "gallery": "Images",
         "quality": "Quality",
         "areas": "Class areas" if data.areas else "",
@@ -142,6 +143,7 @@ def _page(data: ReportData) -> dict[str, Any]:
         script=Markup((here / "script.js").read_text(encoding="utf-8")),
         headline=_headline(data, num_errors),
         findings=findings(data),
+        inspection=data.inspection,
         next_steps=data.next_steps,
         scores_network="segmentation" in (data.miou or {}),
         stages=_stage_rows(data.miou) if data.miou else [],

@@ -34,6 +34,8 @@ class ImageSet:
             max_pixels=options.max_pixels, bands=options.settings.bands, value_range=options.settings.value_range
         )
         self._frozen: Manifest | None = None
+        self.is_inspected = False
+        """Whether an earlier job said what is odd about the tags."""
 
     @cached_property
     def hash(self) -> str:

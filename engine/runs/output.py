@@ -12,7 +12,7 @@ from engine.networks import TrainedNetwork, open_network
 from engine.plain_settings import parts_to_dict, rest_to_dict
 from engine.runs.images import ImageSet
 from engine.runs.options import DECODING, DataOptions
-from engine.storage.filesystem import delete_file, join
+from engine.storage.filesystem import delete_file, delete_folder, join
 from engine.storage.manifest import Manifest, has_manifest, open_manifest
 from engine.storage.recorded_settings import recorded_synonyms
 from engine.storage.run_record import (
@@ -139,6 +139,12 @@ def claim(
     if manifest.value_range:  # a network must see other images as those that it was trained on
         amend_record(options.out, {VALUE_RANGE: list(manifest.value_range)}, hidden=hidden)
     return Claimed(record=record, manifest=manifest)
+
+
+def release(out: str) -> None:
+    """Give up a claim before any work is done, so that a corrected manifest can use the folder."""
+    delete_file(join(out, RECORD_NAME))
+    delete_folder(join(out, WORK_FOLDER))
 
 
 def trained_network(location: str, kind: str | tuple[str, ...], images: ImageSet, *, thing: str) -> TrainedNetwork:

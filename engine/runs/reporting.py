@@ -5,15 +5,13 @@ from __future__ import annotations
 import datetime
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from engine.chain import label_chain, run_chain
+from engine.chain import label_chain, run_chain, torch_threads
 from engine.errors import ConfigError, ImageError, UserError
 from engine.imaging.codecs import decode_map, decode_mask
 from engine.imaging.decoding import decode_image, resize_long_side
@@ -26,6 +24,8 @@ from engine.report import ReportData, ReportImage
 from engine.report.sample import Row, Sample, is_background
 from engine.resources import Decoding, ResourceConfig
 from engine.runs.evaluation import Scores, class_names_of, score_images
+from engine.runs.inspection import INSPECTION, lines_of
+from engine.runs.inspection import RESULT as INSPECTION_RESULT
 from engine.runs.options import ReportSource
 from engine.runs.output import SUMMARY
 from engine.runs.stage_scores import EARLIER_ROUND, MOST_ROUNDS, SEGMENTED, by_measure, score_stages, stages_of
@@ -76,6 +76,7 @@ def report_data(source: ReportSource, scores: Scores | None = None) -> ReportDat
     record = read_record(source.masks) or {}
     summary = read_record(source.masks, SUMMARY) or {}
     whole_run = (read_record(source.run_folder, SUMMARY) or {}) if source.run_folder else {}
+    inspected = read_record(join(source.run_folder, INSPECTION), INSPECTION_RESULT) if source.run_folder else None
     overview = _overview(source, class_names)
     if source.truth and scores is None:
         scores = score_images(source.masks, source.truth)
@@ -100,6 +101,7 @@ def report_data(source: ReportSource, scores: Scores | None = None) -> ReportDat
         errors=overview.errors,
         images_per_s=summary.get("images_per_s") or None,
         seconds=whole_run.get("steps", {}),
+        inspection=lines_of(inspected) if inspected else (),
         settings=record.get("settings", {}),
         versions={**record.get("versions", {}), **record.get("inputs", {}), "commit": record.get("commit", "")},
         created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -294,7 +296,7 @@ def _maps(
     network = open_network(cam, MAP_KINDS)
     chain = label_chain(settings, network, affinity, decoding=decoding, keep_stages=True)
     walks = bool(affinity) and settings.maps_of(network.map_kind).walk.num_steps > 0
-    with _threads(settings.resources.threads_per_actor):
+    with torch_threads(settings.resources.threads_per_actor):
         batch = run_chain(chain[: 2 if walks else 1], batch)
     batch.setdefault("refined_cam", empty)
     made = zip(usable, batch["cam"], batch["refined_cam"], strict=True)
@@ -303,17 +305,6 @@ def _maps(
         for number, cam_map, walked in made
         if cam_map is not None
     }
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    """Limit torch's threads as in an actor: on shared cores, waiting OpenMP threads spin and slow down the rest."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _weights(source: ReportSource, record: Mapping[str, Any], kind: str) -> str:

@@ -16,16 +16,17 @@ from engine.fitting.events import TrainingEvent, TrainingStarted, TrainingValida
 from engine.fitting.learner import freeze_levels
 from engine.fitting.objectives import Objective
 from engine.fitting.samples import LoadSamples, SampleSource, kept_rows, steps_of
+from engine.inspection.findings import overview
 from engine.networks import check_attention, save_network
 from engine.progress import SKIPPED, Meter, doing, job
 from engine.runs.images import ImageSet
+from engine.runs.inspection import inspect_tags
 from engine.runs.options import DataOptions
 from engine.runs.output import SUMMARY, Claimed, claim
-from engine.runs.tag_counts import count_tags, describe_tags
 from engine.storage.event_log import EventLog
-from engine.storage.filesystem import absolute, delete_file, delete_folder, exists, join, write_bytes
+from engine.storage.filesystem import absolute, delete_folder, exists, join, write_bytes
 from engine.storage.manifest import Manifest
-from engine.storage.run_record import RECORD_NAME, WORK_FOLDER, read_json, write_json
+from engine.storage.run_record import WORK_FOLDER, read_json, write_json
 from engine.storage.shards import read_shard
 from engine.storage.weights import BEST_WEIGHTS_NAME, WEIGHTS_NAME
 
@@ -101,8 +102,10 @@ def train(
     if summary is not None and exists(join(out, WEIGHTS_NAME)):
         job(claimed.record["job"]).say(SKIPPED)
         return summary
-    if isinstance(config, CamConfig):
-        _check_tags(claimed.manifest, out)
+    if isinstance(config, CamConfig) and not images.is_inspected:
+        tags, findings = inspect_tags(claimed.manifest, options)
+        for line in (overview(tags), *findings):
+            job("data").say(str(line))
     objective = make_objective(config, claimed.manifest.class_names)
     if training.batch_size < workers:
         raise ConfigError(
@@ -189,21 +192,6 @@ def _check_images(options: DataOptions, source: SampleSource, config: TrainingCo
 
 def _work(options: DataOptions) -> str:
     return join(absolute(options.out), WORK_FOLDER, "training")
-
-
-def _check_tags(manifest: Manifest, out: str) -> None:
-    """Print a description of the tags, with warnings.
-
-    Raises:
-        ConfigError: The manifest has no tags.
-    """
-    counts = count_tags(manifest)
-    if not counts:
-        delete_file(join(out, RECORD_NAME))  # so that a corrected manifest can use this folder
-        delete_folder(join(out, WORK_FOLDER))
-        raise ConfigError("has no tags; training the classifier needs them", thing="data")
-    for line in describe_tags(counts, manifest.num_rows, manifest.class_names):
-        job("data").say(line)
 
 
 def _fitted(

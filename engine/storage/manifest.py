@@ -220,7 +220,7 @@ def freeze_manifest(
     ):
         groups = _Groups(writer, _ROWS_PER_GROUP)
         for table in itertools.chain((first,), tables):
-            hashes.append(_hashes(table.column("image_id")))
+            hashes.append(hashes_of(table.column("image_id")))
             groups.add(table.set_column(3, SCHEMA.field("tags"), translation.applied(table.column("tags"))))
             sample.add(table)
             some_inside = some_inside or _some_inside(table, source.folder)
@@ -330,9 +330,9 @@ def open_manifest(folder: str) -> Manifest:
         raise StorageError(f"'{view}' is not a frozen manifest: {first_line(error)}") from error
 
 
-def _hashes(image_ids: pa.ChunkedArray) -> NDArray[np.int64]:
-    """(n,) int64: Python's hash of each id, 8 bytes where the text itself would take a hundred."""
-    return np.fromiter(map(hash, image_ids.to_pylist()), dtype=np.int64, count=len(image_ids))
+def hashes_of(texts: pa.ChunkedArray | pa.Array) -> NDArray[np.int64]:
+    """(n,) int64: Python's hash of each text, 8 bytes where the text itself would take a hundred."""
+    return np.fromiter(map(hash, texts.to_pylist()), dtype=np.int64, count=len(texts))
 
 
 def _check_unique(hashes: NDArray[np.int64], location: str, form: TableForm, needs_tags: bool) -> None:
@@ -344,7 +344,7 @@ def _check_unique(hashes: NDArray[np.int64], location: str, form: TableForm, nee
     seen: set[str] = set()
     for table in iter_tables(location, form, needs_tags=needs_tags):
         image_ids = table.column("image_id")
-        for image_id in image_ids.filter(pa.array(np.isin(_hashes(image_ids), twice))).to_pylist():
+        for image_id in image_ids.filter(pa.array(np.isin(hashes_of(image_ids), twice))).to_pylist():
             if image_id in seen:
                 raise ManifestError(
                     f"'{filesystem.absolute(location)}' has the image_id '{image_id}' more than once "

@@ -51,6 +51,12 @@ def file_of(uri: str) -> str:
     return uri if row is None else row.group(4)
 
 
+def page_bytes(uri: str) -> int:
+    """Bytes that are read for a picture in a Parquet file, with its neighbours; 0 of any other."""
+    row = _PARQUET.match(uri)
+    return 0 if row is None else int(row.group(3))
+
+
 def read_picture(uri: str) -> bytes:
     """The file of one picture.
 

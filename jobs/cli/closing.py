@@ -22,6 +22,7 @@ class _Closing:
 
 _NETWORK = ("network", "{out}")
 _CLOSINGS = {
+    "inspect": _Closing(made=(("inspection", "{out}/inspection.json"),), then="tag2mask run --data {data} --out RUN"),
     "train_cam": _Closing(made=(_NETWORK,), then="tag2mask make-seeds --data {data} --cam {out} --out SEEDS"),
     "make_seeds": _Closing(
         made=(("seeds", "{out}"),), then="tag2mask train-affinity --data {data} --seeds {out} --out AFFINITY"

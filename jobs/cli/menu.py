@@ -16,7 +16,7 @@ from jobs.cli.outline import outlined, syntax
 from jobs.cli.start import begin
 
 ORDER = (
-    *("demo", "make-scenes", "import", "run", "train-cam", "make-seeds", "train-affinity", "label"),
+    *("demo", "make-scenes", "import", "inspect", "run", "train-cam", "make-seeds", "train-affinity", "label"),
     *("train-segmentation", "segment", "evaluate", "report", "check-tags", "search", "export", "export-network"),
 )
 """The jobs in order of use; others are listed last."""

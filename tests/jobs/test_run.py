@@ -92,6 +92,7 @@ def test_last_network_of_several_is_trained_longer() -> None:
 def test_report_shows_scores_and_pictures_and_needs_no_network(config: run.Run, summary: dict[str, Any]) -> None:
     page = (Path(config.out) / "report.html").read_text()
     assert page.count("data:image/") >= NUM_SCENES
+    assert "classes with fewer than 50 images" in page
     assert f"{100 * summary['miou']['walk']:.1f}" in page
     assert "http://" not in page
     assert "https://" not in page
@@ -112,9 +113,12 @@ def test_second_run_skips_every_step(again: run.Run, summary: dict[str, Any]) ->
     second = run.run(again)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert second["miou"] == summary["miou"]
-    done = {name: (read_record(str(out / name), "summary.json") or {})["seconds"] for name in second["steps"]}
+    assert second["findings"] == summary["findings"]
+    assert [one["kind"] for one in second["findings"]] == ["few images"]
+    files = {name: "inspection.json" if name == "inspection" else "summary.json" for name in second["steps"]}
+    done = {name: (read_record(str(out / name), file) or {})["seconds"] for name, file in files.items()}
     assert second["steps"] == done  # those of the work, not of finding it done
-    assert min(done.values()) > 0.1
+    assert min(seconds for name, seconds in done.items() if name != "inspection") > 0.1
 
 
 @pytest.mark.parametrize(
