@@ -220,9 +220,8 @@ def _filesystem(protocol: str, process: int, variables: tuple[tuple[str, str], .
     if protocol == "gs" and "STORAGE_EMULATOR_HOST" in os.environ:
         options["token"] = "anon"
     if protocol == "gs":
-        from gcsfs.core import (
-            GCSFileSystem as Client,
-        )  # its subclass asks each bucket for its kind, which needs a right
+        # not its subclass that fsspec registers: that asks each bucket for its kind, which needs a right
+        from gcsfs.core import GCSFileSystem as Client
     else:
         Client = fsspec.get_filesystem_class(protocol)
     try:

@@ -107,6 +107,8 @@ def plain(error: OSError, location: str) -> StorageError:
     if isinstance(error, StorageError):
         return error
     text = str(error)
+    if location.lower().startswith(("http://", "https://")):
+        location = location.partition("?")[0]  # a query may hold a signature
     if isinstance(error, AccountError):
         return StorageError(f"'{location}' cannot be accessed: {text}")
     if isinstance(error, IsADirectoryError):

@@ -73,6 +73,12 @@ def test_missing_file_and_missing_server_are_told_apart(web: str) -> None:
         read_bytes("http://127.0.0.1:9/a", patience_s=0)
 
 
+def test_signature_in_a_query_is_not_repeated_in_an_error(web: str) -> None:
+    with pytest.raises(MissingError, match="does not exist") as caught:
+        read_bytes(f"{web}/none.bin?X-Amz-Signature=s3cret")
+    assert "s3cret" not in str(caught.value)
+
+
 def test_missing_package_is_told_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(LocationError, match=r"gs:// needs gcsfs: pip install 'tag2mask\[gcs\]'"):
