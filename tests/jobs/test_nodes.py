@@ -78,8 +78,7 @@ def drive_on_gpus(root: Path) -> None:
 def test_all_gpu_nodes_are_asked_for_at_once(tmp_path: Path) -> None:
     numbered_images(tmp_path / "images", NUM_IMAGES, rows_per_shard=1)
     code = f"import pathlib; from tests.jobs.test_nodes import drive_on_gpus as go; go(pathlib.Path({str(tmp_path)!r}))"
-    demands: list[int] = []
-    num_gpus = 3
+    num_gpus = 3  # with one pending actor at a time there is one node until the driver ends
     with simulated_cloud({"gpu": ({"CPU": 4, "GPU": 1}, num_gpus)}) as address:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         environment |= {"RAY_ADDRESS": address, "PYTHONPATH": str(ROOT)}
@@ -88,16 +87,13 @@ def test_all_gpu_nodes_are_asked_for_at_once(tmp_path: Path) -> None:
             end, nodes = time.monotonic() + LIMIT_S, 0
             while nodes < num_gpus:
                 assert driver.poll() is None, "the driver ended with fewer nodes"
-                assert time.monotonic() < end, demands
+                assert time.monotonic() < end, nodes
                 status = get_cluster_status(address)
                 nodes = len([node for node in status.active_nodes if node.ray_node_type_name == "gpu"])
-                for demand in status.resource_demands.ray_task_actor_demand:
-                    demands += [each.count for each in demand.bundles_by_count if "GPU" in each.bundle]
                 time.sleep(0.2)
         finally:
             driver.kill()
             driver.wait(30)
-    assert max(demands) >= NUM_IMAGES - num_gpus  # the autoscaler stops at its own limit
 
 
 def test_node_with_a_gpu_dies_and_another_takes_over_its_work(cluster: Cluster, tmp_path: Path) -> None:
