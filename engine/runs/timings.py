@@ -52,7 +52,7 @@ def bill(summary: Mapping[str, Any]) -> str:
     per_million = summary["per_million_images"]
     core_s = per_million["core_hours"] * 3600 / 1e6
     cost = f", cost {per_million['cost']:.2f}" if "cost" in per_million else ""
-    return f"{core_s:.2f} core-seconds per image; a million images: {per_million['core_hours']:.0f} core-hours{cost}"
+    return f"{core_s:.2f} core-seconds per image, startup included; a million images: {per_million['core_hours']:.0f} core-hours{cost}"
 
 
 def profile(summary: Mapping[str, Any], num_images: int) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ def test_seconds_by_stage_and_an_estimate_for_a_million_images() -> None:
 def test_a_price_per_core_hour_gives_the_cost_of_a_million_images() -> None:
     summary = timing_summary(SECONDS, num_images=1000, wall_s=7.2, num_cores=4, price=0.02)
     assert summary["per_million_images"]["cost"] == 0.16
-    assert bill(summary) == "0.03 core-seconds per image; a million images: 8 core-hours, cost 0.16"
+    assert bill(summary) == "0.03 core-seconds per image, startup included; a million images: 8 core-hours, cost 0.16"
 
 
 def test_profile_shows_the_longest_stage_first_and_waiting_last(capsys: pytest.CaptureFixture[str]) -> None:
