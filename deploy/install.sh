@@ -8,7 +8,7 @@ set -euo pipefail
 
 folder=${1:?usage: deploy/install.sh FOLDER [cuda|cpu]}
 kind=${2:-cuda}
-extras=${EXTRAS-export}
+extras=${EXTRAS-export,gcs,azure}
 source=$(cd "$(dirname "$0")/.." && pwd)
 
 case $kind in cuda | cpu) ;; *) echo "error: '$kind' is neither cuda nor cpu" >&2; exit 2 ;; esac
