@@ -50,9 +50,10 @@ def timing_summary(
 def bill(summary: Mapping[str, Any]) -> str:
     """What a million images cost on this cluster, in one line."""
     per_million = summary["per_million_images"]
-    core_s = per_million["core_hours"] * 3600 / 1e6
+    hours = per_million["core_hours"]
     cost = f", cost {per_million['cost']:.2f}" if "cost" in per_million else ""
-    return f"{core_s:.2f} core-seconds per image, startup included; a million images: {per_million['core_hours']:.0f} core-hours{cost}"
+    each = f"{hours * 3600 / 1e6:.2f} core-seconds per image, startup included"
+    return f"{each}; a million images: {hours:.0f} core-hours{cost}"
 
 
 def profile(summary: Mapping[str, Any], num_images: int) -> list[dict[str, Any]]:
