@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 import pyarrow.compute as pc
 
-from engine.errors import ManifestError, about
+from engine.errors import ManifestError, StorageError, about
 from engine.records import IGNORE_16
 from engine.storage import filesystem
 from engine.storage.sources.columns import TableForm
@@ -72,10 +73,15 @@ def read_vocabulary(location: str, class_names_file: str = "") -> Vocabulary | N
 def _file_beside(location: str) -> str | None:
     """Raises ManifestError where there are two."""
     folder = find_source(location).folder
-    found = [place for name in _BESIDE if filesystem.exists(place := filesystem.join(folder, name))]
-    if len(found) > 1:
-        raise ManifestError(f"has both '{found[0]}' and '{found[1]}' beside it; remove one, or name one as classes")
-    return found[0] if found else None
+    text, yaml = (filesystem.join(folder, name) for name in _BESIDE)
+    if not filesystem.exists(text):
+        return yaml if filesystem.exists(yaml) else None
+    both = False
+    with suppress(StorageError):  # an account that may not list a bucket cannot look for a second file
+        both = filesystem.exists(yaml)
+    if both:
+        raise ManifestError(f"has both '{text}' and '{yaml}' beside it; remove one, or name one as classes")
+    return text
 
 
 def _checked_synonyms(entries: Sequence[Entry], where: str) -> dict[str, str]:
