@@ -198,7 +198,7 @@ def _odd_names() -> Iterator[ImageCase]:
     yield ImageCase("path that leaves the folder", "../secret.png", None, f"manifest: '../secret.png' {outside}")
     yield ImageCase("absolute path", "/etc/passwd", None, f"manifest: '/etc/passwd' {outside}")
     yield ImageCase("local URI", "file:///etc/passwd", None, f"manifest: 'file:///etc/passwd' {outside}")
-    yield ImageCase("unknown scheme", "gs://bucket/a.png", None, "fetch: ")
+    yield ImageCase("unknown scheme", "ftp://bucket/a.png", None, "fetch: ")
     yield ImageCase("bucket without a name", "s3:///a.png", None, "fetch: ")
 
 

@@ -156,7 +156,7 @@ def test_manifest_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
         with pytest.raises(StorageError, match=sentence):
             freeze(str(tmp_path / name), tmp_path)
     with pytest.raises(LocationError, match="give a local path or a URI"):
-        freeze("gs://bucket/m.csv", tmp_path)
+        freeze("ftp://bucket/m.csv", tmp_path)
 
 
 def test_rows_are_frozen_with_where_they_lie_and_their_class_ids(tmp_path: Path) -> None:
